@@ -1,0 +1,48 @@
+// The command line: options before the verb, the verb, and its arguments, read as virsh reads them.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace caissonctl {
+
+/// An argument of a verb.
+struct Option {
+    /// `positional` is required and may be given as --name VALUE; so is `optional`, which may be left out.
+    enum class Kind { flag, optional, positional };
+    std::string_view name;
+    Kind kind = Kind::flag;
+    std::string_view help;
+};
+
+/// The arguments of one call of a verb.
+class Arguments {
+public:
+    /// Reads what follows the verb. Throws `UsageError` with virsh's words.
+    static Arguments parse(std::string_view verb, std::span<const Option> options, std::span<const std::string> words);
+
+    [[nodiscard]] bool has(std::string_view name) const { return values_.contains(name); }
+    /// The value of an option, which must not be empty; "" if it was not given. Throws `Failure`.
+    [[nodiscard]] std::string get(std::string_view name) const;
+
+private:
+    std::map<std::string, std::string, std::less<>> values_;
+};
+
+/// The options before the verb.
+struct Globals {
+    std::string state = "/var/lib/caisson";  ///< the directory of the definitions
+    std::string run = "/run/caisson";        ///< the directory of what is running
+    bool quiet = false;                      ///< no table heads, no messages of success
+    bool help = false;
+    bool version = false;
+    std::vector<std::string> words;  ///< the verb and what follows it
+
+    /// Throws `UsageError`.
+    static Globals parse(std::span<const std::string> words);
+};
+
+}  // namespace caissonctl

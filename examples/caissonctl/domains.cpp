@@ -1,0 +1,121 @@
+#include "domains.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include <fcntl.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "failure.hpp"
+
+namespace caissonctl {
+
+namespace xml = caisson::xml;
+using caisson::Helper;
+
+std::string Entry::id() const {
+    return running ? std::to_string(running->pid()) : "-";
+}
+
+std::vector<Entry> Domains::all() const {
+    std::vector<std::string> defined = store_.names();
+    std::map<pid_t, Entry> active;
+    for (const std::string& name : Helper::list(run_)) {
+        auto helper = Helper::find(name, run_);
+        if (!helper) continue;  // it has just ended
+        const pid_t id = helper->pid();
+        active.try_emplace(id, Entry{name, std::erase(defined, name) > 0, std::move(helper)});
+    }
+    std::ranges::sort(defined, [](const std::string& a, const std::string& b) {
+        const int order = ::strcasecmp(a.c_str(), b.c_str());
+        return order != 0 ? order < 0 : a < b;
+    });
+    std::vector<Entry> entries;
+    for (auto& [id, entry] : active) entries.push_back(std::move(entry));
+    for (const std::string& name : defined) entries.push_back({name, true, {}});
+    return entries;
+}
+
+std::optional<Entry> Domains::by_name(const std::string& name) const {
+    if (!caisson::is_valid_name(name)) return std::nullopt;
+    Entry entry{name, store_.load(name).has_value(), Helper::find(name, run_)};
+    if (!entry.persistent && !entry.running) return std::nullopt;
+    return entry;
+}
+
+Entry Domains::find(const std::string& word, By by) const {
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    if (by.id && std::ranges::all_of(word, is_digit)) {
+        for (Entry& entry : all()) {
+            if (entry.running && entry.id() == word) return std::move(entry);
+        }
+    }
+    if (by.uuid) {
+        if (const auto wanted = xml::Uuid::parse(word)) {
+            for (Entry& entry : all()) {
+                if (uuid(entry) == wanted) return std::move(entry);
+            }
+        }
+    }
+    if (by.name) {
+        if (auto entry = by_name(word)) return std::move(*entry);
+    }
+    throw Failure{"failed to get domain '" + word + "'"};
+}
+
+xml::Domain Domains::defined(const std::string& name) const {
+    const auto text = store_.load(name);
+    if (!text) throw Failure{"failed to get domain '" + name + "'"};
+    return xml::parse(*text, store_.file(name));
+}
+
+xml::Domain Domains::current(Entry& entry) const {
+    return entry.running ? xml::parse(entry.running->info().note, entry.name) : defined(entry.name);
+}
+
+std::optional<xml::Uuid> Domains::uuid(Entry& entry) const {
+    try {
+        return current(entry).uuid;
+    } catch (const std::exception&) {
+        return std::nullopt;
+    }
+}
+
+void Domains::refuse_conflict(const xml::Domain& domain, const std::string& outer) const {
+    for (Entry& entry : all()) {
+        const auto other = uuid(entry);
+        if (!other || (entry.name == domain.name) == (*other == domain.uuid)) continue;
+        throw Failure{outer, "operation failed: domain '" + entry.name + "' " +
+                                 (entry.name == domain.name ? "already exists" : "is already defined") + " with uuid " +
+                                 other->str()};
+    }
+}
+
+Entry Domains::start(const xml::Domain& domain, bool persistent) const {
+    Helper helper = Helper::start(xml::to_spec(domain), {.run_directory = run_, .note = xml::dump(domain)});
+    return {domain.name, persistent, std::move(helper)};
+}
+
+xml::Domain read_document(const std::string& path) {
+    constexpr std::size_t largest = 1 << 20;
+    const caisson::Fd in{::open(path.c_str(), O_RDONLY | O_NOCTTY | O_CLOEXEC)};
+    if (!in) throw Failure{"Failed to open file '" + path + "': " + std::strerror(errno)};
+    std::string text;
+    std::array<char, 65536> chunk;
+    // One byte over the limit is enough for the parser to refuse it.
+    while (text.size() <= largest) {
+        const ssize_t n = ::read(in.get(), chunk.data(), chunk.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) throw Failure{"Failed to read file '" + path + "': " + std::strerror(errno)};
+        if (n == 0) break;
+        text.append(chunk.data(), static_cast<std::size_t>(n));
+    }
+    return xml::parse(text, path);
+}
+
+}  // namespace caissonctl

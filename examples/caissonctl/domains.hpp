@@ -1,0 +1,68 @@
+// What is defined and what runs, and how a word on the command line names one of them.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <caisson/helper.hpp>
+#include <caisson/xml.hpp>
+
+#include "arguments.hpp"
+#include "store.hpp"
+
+namespace caissonctl {
+
+/// A domain: defined, running, or both.
+struct Entry {
+    std::string name;
+    bool persistent = false;                 ///< there is a definition
+    std::optional<caisson::Helper> running;  ///< what runs it
+
+    /// The helper's pid, as libvirt takes its controller's; "-" for a domain that does not run.
+    [[nodiscard]] std::string id() const;
+    [[nodiscard]] const char* state() const noexcept { return running ? "running" : "shut off"; }
+};
+
+/// Which ways of naming a domain a verb knows.
+struct By {
+    bool name = true;
+    bool id = true;
+    bool uuid = true;
+};
+
+class Domains {
+public:
+    explicit Domains(const Globals& globals) : store_{globals.state}, run_{globals.run} {}
+
+    [[nodiscard]] const Store& store() const noexcept { return store_; }
+    [[nodiscard]] const std::string& run_directory() const noexcept { return run_; }
+
+    /// Every domain: what runs by id, then the others by name.
+    [[nodiscard]] std::vector<Entry> all() const;
+    /// The domain called `word`. Throws `Failure` with virsh's words if there is none.
+    [[nodiscard]] Entry find(const std::string& word, By by = {}) const;
+    /// The domain with this very name, if there is one.
+    [[nodiscard]] std::optional<Entry> by_name(const std::string& name) const;
+
+    /// The definition. Throws if there is none or if it cannot be read.
+    [[nodiscard]] caisson::xml::Domain defined(const std::string& name) const;
+    /// What runs if it runs, else the definition.
+    [[nodiscard]] caisson::xml::Domain current(Entry& entry) const;
+    /// The uuid; nothing if the definition is damaged, or if the domain has just ended.
+    [[nodiscard]] std::optional<caisson::xml::Uuid> uuid(Entry& entry) const;
+
+    /// Throws `Failure{outer, ...}` if the name or the uuid of `domain` belongs to another one.
+    void refuse_conflict(const caisson::xml::Domain& domain, const std::string& outer) const;
+    /// Starts a container whose helper keeps `domain` as its note, and leaves it running.
+    [[nodiscard]] Entry start(const caisson::xml::Domain& domain, bool persistent) const;
+
+private:
+    Store store_;
+    std::string run_;
+};
+
+/// Reads a document that the user names: a file, or a pipe. Throws `Failure` or `caisson::Error`.
+[[nodiscard]] caisson::xml::Domain read_document(const std::string& path);
+
+}  // namespace caissonctl

@@ -1,0 +1,27 @@
+// What caissonctl says when it cannot do what it was asked for, in virsh's two forms.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace caissonctl {
+
+/// The command line is wrong: one "error:" line.
+class UsageError : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+/// The command failed: "error: what", and "error: reason" where there is one.
+class Failure : public std::runtime_error {
+public:
+    explicit Failure(const std::string& what, std::string reason = {})
+        : std::runtime_error{what}, reason_{std::move(reason)} {}
+    [[nodiscard]] const std::string& reason() const noexcept { return reason_; }
+
+private:
+    std::string reason_;
+};
+
+}  // namespace caissonctl

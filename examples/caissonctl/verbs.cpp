@@ -1,0 +1,339 @@
+#include "verbs.hpp"
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstdio>
+
+#include "console.hpp"
+#include "failure.hpp"
+#include "table.hpp"
+
+namespace caissonctl {
+namespace {
+
+namespace xml = caisson::xml;
+
+void print(const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+std::string quoted(const std::string& name) {
+    return "'" + name + "'";
+}
+
+/// Runs `work`; what it throws is told as the reason of `outer`.
+template <class F>
+auto because(const std::string& outer, F&& work) {
+    try {
+        return work();
+    } catch (const caisson::Error& e) {
+        throw Failure{outer, e.what()};
+    }
+}
+
+int attach(const Session& session, Entry& entry, bool force = false) {
+    if (!has_terminal()) throw Failure{"Cannot run interactive console without a controlling TTY"};
+    caisson::Helper& helper = *entry.running;
+    const caisson::Fd console = helper.open_console();
+    claim_console(console, force);
+    session.say("Connected to domain " + quoted(entry.name) + "\nEscape character is ^] (Ctrl + ])\n");
+    std::fflush(stdout);
+    return join_console(console, [&](caisson::WindowSize size) { helper.resize(size); });
+}
+
+int console(const Session& session, const Arguments& arguments) {
+    Entry entry = session.domains.find(arguments.get("domain"));
+    if (!entry.running) throw Failure{"The domain is not running"};
+    return attach(session, entry, arguments.has("force"));
+}
+
+int define(const Session& session, const Arguments& arguments) {
+    const std::string file = arguments.get("file");
+    const std::string outer = "Failed to define domain from " + file;
+    because(outer, [&] {
+        const xml::Domain domain = read_document(file);
+        const std::string text = xml::dump(domain);
+        const Store::Lock lock = session.domains.store().lock();
+        session.domains.refuse_conflict(domain, outer);
+        session.domains.store().save(lock, domain.name, text);
+        session.say("Domain " + quoted(domain.name) + " defined from " + file + "\n");
+    });
+    return 0;
+}
+
+int undefine(const Session& session, const Arguments& arguments) {
+    const Entry entry = session.domains.find(arguments.get("domain"));
+    const std::string outer = "Failed to undefine domain " + quoted(entry.name);
+    because(outer, [&] {
+        const Store::Lock lock = session.domains.store().lock();
+        const auto now = session.domains.by_name(entry.name);
+        if (!now) throw Failure{"failed to get domain " + quoted(entry.name)};
+        if (!now->persistent) {
+            throw Failure{outer, "Requested operation is not valid: cannot undefine transient domain"};
+        }
+        session.domains.store().remove(lock, entry.name);
+    });
+    session.say("Domain " + quoted(entry.name) + " has been undefined\n");
+    return 0;
+}
+
+int start(const Session& session, const Arguments& arguments) {
+    const std::string name = session.domains.find(arguments.get("domain"), By{.id = false}).name;
+    Entry entry = because("Failed to start domain " + quoted(name), [&] {
+        const Store::Lock lock = session.domains.store().lock();
+        const auto now = session.domains.by_name(name);
+        if (!now) throw Failure{"failed to get domain " + quoted(name)};
+        if (now->running) throw Failure{"Domain is already active"};
+        return session.domains.start(session.domains.defined(name), true);
+    });
+    session.say("Domain " + quoted(name) + " started\n");
+    return arguments.has("console") ? attach(session, entry) : 0;
+}
+
+int create(const Session& session, const Arguments& arguments) {
+    const std::string file = arguments.get("file");
+    const std::string outer = "Failed to create domain from " + file;
+    Entry entry = because(outer, [&] {
+        const xml::Domain domain = read_document(file);
+        const Store::Lock lock = session.domains.store().lock();
+        session.domains.refuse_conflict(domain, outer);
+        const auto now = session.domains.by_name(domain.name);
+        if (now && now->running) {
+            throw Failure{outer,
+                          "Requested operation is not valid: domain is already active as " + quoted(domain.name)};
+        }
+        return session.domains.start(domain, now && now->persistent);
+    });
+    session.say("Domain " + quoted(entry.name) + " created from " + file + "\n");
+    return arguments.has("console") ? attach(session, entry) : 0;
+}
+
+int destroy(const Session& session, const Arguments& arguments) {
+    Entry entry = session.domains.find(arguments.get("domain"));
+    const std::string outer = "Failed to destroy domain " + quoted(entry.name);
+    if (!entry.running) throw Failure{outer, "Requested operation is not valid: domain is not running"};
+    because(outer, [&] { (void)entry.running->kill(); });
+    session.say("Domain " + quoted(entry.name) + " destroyed\n");
+    return 0;
+}
+
+int shutdown(const Session& session, const Arguments& arguments) {
+    Entry entry = session.domains.find(arguments.get("domain"));
+    const std::string outer = "Failed to shutdown domain " + quoted(entry.name);
+    const std::string gone = "Requested operation is not valid: domain is not running";
+    if (!entry.running) throw Failure{outer, gone};
+    because(outer, [&] {
+        if (!entry.running->signal(SIGTERM)) throw Failure{outer, gone};
+    });
+    session.say("Domain " + quoted(entry.name) + " is being shutdown\n");
+    return 0;
+}
+
+int list(const Session& session, const Arguments& arguments) {
+    const bool running = arguments.has("all") || !arguments.has("inactive");
+    const bool inactive = arguments.has("all") || arguments.has("inactive");
+    const bool plain = arguments.has("name") || arguments.has("uuid") || arguments.has("id");
+    if (plain && arguments.has("table")) {
+        throw Failure{"Only one argument from --table, --name, --uuid and --id may be specified."};
+    }
+    Table table{{"Id", "Name", "State"}};
+    std::string lines;
+    for (Entry& entry : session.domains.all()) {
+        if (entry.running ? !running : !inactive) continue;
+        if (arguments.has("persistent") != arguments.has("transient") &&
+            entry.persistent != arguments.has("persistent")) {
+            continue;
+        }
+        if (!plain) {
+            table.add({entry.id(), entry.name, entry.state()});
+            continue;
+        }
+        std::string line;
+        const auto add = [&](std::string_view option, const std::string& text) {
+            if (arguments.has(option)) line.append(line.empty() ? "" : " ").append(text);
+        };
+        if (arguments.has("uuid")) {
+            const auto uuid = session.domains.uuid(entry);
+            add("uuid", uuid ? uuid->str() : "-");
+        }
+        // As virsh: an inactive domain has no line of its own where only ids are asked for.
+        if (entry.running || line.size() > 0 || arguments.has("name")) add("id", entry.id());
+        add("name", entry.name);
+        if (!line.empty()) lines += line + '\n';
+    }
+    print(plain ? lines : table.str(session.quiet));
+    return 0;
+}
+
+int dominfo(const Session& session, const Arguments& arguments) {
+    Entry entry = session.domains.find(arguments.get("domain"));
+    const xml::Domain domain = session.domains.current(entry);
+    std::string text;
+    const auto row = [&](std::string key, const std::string& value) {
+        key.resize(16, ' ');
+        text += key + value + '\n';
+    };
+    row("Id:", entry.id());
+    row("Name:", entry.name);
+    row("UUID:", domain.uuid.str());
+    row("OS Type:", "exe");
+    row("State:", entry.state());
+    row("CPU(s):", std::to_string(domain.vcpus));
+    std::uint64_t used_kib = domain.current_memory_kib;
+    if (entry.running) {
+        const auto usage = entry.running->usage();
+        if (usage.cpu.value_or(0) > 0) {
+            std::array<char, 32> seconds;
+            std::snprintf(seconds.data(), seconds.size(), "%.1fs", static_cast<double>(*usage.cpu) / 1e9);
+            row("CPU time:", seconds.data());
+        }
+        if (usage.memory) used_kib = *usage.memory / 1024;
+    }
+    row("Max memory:", std::to_string(domain.memory_kib) + " KiB");
+    row("Used memory:", std::to_string(used_kib) + " KiB");
+    row("Persistent:", entry.persistent ? "yes" : "no");
+    row("Autostart:", "disable");
+    row("Managed save:", "no");
+    print(text);
+    return 0;
+}
+
+int domstate(const Session& session, const Arguments& arguments) {
+    print(std::string{session.domains.find(arguments.get("domain")).state()} + "\n");
+    return 0;
+}
+
+int domid(const Session& session, const Arguments& arguments) {
+    print(session.domains.find(arguments.get("domain"), By{.id = false}).id() + "\n");
+    return 0;
+}
+
+int domname(const Session& session, const Arguments& arguments) {
+    print(session.domains.find(arguments.get("domain"), By{.name = false}).name + "\n");
+    return 0;
+}
+
+int domuuid(const Session& session, const Arguments& arguments) {
+    Entry entry = session.domains.find(arguments.get("domain"), By{.uuid = false});
+    print(session.domains.current(entry).uuid.str() + "\n");
+    return 0;
+}
+
+int dumpxml(const Session& session, const Arguments& arguments) {
+    Entry entry = session.domains.find(arguments.get("domain"));
+    if (!entry.running || arguments.has("inactive")) {
+        print(xml::dump(entry.persistent ? session.domains.defined(entry.name) : session.domains.current(entry)));
+        return 0;
+    }
+    xml::Live live;
+    live.id = entry.running->pid();
+    live.console_paths = {entry.running->info().console_path};
+    print(xml::dump(session.domains.current(entry), live));
+    return 0;
+}
+
+int help(const Session&, const Arguments& arguments) {
+    const std::string name = arguments.get("command");
+    if (name.empty()) {
+        std::string text = "Grouped commands:\n\n Domain Management (help keyword 'domain'):\n";
+        for (const Verb& verb : verbs()) {
+            std::string column{verb.name};
+            column.resize(30, ' ');
+            text.append("    ").append(column).append(" ").append(verb.summary).append("\n");
+        }
+        print(text);
+    } else if (const Verb* verb = find_verb(name)) {
+        print(help_of(*verb));
+    } else {
+        throw Failure{"command or command group '" + name + "' doesn't exist"};
+    }
+    return 0;
+}
+
+using enum Option::Kind;
+constexpr Option a_domain{"domain", positional, "domain name, id or uuid"};
+constexpr Option a_file{"file", positional, "file containing an XML domain description"};
+constexpr Option to_console{"console", flag, "attach to console after creation"};
+constexpr std::array domain_only{a_domain};
+constexpr std::array console_options{
+    a_domain, Option{"force", flag, "force console connection (disconnect already connected sessions)"}};
+constexpr std::array file_only{a_file};
+constexpr std::array file_console{a_file, to_console};
+constexpr std::array start_options{Option{"domain", positional, "name of the inactive domain"}, to_console};
+constexpr std::array dumpxml_options{a_domain, Option{"inactive", flag, "show inactive defined XML"}};
+constexpr std::array id_options{Option{"domain", positional, "domain name or uuid"}};
+constexpr std::array name_options{Option{"domain", positional, "domain id or uuid"}};
+constexpr std::array uuid_options{Option{"domain", positional, "domain id or name"}};
+constexpr std::array help_options{Option{"command", optional, "name of a command"}};
+constexpr std::array list_options{Option{"inactive", flag, "list inactive domains"},
+                                  Option{"all", flag, "list inactive & active domains"},
+                                  Option{"transient", flag, "list transient domains"},
+                                  Option{"persistent", flag, "list persistent domains"},
+                                  Option{"uuid", flag, "list uuid's only"},
+                                  Option{"name", flag, "list domain names only"},
+                                  Option{"id", flag, "list domain IDs only"},
+                                  Option{"table", flag, "list table (default)"}};
+
+constexpr std::array all_verbs{
+    Verb{"console", "connect to the guest console", "Connect the virtual serial console for the guest", console_options,
+         console},
+    Verb{"create", "create a domain from an XML file", "Create a domain.", file_console, create},
+    Verb{"define", "define (but don't start) a domain from an XML file", "Define a domain.", file_only, define},
+    Verb{"destroy", "destroy (stop) a domain", "Forcefully stop a given domain, but leave its resources intact.",
+         domain_only, destroy},
+    Verb{"domid", "convert a domain name or UUID to domain id", "", id_options, domid},
+    Verb{"dominfo", "domain information", "Returns basic information about the domain.", domain_only, dominfo},
+    Verb{"domname", "convert a domain id or UUID to domain name", "", name_options, domname},
+    Verb{"domstate", "domain state", "Returns state about a domain.", domain_only, domstate},
+    Verb{"domuuid", "convert a domain name or id to domain UUID", "", uuid_options, domuuid},
+    Verb{"dumpxml", "domain information in XML", "Output the domain information as an XML dump to stdout.",
+         dumpxml_options, dumpxml},
+    Verb{"help", "print help", "Prints global help, or command specific help.", help_options, help},
+    Verb{"list", "list domains", "Returns list of domains.", list_options, list},
+    Verb{"shutdown", "gracefully shutdown a domain", "Run shutdown in the target domain.", domain_only, shutdown},
+    Verb{"start", "start a (previously defined) inactive domain", "Start a domain.", start_options, start},
+    Verb{"undefine", "undefine a domain", "Undefine an inactive domain, or convert persistent to transient.",
+         domain_only, undefine},
+};
+
+}  // namespace
+
+void Session::say(const std::string& text) const {
+    if (!quiet) print(text);
+}
+
+std::span<const Verb> verbs() {
+    return all_verbs;
+}
+
+const Verb* find_verb(std::string_view name) {
+    const auto found = std::ranges::find(all_verbs, name, &Verb::name);
+    return found == all_verbs.end() ? nullptr : &*found;
+}
+
+std::string help_of(const Verb& verb) {
+    std::string text = "  NAME\n    ";
+    text.append(verb.name).append(" - ").append(verb.summary).append("\n\n  SYNOPSIS\n    ").append(verb.name);
+    std::string options;
+    for (const Option& option : verb.options) {
+        std::string left = "--" + std::string{option.name};
+        if (option.kind == flag) {
+            text.append(" [").append(left).append("]");
+            left.resize(std::max<std::size_t>(left.size(), 16), ' ');
+        } else if (option.kind == optional) {
+            text.append(" [").append(left).append(" <string>]");
+            left += " <string> ";
+        } else {
+            text.append(" <").append(option.name).append(">");
+            left = "[" + left + "] <string> ";
+        }
+        options.append("    ").append(left).append(" ").append(option.help).append("\n");
+    }
+    text += "\n";
+    if (!verb.description.empty()) text.append("\n  DESCRIPTION\n    ").append(verb.description).append("\n");
+    if (!options.empty()) text.append("\n  OPTIONS\n").append(options);
+    return text += "\n";
+}
+
+}  // namespace caissonctl

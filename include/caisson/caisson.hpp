@@ -1,0 +1,23 @@
+// caisson/caisson.hpp - the whole library but XML, which is caisson/xml.hpp and a library of its own.
+#pragma once
+
+// IWYU pragma: begin_exports
+#include <caisson/address.hpp>
+#include <caisson/bridge.hpp>
+#include <caisson/capability.hpp>
+#include <caisson/cgroup.hpp>
+#include <caisson/check.hpp>
+#include <caisson/container.hpp>
+#include <caisson/controller.hpp>
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+#include <caisson/helper.hpp>
+#include <caisson/mount.hpp>
+#include <caisson/namespace.hpp>
+#include <caisson/probe.hpp>
+#include <caisson/process.hpp>
+#include <caisson/pty.hpp>
+#include <caisson/spec.hpp>
+#include <caisson/sweep.hpp>
+#include <caisson/usage.hpp>
+// IWYU pragma: end_exports

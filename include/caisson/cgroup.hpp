@@ -1,0 +1,468 @@
+// caisson/cgroup.hpp - a control group in every hierarchy of the host: limits, placement, removal.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <caisson/detail/cgroup_hierarchy.hpp>
+#include <caisson/detail/cgroup_tree.hpp>
+#include <caisson/detail/owner.hpp>
+#include <caisson/detail/sys.hpp>
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+#include <caisson/spec.hpp>
+#include <caisson/usage.hpp>
+
+namespace caisson::inline v0 {
+
+/// A control group's directory in one hierarchy.
+struct CgroupDirectory {
+    std::string controllers;  ///< v1: "cpu,cpuacct", "name=systemd"; v2: empty
+    std::string parent_path;  ///< host path of the directory in which it is
+    Fd parent;                ///< that directory, O_PATH: `unlinkat(parent, name, AT_REMOVEDIR)` removes the group
+    Fd tasks;                 ///< v1: open for writing; a single-threaded process that writes "0" places itself
+    Fd directory;             ///< v2: O_PATH, for CLONE_INTO_CGROUP of clone3(2)
+    [[nodiscard]] bool v2() const noexcept { return controllers.empty(); }
+};
+
+/// A control group of the caller's own: one directory in every v1 hierarchy and in the v2 one, as the host has them.
+///
+/// Nobody is ever placed by pid: a v1 process writes "0" to each `tasks` itself, a v2 process is born inside by
+/// CLONE_INTO_CGROUP. The directories are called `caisson.NAME.PID-START-NAMESPACE`, by which `sweep()` knows whose
+/// they are. A copy of the object in a forked child owns nothing. Not synchronised: one object belongs to one thread at
+/// a time. See cgroups(7). Kernel: clone3(2), cgroup.kill and memory.swap.max; all in 5.14.
+class Cgroup {
+public:
+    /// Holds nothing.
+    Cgroup() noexcept = default;
+    /// Makes the group below `parent`, or below the default parent where that is empty.
+    ///
+    /// `parent` is an existing directory below each hierarchy's mount point ("machines/web"). By default the parent is
+    /// the caller's own group on v1, and the group beside the caller's own on v2: there, a group with processes in it
+    /// may not hand controllers down. On v2, `memory` and `pids` are switched on in the parent's cgroup.subtree_control
+    /// where it allows that, and stay on. On v1, cpuset.cpus and cpuset.mems are those of the parent.
+    ///
+    /// A hierarchy that is not mounted, that shows nothing of the caller's group, or that the caller may not write
+    /// (EROFS, EACCES, EPERM) is left out: `limit` refuses what needs it. If all are left out, or on any other
+    /// refusal, `Step::cgroup` is thrown, and what was made is removed. `name` must be a valid name (`is_valid_name`)
+    /// and `parent` must be without "..": else std::invalid_argument.
+    [[nodiscard]] static Cgroup create(const std::string& name, const std::string& parent = {}) {
+        if (!is_valid_name(name))
+            throw std::invalid_argument{"control group " + detail::quote(name) + ": not a valid name"};
+        if (detail::list_has(parent, "..", '/')) {
+            throw std::invalid_argument{"control group parent " + detail::quote(parent) + ": has '..' in it"};
+        }
+        Cgroup group;
+        group.maker_ = ::getpid();
+        std::vector<CgroupDirectory> parents = group.open_parents(name, parent);
+        const std::string base = "caisson." + name + "." + detail::Owner::current().tag();
+        group.name_ = base;
+        for (unsigned n = 2; !group.make(parents); ++n) group.name_ = base + "." + std::to_string(n);
+        if (group.directories_.empty()) group.fail_left_out(name);
+        return group;
+    }
+
+    Cgroup(Cgroup&& other) noexcept { swap(other); }
+    Cgroup& operator=(Cgroup&& other) noexcept {
+        Cgroup old{std::move(other)};
+        swap(old);
+        return *this;
+    }
+    Cgroup(const Cgroup&) = delete;
+    Cgroup& operator=(const Cgroup&) = delete;
+    /// Kills what is still inside and removes the group, silently; takes 4 s at most.
+    ~Cgroup() {
+        if (directories_.empty() || ::getpid() != maker_) return;
+        try {
+            if (remove_within(0) == nullptr) return;
+            kill_within(2000);
+            (void)remove_within(2000);
+        } catch (...) {  // no memory: sweep() finds the rest
+        }
+    }
+
+    [[nodiscard]] explicit operator bool() const noexcept { return !directories_.empty(); }
+    /// The directories' name, the same in every hierarchy.
+    [[nodiscard]] const std::string& name() const noexcept { return name_; }
+    /// In the order in which they were made; the last is to be removed first.
+    [[nodiscard]] const std::vector<CgroupDirectory>& directories() const noexcept { return directories_; }
+    /// The v2 directory for CLONE_INTO_CGROUP; -1 where the host has no v2 hierarchy (or after `settle`).
+    [[nodiscard]] int into_fd() const noexcept {
+        for (const CgroupDirectory& d : directories_) {
+            if (d.v2()) return d.directory.get();
+        }
+        return -1;
+    }
+    /// One descriptor for each v1 hierarchy, for a process that places itself by writing "0" to each.
+    [[nodiscard]] std::vector<int> tasks_fds() const {
+        std::vector<int> fds;
+        for (const CgroupDirectory& d : directories_) {
+            if (d.tasks) fds.push_back(d.tasks.get());
+        }
+        return fds;
+    }
+    /// The file with the line `oom_kill N`, open for reading: v1 memory.oom_control, v2 memory.events. Opened by the
+    /// first call; stays this object's. -1 where there is none.
+    [[nodiscard]] int oom_fd() {
+        if (!oom_) {
+            if (const CgroupDirectory* d = find("memory")) {
+                oom_ = open_file(*d, d->v2() ? "memory.events" : "memory.oom_control", O_RDONLY);
+            }
+        }
+        return oom_.get();
+    }
+
+    /// Sets what `limits` names, reads it back and throws `Step::cgroup` if the kernel did not take it.
+    ///
+    /// `memory` counts RAM and swap together: on v1, memory.memsw.limit_in_bytes gets the same value (where the kernel
+    /// counts swap); on v2, memory.swap.max becomes 0. The kernel rounds it down to whole pages. A limit whose
+    /// controller is not there is an error that names it.
+    void limit(const LimitSpec& limits) {
+        if (limits.memory) limit_memory(*limits.memory);
+        if (limits.pids) {
+            const std::string what = "pids limit of " + std::to_string(*limits.pids);
+            const CgroupDirectory& d = need("pids", what);
+            set(d, "pids.max", *limits.pids, what, "the kernel takes 4194304 at most");
+        }
+    }
+
+    /// What the group has used. The first call opens the files (up to seven) and keeps them open, so that a start does
+    /// not pay for them and every later call only reads. Throws `Step::cgroup` once the group was removed.
+    [[nodiscard]] Usage usage() {
+        if (!usage_) usage_ = open_usage();
+        return usage_->read();
+    }
+
+    /// Kills every process in the group and below it, frozen or not, and waits until none is left. Throws
+    /// `Step::cgroup` if some are still there after two seconds.
+    void kill() {
+        if (kill_within(2000)) return;
+        throw Error{Step::cgroup, ETIMEDOUT, "kill control group " + detail::quote(name_), who_is_left()};
+    }
+    /// Removes the group and those that were made below it, waiting up to two seconds for processes that are on their
+    /// way out. Does nothing if it was removed before, by whomever. Throws `Step::cgroup` and keeps the rest if it
+    /// cannot.
+    void remove() {
+        if (const CgroupDirectory* d = remove_within(2000)) {
+            const int error = errno;
+            throw Error{Step::cgroup, error, "remove control group " + detail::quote(path(*d)),
+                        error == EBUSY ? who_is_left() : ""};
+        }
+    }
+    /// Gives the group up: it stays, and is whoever's removes it. Closes all descriptors.
+    void release() noexcept {
+        directories_.clear();
+        oom_.reset();
+        usage_.reset();
+    }
+    /// Closes the descriptors that only a start needs (`tasks`, `directory`, `parent`). The group is reached by its
+    /// path from then on.
+    void settle() noexcept {
+        for (CgroupDirectory& d : directories_) {
+            d.tasks.reset();
+            d.directory.reset();
+            d.parent.reset();
+        }
+    }
+
+private:
+    struct LeftOut {
+        std::string controllers;
+        std::string path;  ///< empty: not mounted or not visible
+        int error;
+    };
+
+    void swap(Cgroup& other) noexcept {
+        std::swap(name_, other.name_);
+        std::swap(directories_, other.directories_);
+        std::swap(left_out_, other.left_out_);
+        std::swap(oom_, other.oom_);
+        std::swap(usage_, other.usage_);
+        std::swap(maker_, other.maker_);
+    }
+    static bool is_refusal(int error) noexcept { return error == EROFS || error == EACCES || error == EPERM; }
+    static std::string remedy_for(int error, const std::string& where) {
+        switch (error) {
+            case EROFS: return "remount the hierarchy read-write";
+            case EACCES:
+            case EPERM:
+                return "the caller may not write to " + detail::quote(where) + ": run as root or have it delegated";
+            case ENOENT: return detail::quote(where) + " does not exist: make it first";
+            case ENOSPC: return "the kernel has no group left for this hierarchy: remove unused ones";
+            case EAGAIN: return "cgroup.max.descendants or cgroup.max.depth of a group above is reached: raise it";
+            default: return {};
+        }
+    }
+    static std::string_view without_newline(std::string_view text) noexcept { return detail::take_field(text, '\n'); }
+    [[nodiscard]] std::string path(const CgroupDirectory& d) const { return d.parent_path + "/" + name_; }
+
+    std::vector<CgroupDirectory> open_parents(const std::string& name, const std::string& parent) {
+        std::vector<CgroupDirectory> parents;
+        for (const detail::CgroupHierarchy& h : detail::cgroup_hierarchies()) {
+            detail::CgroupParent p = detail::open_cgroup_parent(h, parent);
+            if (p.directory) {
+                parents.push_back({std::move(p.controllers), std::move(p.path), std::move(p.directory), Fd{}, Fd{}});
+            } else if (p.path.empty() || is_refusal(p.error)) {
+                left_out_.push_back({std::move(p.controllers), std::move(p.path), p.error});
+            } else {
+                throw Error{Step::cgroup, p.error,
+                            "control group " + detail::quote(name) + " below " + detail::quote(p.path),
+                            remedy_for(p.error, p.path)};
+            }
+        }
+        return parents;
+    }
+
+    /// Makes `name_` in each of `parents`, which become this group's directories; those that refuse are dropped. False,
+    /// with nothing made, if one has that name already.
+    bool make(std::vector<CgroupDirectory>& parents) {
+        left_out_.reserve(left_out_.size() + parents.size());
+        for (std::size_t i = 0; i < parents.size();) {
+            CgroupDirectory& d = parents[i];
+            if (d.v2()) enable_controllers(d);
+            if (::mkdirat(d.parent.get(), name_.c_str(), 0755) == 0) {
+                ++i;
+                continue;
+            }
+            const int error = errno;
+            if (is_refusal(error)) {
+                left_out_.push_back({std::move(d.controllers), std::move(d.parent_path), error});
+                parents.erase(parents.begin() + static_cast<std::ptrdiff_t>(i));
+                continue;
+            }
+            while (i > 0) (void)::unlinkat(parents[--i].parent.get(), name_.c_str(), AT_REMOVEDIR);
+            if (error == EEXIST) return false;
+            throw Error{Step::cgroup, error, "make control group " + detail::quote(path(d)),
+                        remedy_for(error, d.parent_path)};
+        }
+        directories_ = std::move(parents);
+        for (CgroupDirectory& d : directories_) prepare(d);
+        return true;
+    }
+
+    /// What a new directory needs before a process can be in it, and the descriptor that takes it there.
+    void prepare(CgroupDirectory& d) {
+        if (d.v2()) {
+            d.directory = open_file(d, "", O_PATH | O_DIRECTORY);
+            if (!d.directory) detail::fail(Step::cgroup, "open control group " + detail::quote(path(d)));
+            return;
+        }
+        if (detail::list_has(d.controllers, "cpuset")) {
+            // A new v1 cpuset has no CPU and no memory node, and joining it is ENOSPC.
+            for (const char* file : {"cpuset.cpus", "cpuset.mems"}) {
+                std::string value;
+                if (!detail::sys::read_file(d.parent.get(), file, value) || !write(d, file, value)) {
+                    detail::fail(Step::cgroup,
+                                 "copy " + detail::quote(file) + " to control group " + detail::quote(path(d)));
+                }
+            }
+        }
+        d.tasks = open_file(d, "tasks", O_WRONLY);
+        if (!d.tasks) detail::fail(Step::cgroup, "open " + detail::quote(path(d) + "/tasks"));
+    }
+
+    /// v2: hands `memory` and `pids` down to the groups of the parent. A refusal is `limit`'s to tell.
+    static void enable_controllers(const CgroupDirectory& parent) {
+        std::string there;
+        std::string enabled;
+        const int dir = parent.parent.get();
+        if (!detail::sys::read_file(dir, "cgroup.controllers", there)) return;
+        if (!detail::sys::read_file(dir, "cgroup.subtree_control", enabled)) return;
+        for (const char* controller : {"memory", "pids"}) {
+            if (!detail::list_has(without_newline(there), controller, ' ')) continue;
+            if (detail::list_has(without_newline(enabled), controller, ' ')) continue;
+            (void)detail::sys::write_file(dir, "cgroup.subtree_control", std::string{"+"} + controller);
+        }
+    }
+
+    /// The directory where a controller's files are: its v1 hierarchy's, else the v2 one if it has them.
+    [[nodiscard]] const CgroupDirectory* find(const char* controller) const {
+        const CgroupDirectory* unified = nullptr;
+        for (const CgroupDirectory& d : directories_) {
+            if (detail::list_has(d.controllers, controller)) return &d;
+            if (d.v2()) unified = &d;
+        }
+        if (unified == nullptr) return nullptr;
+        std::string controllers;
+        const Fd fd = open_file(*unified, "cgroup.controllers", O_RDONLY);
+        if (!fd || !read_all(fd, controllers)) return nullptr;
+        return detail::list_has(without_newline(controllers), controller, ' ') ? unified : nullptr;
+    }
+    const CgroupDirectory& need(const char* controller, const std::string& what) const {
+        if (const CgroupDirectory* d = find(controller)) return *d;
+        const std::string context = what + " for control group " + detail::quote(name_);
+        for (const LeftOut& out : left_out_) {
+            if (!detail::list_has(out.controllers, controller)) continue;
+            const std::string hierarchy = "cgroup hierarchy " + detail::quote(controller);
+            if (out.path.empty()) throw Error{Step::cgroup, out.error, context, hierarchy + " is not mounted"};
+            throw Error{Step::cgroup, out.error, context, hierarchy + ": " + remedy_for(out.error, out.path)};
+        }
+        for (const CgroupDirectory& d : directories_) {
+            if (!d.v2()) continue;
+            throw Error{Step::cgroup, 0, context,
+                        "controller " + detail::quote(controller) + " is not switched on in " +
+                            detail::quote(d.parent_path + "/cgroup.subtree_control") +
+                            ": switch it on, or give a parent without processes of its own"};
+        }
+        throw Error{Step::cgroup, 0, context, "no cgroup hierarchy has the controller " + detail::quote(controller)};
+    }
+
+    void limit_memory(std::uint64_t bytes) const {
+        const std::string what = "memory limit of " + std::to_string(bytes) + " bytes";
+        const CgroupDirectory& d = need("memory", what);
+        const char* busy = "the group uses more than that";
+        if (d.v2()) {
+            set(d, "memory.max", bytes, what, busy);
+            set(d, "memory.swap.max", 0, what, busy, Absent::is_fine);
+            return;
+        }
+        // The limit on RAM may never be above the one on both: on the way up, the second has to move first.
+        const std::string text = std::to_string(bytes);
+        if (!write(d, "memory.limit_in_bytes", text) && errno == EINVAL) {
+            (void)write(d, "memory.memsw.limit_in_bytes", text);
+        }
+        set(d, "memory.limit_in_bytes", bytes, what, busy);
+        set(d, "memory.memsw.limit_in_bytes", bytes, what, busy, Absent::is_fine);
+    }
+
+    enum class Absent : bool { is_fine, fails };
+    /// Writes a limit and compares what the kernel made of it.
+    void set(const CgroupDirectory& d, const char* file, std::uint64_t value, const std::string& what,
+             const char* remedy, Absent absent = Absent::fails) const {
+        const Fd fd = open_file(d, file, O_RDWR);
+        if (!fd && errno == ENOENT && absent == Absent::is_fine) return;
+        const std::string context =
+            what + " for control group " + detail::quote(name_) + ": write " + detail::quote(path(d) + "/" + file);
+        if (!fd || !detail::sys::write_all(fd.get(), std::to_string(value))) {
+            const int error = errno;
+            const bool known = error == EBUSY || error == EINVAL;
+            throw Error{Step::cgroup, error, context, known ? std::string{remedy} : remedy_for(error, path(d))};
+        }
+        std::string text;
+        if (!read_all(fd, text)) detail::fail(Step::cgroup, context + " and read it back");
+        if (!text.empty() && text.back() == '\n') text.pop_back();
+        const bool pages = std::string_view{file}.starts_with("memory.");
+        const std::uint64_t page = pages ? static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) : 1;
+        const std::uint64_t most = pages ? INT64_MAX / page * page : UINT64_MAX;
+        const std::uint64_t want = std::min(value / page * page, most);
+        if (text == std::to_string(want) || (pages && want == most && text == "max")) return;
+        throw Error{Step::cgroup, 0, context, "the kernel made " + detail::quote(text) + " of it"};
+    }
+
+    [[nodiscard]] detail::UsageFiles open_usage() const {
+        using Files = detail::UsageFiles;
+        Files files;
+        if (directories_.empty())
+            throw Error{Step::cgroup, 0, "read the usage of a control group", "there is no group"};
+        const auto open = [&](Files::File file, const CgroupDirectory* d, const char* name) {
+            if (d != nullptr) files.set(file, open_file(*d, name, O_RDONLY));
+        };
+        if (const CgroupDirectory* d = find("cpuacct")) {
+            open(Files::cpu_each, d, "cpuacct.usage_percpu");
+            open(Files::cpu_ticks, d, "cpuacct.stat");
+        } else {
+            // In every v2 group, whatever the controllers.
+            for (const CgroupDirectory& unified : directories_) {
+                if (unified.v2()) open(Files::cpu_stat, &unified, "cpu.stat");
+            }
+        }
+        const CgroupDirectory* memory = find("memory");
+        const bool v2 = memory != nullptr && memory->v2();
+        open(Files::memory, memory, v2 ? "memory.current" : "memory.usage_in_bytes");
+        open(Files::memory_peak, memory, v2 ? "memory.peak" : "memory.max_usage_in_bytes");
+        open(Files::memory_limit, memory, v2 ? "memory.max" : "memory.limit_in_bytes");
+        open(Files::oom, memory, v2 ? "memory.events" : "memory.oom_control");
+        open(Files::pids, find("pids"), "pids.current");
+        return files;
+    }
+    [[nodiscard]] Fd open_file(const CgroupDirectory& d, const char* file, int flags) const {
+        const std::string below = name_ + (*file == '\0' ? "" : "/") + file;
+        return d.parent ? detail::sys::open_at(d.parent.get(), below.c_str(), flags)
+                        : detail::sys::open(d.parent_path + "/" + below, flags);
+    }
+    [[nodiscard]] bool write(const CgroupDirectory& d, const char* file, std::string_view text) const {
+        const Fd fd = open_file(d, file, O_WRONLY);
+        return fd && detail::sys::write_all(fd.get(), text);
+    }
+    static bool read_all(const Fd& fd, std::string& into) {
+        char buffer[4096];
+        const ssize_t n = detail::sys::retry([&] { return ::pread(fd.get(), buffer, sizeof buffer, 0); });
+        if (n < 0) return false;
+        into.assign(buffer, static_cast<std::size_t>(n));
+        return true;
+    }
+
+    /// Opens again what `settle` closed; false if the parent is gone, and the group with it.
+    static bool reopen(CgroupDirectory& d) {
+        if (!d.parent) d.parent = detail::sys::open(d.parent_path, O_PATH | O_DIRECTORY);
+        return static_cast<bool>(d.parent);
+    }
+    bool kill_within(int milliseconds) {
+        std::vector<detail::CgroupRef> refs;
+        for (CgroupDirectory& d : directories_) {
+            if (reopen(d)) refs.push_back({d.parent.get(), name_, d.controllers});
+        }
+        detail::Patience patience{milliseconds};
+        return detail::kill_group(refs, patience);
+    }
+    /// Null when all are gone; else the directory that stays, with the reason in `errno`.
+    const CgroupDirectory* remove_within(int milliseconds) {
+        detail::Patience patience{milliseconds};
+        while (!directories_.empty()) {
+            CgroupDirectory& d = directories_.back();
+            const int error = reopen(d) ? detail::remove_group(d.parent.get(), name_, patience) : errno;
+            if (error != 0 && error != ENOENT) {
+                errno = error;
+                return &d;
+            }
+            directories_.pop_back();
+        }
+        oom_.reset();
+        return nullptr;
+    }
+    [[nodiscard]] std::string who_is_left() const {
+        std::vector<pid_t> pids;
+        for (const CgroupDirectory& d : directories_) {
+            for (const pid_t pid : detail::processes_in_tree(d.parent.get(), name_)) pids.push_back(pid);
+        }
+        std::sort(pids.begin(), pids.end());
+        pids.erase(std::unique(pids.begin(), pids.end()), pids.end());
+        if (pids.empty()) return {};
+        std::string text = pids.size() == 1 ? "process" : "processes";
+        for (std::size_t i = 0; i < pids.size() && i < 8; ++i) text += " " + std::to_string(pids[i]);
+        return text + (pids.size() > 8 ? " and others" : "") + (pids.size() == 1 ? " is in it" : " are in it");
+    }
+    [[noreturn]] void fail_left_out(const std::string& name) const {
+        const std::string context = "control group " + detail::quote(name);
+        for (const LeftOut& out : left_out_) {
+            if (out.path.empty()) continue;
+            throw Error{Step::cgroup, out.error, context + " below " + detail::quote(out.path),
+                        remedy_for(out.error, out.path)};
+        }
+        throw Error{
+            Step::cgroup, 0, context,
+            "no cgroup hierarchy is mounted that shows the caller's group: mount -t cgroup2 cgroup2 /sys/fs/cgroup"};
+    }
+
+    std::string name_;
+    std::vector<CgroupDirectory> directories_;
+    std::vector<LeftOut> left_out_;
+    Fd oom_;
+    std::optional<detail::UsageFiles> usage_;
+    pid_t maker_ = -1;
+};
+
+}  // namespace caisson::inline v0

@@ -1,0 +1,21 @@
+// caisson/check.hpp - whether a ContainerSpec can work at all, as far as the spec itself tells.
+#pragma once
+
+#include <string>
+
+#include <caisson/error.hpp>
+#include <caisson/spec.hpp>
+
+namespace caisson::inline v0 {
+
+/// Throws `Error` with `Step::check_spec`, naming the field, the value and the remedy, if `spec` cannot work.
+///
+/// Looks at the spec only, never at the system: what the machine lacks is found when the container starts. Safe from
+/// any thread. `Container::start` calls it.
+[[gnu::visibility("default")]] void check(const ContainerSpec& spec);
+
+/// Throws as `check` does if `maps` is no valid list for the named field ("uid_map"): empty, more than 340 lines,
+/// ranges that wrap or overlap inside or outside, or nothing for root (inside id 0). See user_namespaces(7).
+[[gnu::visibility("default")]] void check_id_maps(const std::vector<IdMap>& maps, const std::string& field);
+
+}  // namespace caisson::inline v0

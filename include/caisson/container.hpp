@@ -1,0 +1,188 @@
+// caisson/container.hpp - a running container.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <caisson/detail/start.hpp>
+#include <caisson/error.hpp>
+#include <caisson/namespace.hpp>
+#include <caisson/process.hpp>
+#include <caisson/pty.hpp>
+#include <caisson/spec.hpp>
+#include <caisson/usage.hpp>
+
+namespace caisson::inline v0 {
+
+/// Owns a container: its first process ("init") and everything that was made for it. Move-only.
+///
+/// A `Container` that exists has started: its command is running, or has run. When init ends, the container ends: the
+/// kernel kills what else runs in it, and a small process of its own, the keeper, removes what was made for it. If the
+/// process that started it dies, the keeper kills the container. Destroying the object kills it too, silently; in a
+/// fork(2)ed copy of the process the object does nothing.
+///
+/// Threads: any thread may start containers, at the same time; the container does not depend on that thread's life. One
+/// object is used by one thread at a time, different objects by different ones. No signal handler is installed and no
+/// SIGCHLD is raised; see EMBEDDING.md.
+class Container {
+public:
+    /// Makes the container and returns once the kernel has accepted its command (execve).
+    ///
+    /// All or nothing: throws `Error`, naming the step, the object and the remedy, and leaves nothing behind but
+    /// missing mount points that it made in a root directory of the caller's. Needs root (CAP_SYS_ADMIN, CAP_MKNOD;
+    /// CAP_NET_ADMIN for networks) and Linux 5.14; `probe()` tells what is missing.
+    [[nodiscard]] static Container start(const ContainerSpec& spec) {
+        try {
+            return Container{spec.name, detail::Start{spec}.run()};
+        } catch (const Error& e) {
+            const std::string_view remedy = e.remedy().empty() ? detail::general_remedy(e.code()) : e.remedy();
+            throw e.in("container " + detail::quote(spec.name)).with_remedy(remedy);
+        }
+    }
+    Container(Container&& other) noexcept
+        : name_{std::move(other.name_)},
+          running_{std::move(other.running_)},
+          status_{std::exchange(other.status_, std::nullopt)},
+          owner_{std::exchange(other.owner_, -1)} {}
+    Container& operator=(Container&& other) noexcept {
+        if (this == &other) return *this;
+        end();
+        name_ = std::move(other.name_);
+        running_ = std::move(other.running_);
+        status_ = std::exchange(other.status_, std::nullopt);
+        owner_ = std::exchange(other.owner_, -1);
+        return *this;
+    }
+    Container(const Container&) = delete;
+    Container& operator=(const Container&) = delete;
+    ~Container() { end(); }
+
+    [[nodiscard]] const std::string& name() const noexcept { return name_; }
+    /// The container's pid 1, as the caller's pid namespace numbers it.
+    [[nodiscard]] const Process& init() const noexcept { return running_.init; }
+    /// Readable for poll(2) once `try_wait` has the exit status. Owned by this object; do not read from it.
+    [[nodiscard]] int fd() const noexcept { return running_.channel.fd(); }
+    /// The controlling end of the container's console; nullptr if the spec asked for none. Read what comes out of it,
+    /// or the container will block once some kilobytes wait.
+    [[nodiscard]] Pty* console() noexcept { return running_.console ? &*running_.console : nullptr; }
+    /// A handle of one of the container's namespaces. Throws `Step::open_namespace`, with ESRCH once it has ended.
+    [[nodiscard]] Namespace open_namespace(NamespaceKind kind) const {
+        require_started();
+        try {
+            return Namespace::of(running_.init, kind);
+        } catch (const Error& e) {
+            throw e.in("container " + detail::quote(name_));
+        }
+    }
+    /// What its control groups count at this moment. Throws `Step::cgroup` if it has none, or has ended.
+    [[nodiscard]] Usage usage() {
+        require_started();
+        if (!running_.cgroup || status_) {
+            throw Error{Step::cgroup, status_ ? ESRCH : ENOENT, "usage of container " + detail::quote(name_),
+                        status_ ? "it has ended" : "it has no control group"};
+        }
+        return running_.cgroup->usage();
+    }
+
+    /// Sends a signal to init; false if it has ended. An init without a handler for it is not killed by any signal but
+    /// SIGKILL and SIGSTOP from outside, see pid_namespaces(7).
+    bool signal(int number) const {
+        require_started();
+        try {
+            return running_.init.signal(number);
+        } catch (const Error& e) {
+            throw e.in("container " + detail::quote(name_));
+        }
+    }
+    /// How init ended; nothing while it runs. Never blocks. Once it has returned a status, everything that was made for
+    /// the container is gone.
+    [[nodiscard]] std::optional<ExitStatus> try_wait() {
+        require_started();
+        while (!status_) {
+            detail::Received message;
+            switch (running_.channel.receive(message)) {
+                case detail::Channel::State::nothing_yet: return std::nullopt;
+                case detail::Channel::State::closed: keeper_died(); break;
+                case detail::Channel::State::report:
+                    if (message.report.kind != detail::Report::Kind::ended) break;
+                    if (message.report.left == 0 && running_.cgroup) running_.cgroup->release();
+                    finish(detail::exit_status_of(message.report));
+                    break;
+            }
+        }
+        return status_;
+    }
+    /// Blocks until init has ended. May be called again.
+    ExitStatus wait() {
+        for (;;) {
+            if (const auto status = try_wait()) return *status;
+            (void)detail::wait_readable(fd(), -1);
+        }
+    }
+    /// As `wait`, for at most `time`; nothing if it still runs then.
+    [[nodiscard]] std::optional<ExitStatus> wait_for(std::chrono::milliseconds time) {
+        const std::int64_t deadline = detail::monotonic_ms() + time.count();
+        for (;;) {
+            if (const auto status = try_wait()) return status;
+            const std::int64_t left = deadline - detail::monotonic_ms();
+            if (left <= 0) return std::nullopt;
+            (void)detail::wait_readable(fd(), left);
+        }
+    }
+    /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended. An ended one is no error.
+    ExitStatus stop(std::chrono::milliseconds grace) {
+        if (!try_wait() && signal(SIGTERM)) {
+            if (const auto status = wait_for(grace)) return *status;
+        }
+        return kill();
+    }
+    /// SIGKILL to everything in the container, at once; returns how it ended.
+    ExitStatus kill() {
+        if (!try_wait()) (void)signal(SIGKILL);
+        return wait();
+    }
+
+private:
+    Container(std::string name, detail::Running running)
+        : name_{std::move(name)}, running_{std::move(running)}, owner_{::getpid()} {}
+
+    void require_started() const {
+        if (owner_ < 0) throw std::logic_error{"this Container has been moved from"};
+    }
+    void finish(ExitStatus status) noexcept {
+        status_ = status;
+        detail::reap_if_ours(running_.keeper.get());
+        running_.cgroup.reset();
+    }
+    /// Somebody killed the keeper: the kernel kills init with it, and what the keeper would have removed is removed
+    /// here.
+    void keeper_died() {
+        (void)running_.init.signal(SIGKILL);
+        (void)running_.init.ended_within(-1);
+        detail::reap_if_ours(running_.init.pidfd());
+        finish(ExitStatus::killed(SIGKILL));
+    }
+    void end() noexcept {
+        if (owner_ != ::getpid() || status_) {
+            if (owner_ >= 0 && running_.cgroup && !status_) running_.cgroup->release();
+            return;
+        }
+        try {
+            (void)detail::sys::pidfd_send_signal(running_.init.pidfd(), SIGKILL);
+            (void)wait_for(std::chrono::seconds{10});
+        } catch (...) {
+            // A destructor is silent; stop() and kill() tell.
+        }
+    }
+
+    std::string name_;
+    detail::Running running_;
+    std::optional<ExitStatus> status_;
+    pid_t owner_ = -1;
+};
+
+}  // namespace caisson::inline v0

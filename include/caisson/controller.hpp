@@ -1,0 +1,481 @@
+// caisson/controller.hpp - many containers and their consoles on one pollable descriptor.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <caisson/container.hpp>
+#include <caisson/detail/relay.hpp>
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+#include <caisson/process.hpp>
+#include <caisson/pty.hpp>
+#include <caisson/spec.hpp>
+#include <caisson/usage.hpp>
+
+namespace caisson::inline v0 {
+
+/// Names a container within one controller; never used twice.
+enum class ContainerId : std::uint64_t {};
+
+/// Who reads and writes a container's console.
+enum class ConsoleUse : std::uint8_t {
+    /// The controller carries it to a terminal of the host, `Controller::console_path`, where a user can come and go.
+    relay,
+    /// The caller, by `Controller::console_fd`.
+    raw,
+};
+
+/// Something that happened to a container. Move-only.
+struct Event {
+    enum class Kind : std::uint8_t {
+        started,  ///< its command runs
+        failed,   ///< it did not start; the controller does not know it any more
+        exited,   ///< it has ended, and everything that was made for it is gone; the controller does not know it any
+                  ///< more
+    };
+    Kind kind = Kind::started;
+    ContainerId id{};
+    std::string name{};                  ///< the container's
+    std::optional<ExitStatus> status{};  ///< of `exited`
+    std::optional<Error> error{};        ///< of `failed`
+    /// Of `exited`, with ConsoleUse::raw: the console, out of which the last bytes can still be read.
+    std::optional<Pty> console{};
+};
+
+/// Runs any number of containers and tells what happens to them: from the caller's event loop, or in a thread of the
+/// caller's. Makes no threads and no processes but the containers', installs no handlers, stores no callbacks.
+///
+/// Own loop:    poll `fd()` for POLLIN, then `while (auto event = controller.next()) ...`
+/// Own thread:  `std::thread t{[&] { controller.run([](Event event) { ... }); }};`, and `controller.stop()` to end it.
+///
+/// Threads: every function may be called from any thread, also from the handler that `run` calls; only destroying it is
+/// for one alone. Neither copied nor moved, so that `stop()` always finds it. Destroying it kills its containers,
+/// silently; in a fork(2)ed copy of the process it does nothing. So does the death of the process: see Container. For
+/// containers that outlive their maker there is `Helper`.
+///
+/// Consoles (ConsoleUse::relay): what comes out of the container goes to the terminal at `console_path`, what is typed
+/// there goes in. Who does not read makes the other side wait: about 8 KiB in each terminal of the kernel and 64 KiB
+/// here, then the container's writes block, as libvirt's do. Output while no user is there waits for the first one to
+/// come. `exited` is told once the container's last byte has been written to that terminal, or once nobody has taken
+/// any for 2 seconds; the terminal stays until its user has read all, or nothing for 2 seconds.
+///
+/// Throws `Step::event_loop` where the kernel refuses, and `std::logic_error` for an id that it never gave out.
+class Controller {
+public:
+    Controller()
+        : epoll_{::epoll_create1(EPOLL_CLOEXEC)},
+          wake_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
+          stop_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
+          timer_{::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)},
+          owner_{::getpid()} {
+        if (!epoll_ || !wake_ || !stop_ || !timer_) {
+            detail::fail(Step::event_loop, "descriptors of a controller", "raise 'ulimit -n'");
+        }
+        watch(wake_.get(), key_wake, EPOLLIN);
+        watch(stop_.get(), key_stop, EPOLLIN);
+        watch(timer_.get(), key_timer, EPOLLIN);
+    }
+    Controller(const Controller&) = delete;
+    Controller& operator=(const Controller&) = delete;
+    ~Controller() {
+        if (::getpid() != owner_) return;
+        // All at once, so that the time does not add up.
+        for (Entry& entry : entries_) {
+            try {
+                if (!entry.status) (void)entry.container.signal(SIGKILL);
+            } catch (...) {
+                // A destructor is silent.
+            }
+        }
+    }
+
+    /// Starts a container, before it returns; how that went is the event `started` or `failed`. Throws nothing of the
+    /// container's own. Blocks for the one or two milliseconds that a start takes.
+    ContainerId start(const ContainerSpec& spec, ConsoleUse use = ConsoleUse::relay) {
+        const ContainerId id = next_id();
+        try {
+            // Without the lock: others go on meanwhile.
+            Container container = Container::start(spec);
+            const std::lock_guard lock{mutex_};
+            insert(id, std::move(container), use);
+            push({.kind = Event::Kind::started, .id = id, .name = spec.name});
+        } catch (const Error& e) {
+            const std::lock_guard lock{mutex_};
+            push({.kind = Event::Kind::failed, .id = id, .name = spec.name, .error = e});
+        }
+        return id;
+    }
+    /// Takes over a container that runs; `exited` will follow. Where that throws, the container has been killed.
+    ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay) {
+        const ContainerId id = next_id();
+        const std::lock_guard lock{mutex_};
+        insert(id, std::move(container), use);
+        return id;
+    }
+    /// Gives a container to the caller; no event about it will follow. What a user has typed or not yet read of a
+    /// relayed console is lost. Throws `Step::event_loop` with ESRCH if it has ended or did not start.
+    [[nodiscard]] Container take(ContainerId id) {
+        const std::lock_guard lock{mutex_};
+        Entry& entry = require(id);
+        unwatch(entry.container.fd());
+        if (entry.relay) {
+            unwatch_relay(entry);
+            entry.relay->release_inner();
+        }
+        Container container = std::move(entry.container);
+        entries_.erase(place(id));
+        return container;
+    }
+
+    /// Sends a signal to the container's init; false if it has ended. See Container::signal.
+    bool signal(ContainerId id, int number) {
+        const std::lock_guard lock{mutex_};
+        Entry* const entry = find(id);
+        return entry != nullptr && !entry->status && entry->container.signal(number);
+    }
+    /// Sends SIGTERM to init, and SIGKILL once `grace` is over; returns at once, and `exited` follows. False if it has
+    /// ended. A second call may bring the end forward, never put it off.
+    bool stop(ContainerId id, std::chrono::milliseconds grace) {
+        const std::lock_guard lock{mutex_};
+        Entry* const entry = find(id);
+        if (entry == nullptr || entry->status || !entry->container.signal(SIGTERM)) return false;
+        // Far beyond any use, and far from an overflow.
+        constexpr std::int64_t longest = std::int64_t{1000} * 86400 * 36500;
+        const std::int64_t wait = grace.count() < 0 ? 0 : grace.count() > longest ? longest : grace.count();
+        const std::int64_t at = detail::monotonic_ms() + wait;
+        if (at < entry->kill_at) entry->kill_at = at;
+        arm(entry->kill_at);
+        return true;
+    }
+    /// See Container::usage. Throws `Step::event_loop` with ESRCH if the container has ended.
+    [[nodiscard]] Usage usage(ContainerId id) {
+        const std::lock_guard lock{mutex_};
+        return require(id).container.usage();
+    }
+    /// Gives the console another size; the container's foreground programs get SIGWINCH. False if the container has
+    /// ended or has no console.
+    bool resize(ContainerId id, WindowSize size) {
+        const std::lock_guard lock{mutex_};
+        Entry* const entry = find(id);
+        if (entry == nullptr || entry->status || entry->container.console() == nullptr) return false;
+        entry->container.console()->resize(size);
+        if (entry->relay) entry->relay->resize(size);
+        return true;
+    }
+    /// "/dev/pts/N" of the host, the terminal that a relayed console is carried to; empty where it is not relayed. It
+    /// is in raw mode. Its owner is the caller's user, its mode what the host's devpts gives.
+    [[nodiscard]] std::string console_path(ContainerId id) {
+        const std::lock_guard lock{mutex_};
+        const Entry& entry = require(id);
+        return entry.relay ? entry.relay->path() : std::string{};
+    }
+    /// The same terminal, opened.
+    [[nodiscard]] Fd open_console(ContainerId id) {
+        const std::lock_guard lock{mutex_};
+        const Entry& entry = require(id);
+        if (!entry.relay)
+            throw Error{Step::terminal, ENOTTY, "console of container " + detail::quote(entry.container.name())};
+        return entry.relay->open_user_end();
+    }
+    /// With ConsoleUse::raw: the controlling end of the container's console, which stays the controller's until
+    /// `exited` hands it over; -1 where there is none.
+    [[nodiscard]] int console_fd(ContainerId id) {
+        const std::lock_guard lock{mutex_};
+        Entry& entry = require(id);
+        return entry.relay || entry.container.console() == nullptr ? -1 : entry.container.console()->fd();
+    }
+    /// The container's init. Throws `Step::event_loop` with ESRCH if the container has ended.
+    [[nodiscard]] pid_t init_pid(ContainerId id) {
+        const std::lock_guard lock{mutex_};
+        return require(id).container.init().pid();
+    }
+    /// Containers whose `exited` has not been made yet.
+    [[nodiscard]] std::size_t size() const {
+        const std::lock_guard lock{mutex_};
+        return entries_.size();
+    }
+    /// True while a console of an ended container waits for its user to read the rest.
+    [[nodiscard]] bool has_unread_console() const {
+        const std::lock_guard lock{mutex_};
+        return !lingering_.empty();
+    }
+
+    /// Readable while `next` has something to do; consoles and deadlines are covered. An epoll(7) descriptor, the same
+    /// as long as this object lives; do not read from it.
+    [[nodiscard]] int fd() const noexcept { return epoll_.get(); }
+    /// Does what can be done without blocking and returns the next event, if there is one.
+    [[nodiscard]] std::optional<Event> next() {
+        const std::lock_guard lock{mutex_};
+        if (events_.empty()) turn();
+        if (events_.empty()) return std::nullopt;
+        std::optional<Event> event{std::move(events_[taken_++])};
+        if (taken_ == events_.size()) {
+            events_.clear();
+            taken_ = 0;
+            (void)drain(wake_);
+        }
+        return event;
+    }
+    /// Blocks, handing each event to `handle(Event)`, until `stop` is called; events that are there then wait for the
+    /// next call. If `handle` throws, so does this.
+    template <class Handler>
+    void run(Handler&& handle) {
+        while (!take_stop()) {
+            if (auto event = next()) handle(std::move(*event));
+            else (void)detail::wait_readable(epoll_.get(), -1);
+        }
+    }
+    /// Makes `run` return, the next one if none is under way. Also async-signal-safe. Without a `run`, `fd()` gets
+    /// readable once, and `next` swallows that.
+    void stop() noexcept {
+        const int saved = errno;
+        const std::uint64_t one = 1;
+        (void)!::write(stop_.get(), &one, sizeof one);
+        errno = saved;
+    }
+
+private:
+    static constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
+    static constexpr std::int64_t patience_ms = 2000;  // for a user who does not read, once the container has ended
+    static constexpr std::int64_t linger_step_ms = 20;
+    // What epoll reports: a container's number and one of these.
+    static constexpr std::uint64_t key_wake = 0, key_stop = 1, key_timer = 2, part_mask = 3;
+    enum Part : std::uint64_t { part_end, part_inner, part_outer, part_outer_peer };
+
+    struct Entry {
+        ContainerId id;
+        Container container;
+        std::optional<detail::Relay> relay{};
+        std::uint32_t inner_events = 0;
+        std::uint32_t outer_events = 0;
+        std::optional<ExitStatus> status{};  // known, while the console is not yet finished
+        std::int64_t kill_at = never;
+        std::int64_t give_up_at = never;
+    };
+    struct Lingering {
+        detail::Relay relay;
+        std::size_t unread;
+        std::int64_t give_up_at;
+    };
+
+    static std::uint64_t key(ContainerId id, Part part) noexcept { return static_cast<std::uint64_t>(id) << 2 | part; }
+
+    ContainerId next_id() {
+        const std::lock_guard lock{mutex_};
+        return ContainerId{++last_id_};
+    }
+    std::vector<Entry>::iterator place(ContainerId id) noexcept {
+        return std::lower_bound(entries_.begin(), entries_.end(), id,
+                                [](const Entry& entry, ContainerId value) { return entry.id < value; });
+    }
+    Entry* look_up(ContainerId id) noexcept {
+        const auto found = place(id);
+        return found != entries_.end() && found->id == id ? &*found : nullptr;
+    }
+    Entry* find(ContainerId id) {
+        const auto number = static_cast<std::uint64_t>(id);
+        if (number == 0 || number > last_id_) {
+            throw std::logic_error{"this Controller has never had a container " + std::to_string(number)};
+        }
+        return look_up(id);
+    }
+    Entry& require(ContainerId id) {
+        Entry* const entry = find(id);
+        if (entry != nullptr && !entry->status) return *entry;
+        throw Error{Step::event_loop, ESRCH, "container " + std::to_string(static_cast<std::uint64_t>(id)),
+                    "it has ended"};
+    }
+
+    void control(int operation, int fd, std::uint64_t key, std::uint32_t events) {
+        epoll_event e{};
+        e.events = events;
+        e.data.u64 = key;
+        if (::epoll_ctl(epoll_.get(), operation, fd, &e) != 0) {
+            detail::fail(Step::event_loop, "watch a descriptor",
+                         errno == ENOSPC ? "raise fs.epoll.max_user_watches" : "");
+        }
+    }
+    void watch(int fd, std::uint64_t key, std::uint32_t events) { control(EPOLL_CTL_ADD, fd, key, events); }
+    void unwatch(int fd) noexcept {
+        if (fd >= 0) (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+    }
+    void unwatch_relay(Entry& entry) noexcept {
+        unwatch(entry.relay->inner());
+        unwatch(entry.relay->outer());
+        unwatch(entry.relay->outer_peer());
+    }
+
+    void insert(ContainerId id, Container&& container, ConsoleUse use) {
+        Entry entry{.id = id, .container = std::move(container)};
+        if (use == ConsoleUse::relay && entry.container.console() != nullptr) {
+            entry.relay.emplace(*entry.container.console());
+        }
+        // Where one of these throws, closing the descriptors takes them out of the set again.
+        watch(entry.container.fd(), key(id, part_end), EPOLLIN);
+        if (entry.relay) {
+            entry.inner_events = entry.relay->inner_events();
+            entry.outer_events = entry.relay->outer_events();
+            watch(entry.relay->inner(), key(id, part_inner), entry.inner_events);
+            watch(entry.relay->outer(), key(id, part_outer), entry.outer_events);
+            watch(entry.relay->outer_peer(), key(id, part_outer_peer), 0);
+        }
+        entries_.insert(place(id), std::move(entry));
+    }
+    void push(Event event) {
+        events_.push_back(std::move(event));
+        const std::uint64_t one = 1;
+        (void)!::write(wake_.get(), &one, sizeof one);
+    }
+    static bool drain(const Fd& counter) noexcept {
+        std::uint64_t count = 0;
+        return ::read(counter.get(), &count, sizeof count) == static_cast<ssize_t>(sizeof count);
+    }
+    bool take_stop() {
+        const std::lock_guard lock{mutex_};
+        return drain(stop_) || std::exchange(stopped_, false);
+    }
+
+    /// Everything that is ready at this moment, once.
+    void turn() {
+        epoll_event ready[64];
+        const int n = ::epoll_wait(epoll_.get(), ready, 64, 0);
+        if (n < 0 && errno != EINTR) detail::fail(Step::event_loop, "wait for events");
+        for (int i = 0; i < n; ++i) {
+            const std::uint64_t key = ready[i].data.u64;
+            if (key == key_wake) continue;
+            if (key == key_stop) stopped_ = drain(stop_) || stopped_;
+            else if (key == key_timer) expire();
+            else dispatch(ContainerId{key >> 2}, static_cast<Part>(key & part_mask));
+        }
+    }
+    void dispatch(ContainerId id, Part part) {
+        // An earlier one of the same turn may have ended it.
+        Entry* const found = look_up(id);
+        if (found == nullptr) return;
+        Entry& entry = *found;
+        if (part == part_end) {
+            if (entry.status) return;
+            entry.status = entry.container.try_wait();
+            if (!entry.status) return;
+            unwatch(entry.container.fd());
+            entry.kill_at = never;
+            if (entry.relay) {
+                // From here on it would report its hang-up all the time; `move` empties it.
+                unwatch(entry.relay->inner());
+                entry.relay->end();
+                give_up_later(entry);
+            }
+        }
+        if (part == part_outer_peer) {
+            unwatch(entry.relay->outer_peer());
+            entry.relay->restore_outer();
+            watch(entry.relay->outer_peer(), key(id, part_outer_peer), 0);
+            return;
+        }
+        if (entry.relay) serve(id, entry);
+        if (entry.status && (!entry.relay || entry.relay->finished())) finish(id);
+    }
+    void serve(ContainerId id, Entry& entry) {
+        detail::Relay& relay = *entry.relay;
+        if (relay.move() && entry.status) give_up_later(entry);
+        if (!relay.inner_open()) {
+            unwatch(relay.inner());
+        } else if (const auto events = relay.inner_events(); !entry.status && events != entry.inner_events) {
+            control(EPOLL_CTL_MOD, relay.inner(), key(id, part_inner), entry.inner_events = events);
+        }
+        if (const auto events = relay.outer_events(); events != entry.outer_events) {
+            control(EPOLL_CTL_MOD, relay.outer(), key(id, part_outer), entry.outer_events = events);
+        }
+    }
+    void give_up_later(Entry& entry) {
+        entry.give_up_at = detail::monotonic_ms() + patience_ms;
+        arm(entry.give_up_at);
+    }
+    /// Makes the event, and lets the container go.
+    void finish(ContainerId id) {
+        const auto found = place(id);
+        Entry& entry = *found;
+        Event event{.kind = Event::Kind::exited, .id = id, .name = entry.container.name(), .status = entry.status};
+        if (entry.relay) {
+            unwatch_relay(entry);
+            entry.relay->forget_inner();
+            if (const std::size_t unread = entry.relay->unread(); unread > 0) {
+                const std::int64_t now = detail::monotonic_ms();
+                lingering_.push_back({std::move(*entry.relay), unread, now + patience_ms});
+                arm(now + linger_step_ms);
+            }
+        } else if (Pty* console = entry.container.console()) {
+            event.console.emplace(std::move(*console));
+        }
+        entries_.erase(found);
+        push(std::move(event));
+    }
+
+    /// Sees to it that `expire` is called at `at` or before.
+    void arm(std::int64_t at) {
+        if (at >= armed_) return;
+        armed_ = at;
+        itimerspec when{};
+        when.it_value.tv_sec = static_cast<time_t>(at / 1000);
+        when.it_value.tv_nsec = static_cast<long>(at % 1000) * 1'000'000 + 999'999;
+        if (::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr) != 0) {
+            detail::fail(Step::event_loop, "set a timer");
+        }
+    }
+    void expire() {
+        if (!drain(timer_)) return;
+        armed_ = never;
+        const std::int64_t now = detail::monotonic_ms();
+        std::int64_t next = never;
+        const auto later = [&next](std::int64_t at) { next = at < next ? at : next; };
+        std::vector<ContainerId> given_up;
+        for (Entry& entry : entries_) {
+            if (entry.kill_at <= now) {
+                entry.kill_at = never;
+                (void)entry.container.signal(SIGKILL);
+            }
+            if (entry.give_up_at <= now) given_up.push_back(entry.id);
+            else later(entry.give_up_at);
+            later(entry.kill_at);
+        }
+        for (const ContainerId id : given_up) finish(id);
+        std::erase_if(lingering_, [now](Lingering& l) {
+            const std::size_t unread = l.relay.unread();
+            if (unread != std::exchange(l.unread, unread)) l.give_up_at = now + patience_ms;
+            return unread == 0 || l.give_up_at <= now;
+        });
+        if (!lingering_.empty()) later(now + linger_step_ms);
+        if (next != never) arm(next);
+    }
+
+    mutable std::mutex mutex_;
+    Fd epoll_, wake_, stop_, timer_;
+    pid_t owner_;
+    std::uint64_t last_id_ = 0;
+    std::vector<Entry> entries_;  // in the order of their ids
+    std::vector<Lingering> lingering_;
+    std::vector<Event> events_;  // those before `taken_` have been given out
+    std::size_t taken_ = 0;
+    std::int64_t armed_ = never;
+    bool stopped_ = false;  // `stop` was called, and `next` has seen it before `run` did
+};
+
+}  // namespace caisson::inline v0

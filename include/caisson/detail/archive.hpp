@@ -1,0 +1,307 @@
+// caisson/detail/archive.hpp - values as bytes and back, for the socket between a program and its helper.
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <caisson/error.hpp>
+#include <caisson/process.hpp>
+#include <caisson/spec.hpp>
+#include <caisson/usage.hpp>
+
+namespace caisson::inline v0::detail {
+
+template <class S, class T>
+concept SameButConst = std::same_as<std::remove_const_t<S>, T>;
+
+// One `fields` for each struct, for both directions. The structured bindings name every member, so that a member which
+// is added to the struct and forgotten here does not compile.
+
+template <class A, SameButConst<IdMap> S>
+void fields(A& archive, S& s) {
+    auto& [inside, outside, count] = s;
+    archive(inside, outside, count);
+}
+template <class A, SameButConst<MountOptions> S>
+void fields(A& archive, S& s) {
+    auto& [read_only, no_suid, no_dev, no_exec, recursive] = s;
+    archive(read_only, no_suid, no_dev, no_exec, recursive);
+}
+template <class A, SameButConst<MountSpec> S>
+void fields(A& archive, S& s) {
+    auto& [type, source, target, upper, work, data, options] = s;
+    archive.enumerator(type, MountSpec::Type::overlay);
+    archive(source, target, upper, work, data, options);
+}
+template <class A, SameButConst<MacAddress> S>
+void fields(A& archive, S& s) {
+    auto& [octets] = s;
+    archive(octets);
+}
+template <class A, SameButConst<IpAddress> S>
+void fields(A& archive, S& s) {
+    auto& [octets, v6] = s;
+    archive(octets, v6);
+}
+template <class A, SameButConst<IpPrefix> S>
+void fields(A& archive, S& s) {
+    auto& [address, length] = s;
+    archive(address, length);
+}
+template <class A, SameButConst<RouteSpec> S>
+void fields(A& archive, S& s) {
+    auto& [destination, gateway, metric] = s;
+    archive(destination, gateway, metric);
+}
+template <class A, SameButConst<NetworkSpec> S>
+void fields(A& archive, S& s) {
+    auto& [bridge, name, host_name, mac, addresses, routes, mtu] = s;
+    archive(bridge, name, host_name, mac, addresses, routes, mtu);
+}
+template <class A, SameButConst<LimitSpec> S>
+void fields(A& archive, S& s) {
+    auto& [memory, pids] = s;
+    archive(memory, pids);
+}
+template <class A, SameButConst<StdioSpec> S>
+void fields(A& archive, S& s) {
+    auto& [in, out, err] = s;
+    archive(in, out, err);
+}
+template <class A, SameButConst<WindowSize> S>
+void fields(A& archive, S& s) {
+    auto& [rows, columns] = s;
+    archive(rows, columns);
+}
+template <class A, SameButConst<ContainerSpec> S>
+void fields(A& archive, S& s) {
+    auto& [name, root, root_read_only, command, environment, working_directory, hostname, namespaces, uid_map, gid_map,
+           proc, sys, dev, mounts, console, stdio, networks, limits, cgroup, cgroup_parent, capabilities,
+           no_new_privileges, uid, gid, uuid, stage_path] = s;
+    archive(name, root, root_read_only, command, environment, working_directory, hostname, namespaces, uid_map, gid_map,
+            proc, sys, dev, mounts, console, stdio, networks, limits, cgroup, cgroup_parent, capabilities,
+            no_new_privileges, uid, gid, uuid, stage_path);
+}
+template <class A, SameButConst<Usage> S>
+void fields(A& archive, S& s) {
+    auto& [cpu, cpu_user, cpu_system, cpu_each, memory, memory_peak, memory_limit, pids, oom_kills] = s;
+    archive(cpu, cpu_user, cpu_system, cpu_each, memory, memory_peak, memory_limit, pids, oom_kills);
+}
+
+/// Writes values; never fails but for memory.
+class Encoder {
+public:
+    template <class... T>
+    void operator()(const T&... values) {
+        (put(values), ...);
+    }
+    template <class E>
+    void enumerator(E value, E /*last*/) {
+        put(static_cast<std::underlying_type_t<E>>(value));
+    }
+    [[nodiscard]] const std::string& bytes() const noexcept { return bytes_; }
+
+private:
+    template <std::integral T>
+    void put(T value) {
+        if constexpr (std::same_as<T, bool>) {
+            bytes_ += value ? '\1' : '\0';
+        } else {
+            char raw[sizeof value];
+            std::memcpy(raw, &value, sizeof value);
+            bytes_.append(raw, sizeof raw);
+        }
+    }
+    void put_size(std::size_t size) { put(static_cast<std::uint32_t>(size)); }
+    void put(const std::string& text) {
+        put_size(text.size());
+        bytes_ += text;
+    }
+    template <class T>
+    void put(const std::vector<T>& values) {
+        put_size(values.size());
+        for (const T& value : values) put(value);
+    }
+    template <class T>
+    void put(const std::optional<T>& value) {
+        put(value.has_value());
+        if (value) put(*value);
+    }
+    template <class T, class U>
+    void put(const std::pair<T, U>& pair) {
+        put(pair.first);
+        put(pair.second);
+    }
+    template <std::size_t n>
+    void put(const std::array<std::uint8_t, n>& octets) {
+        for (const std::uint8_t octet : octets) put(octet);
+    }
+    void put(NamespaceSet set) { put(set.bits()); }
+    void put(CapabilitySet set) { put(set.bits()); }
+    template <class T>
+    requires std::is_class_v<T>
+    void put(const T& value) { fields(*this, value); }
+
+    std::string bytes_;
+};
+
+/// Reads what an Encoder wrote. Any other bytes make it throw `Step::helper` with EBADMSG, before it takes more memory
+/// than a small multiple of the bytes themselves.
+class Decoder {
+public:
+    explicit Decoder(std::string_view bytes) noexcept : rest_{bytes} {}
+    template <class... T>
+    void operator()(T&... values) {
+        (take(values), ...);
+    }
+    template <class E>
+    void enumerator(E& value, E last) {
+        std::underlying_type_t<E> number{};
+        take(number);
+        if (number > static_cast<std::underlying_type_t<E>>(last)) refuse("an enumerator");
+        value = static_cast<E>(number);
+    }
+    /// Throws if something is left over.
+    void finish() const {
+        if (!rest_.empty()) refuse("its end");
+    }
+
+private:
+    [[noreturn]] static void refuse(const char* what) {
+        throw Error{Step::helper, EBADMSG, std::string{"message of caisson: "} + what + " is not as expected"};
+    }
+    template <std::integral T>
+    void take(T& value) {
+        if (rest_.size() < sizeof value) refuse("its length");
+        if constexpr (std::same_as<T, bool>) {
+            const char c = rest_.front();
+            if (c != '\0' && c != '\1') refuse("a truth value");
+            value = c == '\1';
+        } else {
+            std::memcpy(&value, rest_.data(), sizeof value);
+        }
+        rest_.remove_prefix(sizeof value);
+    }
+    /// Each element takes at least one byte.
+    std::size_t take_size() {
+        std::uint32_t size = 0;
+        take(size);
+        if (size > rest_.size()) refuse("a length");
+        return size;
+    }
+    void take(std::string& text) {
+        const std::size_t size = take_size();
+        text.assign(rest_.substr(0, size));
+        rest_.remove_prefix(size);
+    }
+    template <class T>
+    void take(std::vector<T>& values) {
+        values.clear();
+        for (std::size_t left = take_size(); left > 0; --left) take(values.emplace_back());
+    }
+    template <class T>
+    void take(std::optional<T>& value) {
+        bool there = false;
+        take(there);
+        value.reset();
+        if (there) take(value.emplace());
+    }
+    template <class T, class U>
+    void take(std::pair<T, U>& pair) {
+        take(pair.first);
+        take(pair.second);
+    }
+    template <std::size_t n>
+    void take(std::array<std::uint8_t, n>& octets) {
+        for (std::uint8_t& octet : octets) take(octet);
+    }
+    void take(NamespaceSet& set) {
+        std::uint32_t bits = 0;
+        take(bits);
+        set = {};
+        for (const NamespaceKind kind : all_namespace_kinds) {
+            if ((bits & static_cast<std::uint32_t>(kind)) != 0) set = set | NamespaceSet{kind};
+        }
+        if (set.bits() != bits) refuse("a set of namespaces");
+    }
+    void take(CapabilitySet& set) {
+        std::uint64_t bits = 0;
+        take(bits);
+        set = CapabilitySet{bits};
+    }
+    template <class T>
+    requires std::is_class_v<T>
+    void take(T& value) { fields(*this, value); }
+
+    std::string_view rest_;
+};
+
+template <class T>
+[[nodiscard]] std::string encode(const T& value) {
+    Encoder encoder;
+    encoder(value);
+    return encoder.bytes();
+}
+template <class T>
+[[nodiscard]] T decode(std::string_view bytes) {
+    T value;
+    Decoder decoder{bytes};
+    decoder(value);
+    decoder.finish();
+    return value;
+}
+
+/// An ExitStatus in a form that has fields.
+struct PlainStatus {
+    std::int32_t value = 0;
+    bool by_signal = false;
+    bool out_of_memory = false;
+    bool core_dumped = false;
+    ExitStatus::Request request = ExitStatus::Request::none;
+
+    [[nodiscard]] static PlainStatus of(ExitStatus status) noexcept {
+        const bool by_signal = status.signal().has_value();
+        return {by_signal ? *status.signal() : *status.code(), by_signal, status.out_of_memory(), status.core_dumped(),
+                status.request()};
+    }
+    [[nodiscard]] ExitStatus status() const noexcept {
+        const ExitStatus plain = by_signal ? ExitStatus::killed(value) : ExitStatus::exited(value);
+        return plain.with(request).with_out_of_memory(out_of_memory).with_core_dumped(core_dumped);
+    }
+};
+template <class A, SameButConst<PlainStatus> S>
+void fields(A& archive, S& s) {
+    auto& [value, by_signal, out_of_memory, core_dumped, request] = s;
+    archive(value, by_signal, out_of_memory, core_dumped);
+    archive.enumerator(request, ExitStatus::Request::poweroff);
+}
+
+/// An Error in a form that has fields.
+struct PlainError {
+    Step step = Step::helper;
+    std::int32_t errnum = 0;
+    std::string context{};
+    std::string remedy{};
+
+    [[nodiscard]] static PlainError of(const Error& e) {
+        return {e.step(), e.code().value(), std::string{e.context()}, std::string{e.remedy()}};
+    }
+    [[nodiscard]] Error error() const { return {step, errnum, context, remedy}; }
+};
+template <class A, SameButConst<PlainError> S>
+void fields(A& archive, S& s) {
+    auto& [step, errnum, context, remedy] = s;
+    archive.enumerator(step, Step::sweep);
+    archive(errnum, context, remedy);
+}
+
+}  // namespace caisson::inline v0::detail

@@ -1,0 +1,210 @@
+// caisson/detail/fscontext.hpp - one file system being configured with fsopen, and what its driver says about it.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <linux/magic.h>
+#include <sys/mount.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <caisson/detail/sys.hpp>
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+
+namespace caisson::inline v0::detail {
+
+using Options = std::vector<std::pair<std::string, std::string>>;
+
+/// The parts of `text` between the separators. A backslash takes the next character as it is.
+[[nodiscard]] inline std::vector<std::string> split_escaped(std::string_view text, char separator) {
+    std::vector<std::string> parts;
+    if (text.empty()) return parts;
+    std::string part;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] == separator) {
+            parts.push_back(std::exchange(part, {}));
+        } else {
+            if (text[i] == '\\' && i + 1 < text.size()) ++i;
+            part += text[i];
+        }
+    }
+    parts.push_back(std::move(part));
+    return parts;
+}
+
+/// "size=64m,noswap" as keys and values; a flag has an empty value and no '=' in its key. Empty parts are left out.
+[[nodiscard]] inline Options split_options(std::string_view data) {
+    Options options;
+    for (std::string& part : split_escaped(data, ',')) {
+        if (part.empty()) continue;
+        const std::size_t equals = part.find('=');
+        if (equals == std::string::npos) options.emplace_back(std::move(part), std::string{});
+        else options.emplace_back(part.substr(0, equals), part.substr(equals));
+    }
+    return options;
+}
+
+[[nodiscard]] inline std::string octal(unsigned value) {
+    char text[16];
+    (void)std::snprintf(text, sizeof text, "%o", value);
+    return text;
+}
+
+/// What /proc has as the path of an open descriptor; empty where it has none.
+[[nodiscard]] inline std::string path_of(int fd) {
+    char link[4096];
+    const ssize_t n = ::readlink(("/proc/thread-self/fd/" + std::to_string(fd)).c_str(), link, sizeof link);
+    return n > 0 && link[0] == '/' ? std::string{link, static_cast<std::size_t>(n)} : std::string{};
+}
+/// For messages: the path of an open descriptor, or its number.
+[[nodiscard]] inline std::string name_of(int fd) {
+    const std::string path = path_of(fd);
+    return path.empty() ? "descriptor " + std::to_string(fd) : quote(path);
+}
+
+/// For messages: the name of the file system that a descriptor is on, by statfs(2).
+[[nodiscard]] inline std::string file_system_of(int fd) {
+    struct statfs st {};
+    if (::fstatfs(fd, &st) != 0) return "unknown";
+    const auto magic = static_cast<std::uint32_t>(st.f_type);
+    switch (magic) {
+        case EXT4_SUPER_MAGIC: return "ext4";
+        case TMPFS_MAGIC: return "tmpfs";
+        case OVERLAYFS_SUPER_MAGIC: return "overlay";
+        case PROC_SUPER_MAGIC: return "proc";
+        case SYSFS_MAGIC: return "sysfs";
+        case DEVPTS_SUPER_MAGIC: return "devpts";
+        case CGROUP_SUPER_MAGIC: return "cgroup";
+        case CGROUP2_SUPER_MAGIC: return "cgroup2";
+        case BTRFS_SUPER_MAGIC: return "btrfs";
+        case XFS_SUPER_MAGIC: return "xfs";
+        case F2FS_SUPER_MAGIC: return "f2fs";
+        case SQUASHFS_MAGIC: return "squashfs";
+        case EROFS_SUPER_MAGIC_V1: return "erofs";
+        case NFS_SUPER_MAGIC: return "nfs";
+        case V9FS_MAGIC: return "9p";
+        case FUSE_SUPER_MAGIC: return "fuse";
+        case MSDOS_SUPER_MAGIC: return "vfat";
+        case RAMFS_MAGIC: return "ramfs";
+        case NSFS_MAGIC: return "nsfs";
+        case 0x19800202: return "mqueue";
+        case 0x00c0ffee: return "hostfs";
+        case 0x2fc12fc1: return "zfs";
+        default: break;
+    }
+    char text[24];
+    (void)std::snprintf(text, sizeof text, "of type 0x%x", magic);
+    return text;
+}
+
+/// A file system under construction. Every function throws `Step::mount` with the driver's own words in the context.
+class FsContext {
+public:
+    /// `what` heads every message: "mount 'tmpfs'".
+    FsContext(const char* type, std::string what) : what_{std::move(what)}, fd_{::fsopen(type, FSOPEN_CLOEXEC)} {
+        if (fd_) return;
+        fail(Step::mount, what_,
+             errno == ENODEV  ? "this kernel has no such file system"
+             : errno == EPERM ? "this needs CAP_SYS_ADMIN"
+                              : "");
+    }
+    void set(const char* key, const std::string& value) {
+        if (::fsconfig(fd_.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) != 0) {
+            refuse(": option " + quote(std::string{key} + "=" + value));
+        }
+    }
+    void set_all(const Options& options) {
+        for (const auto& [key, value] : options) {
+            if (!value.empty()) {
+                set(key.c_str(), value.substr(1));
+                continue;
+            }
+            if (::fsconfig(fd_.get(), FSCONFIG_SET_FLAG, key.c_str(), nullptr, 0) == 0) continue;
+            const bool of_the_mount = key == "nosuid" || key == "nodev" || key == "noexec" || key == "bind" ||
+                                      key == "rbind" || key == "suid" || key == "dev" || key == "exec";
+            refuse(": option " + quote(key), of_the_mount ? "this is set in MountOptions, not among the data" : "");
+        }
+    }
+    /// An option whose value is a directory. By descriptor where the kernel takes that (Linux 6.15 and later), else by
+    /// the descriptor's name in /proc: neither has characters with a meaning, nor resolves the user's path again.
+    void set_directory(const char* key, const Fd& directory) {
+        if (set_descriptor(key, directory) || (is_for_strings() && set_magic_path(key, directory))) return;
+        refuse(std::string{": option '"} + key + "'");
+    }
+    /// Overlay's lower directories, topmost first.
+    void set_lower(const std::vector<Fd>& layers) {
+        std::string joined;
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            if (joined.empty()) {
+                if (set_descriptor("lowerdir+", layers[i])) continue;
+                // An overlay that is older than the mount API takes any key, and complains when it is too late.
+                if (errno != EOPNOTSUPP && is_for_strings() && set_magic_path("lowerdir+", layers[i])) continue;
+                if (i > 0) refuse(": option 'lowerdir+'");
+            }
+            joined += (joined.empty() ? "" : ":") + magic_path(layers[i]);
+        }
+        if (joined.empty()) return;
+        if (joined.size() > longest_value) {
+            errno = E2BIG;
+            refuse(": " + std::to_string(layers.size()) + " lower directories",
+                   "before Linux 6.8 there is room for about ten: use fewer");
+        }
+        set("lowerdir", joined);
+    }
+    /// Makes the file system, and a detached mount of it.
+    [[nodiscard]] Fd mount(std::uint64_t attributes) {
+        if (::fsconfig(fd_.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) refuse("");
+        Fd made{::fsmount(fd_.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(attributes))};
+        if (!made) refuse("");
+        return made;
+    }
+    [[nodiscard]] const std::string& what() const noexcept { return what_; }
+
+private:
+    static constexpr std::size_t longest_value = 255;  // of fsconfig(2), FSCONFIG_SET_STRING
+    static std::string magic_path(const Fd& fd) { return "/proc/thread-self/fd/" + std::to_string(fd.get()); }
+    bool set_descriptor(const char* key, const Fd& directory) {
+        return ::fsconfig(fd_.get(), FSCONFIG_SET_FD, key, nullptr, directory.get()) == 0;
+    }
+    /// After `set_descriptor`: this kernel wants a string there, or no O_PATH descriptor.
+    static bool is_for_strings() noexcept { return errno == EBADF || errno == EINVAL || errno == EOPNOTSUPP; }
+    bool set_magic_path(const char* key, const Fd& directory) {
+        (void)messages();
+        return ::fsconfig(fd_.get(), FSCONFIG_SET_STRING, key, magic_path(directory).c_str(), 0) == 0;
+    }
+    /// What the driver has logged as errors, which reading takes away.
+    std::string messages() const {
+        std::string all;
+        char line[512];
+        ssize_t n = 0;
+        while ((n = sys::retry([&] { return ::read(fd_.get(), line, sizeof line); })) > 0) {
+            std::string_view text{line, static_cast<std::size_t>(n)};
+            while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
+            if (text.substr(0, 2) != "e ") continue;
+            all.append(": ").append(text.substr(2));
+        }
+        return all;
+    }
+    [[noreturn]] void refuse(const std::string& where, std::string_view remedy = {}) const {
+        const int saved = errno;
+        if (remedy.empty() && saved == EPERM) {
+            remedy =
+                "this needs CAP_SYS_ADMIN; a new proc or sysfs also needs one in sight that nothing is mounted "
+                "over";
+        }
+        throw Error{Step::mount, saved, what_ + where + messages(), remedy};
+    }
+
+    std::string what_;
+    Fd fd_;
+};
+
+}  // namespace caisson::inline v0::detail

@@ -1,0 +1,71 @@
+// caisson/detail/network.hpp - what Bridge and the start of a container ask of rtnetlink; implemented in
+// src/network.cpp.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <caisson/address.hpp>
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+#include <caisson/spec.hpp>
+
+// Every function throws `Step::network`, and ENOTSUP in a library without networks (-Dnetwork=disabled). A socket
+// argument is borrowed; replies are told apart by sequence number, but one socket serves one thread at a time.
+namespace caisson::inline v0::detail {
+
+/// Throws unless `name` is fit for a link: 1 to 15 bytes of printable ASCII without '/', ':' and '%', none of the names
+/// that /proc/sys/net uses for itself. `what` is the noun for the message: "bridge".
+inline void check_link_name(std::string_view name, std::string_view what) {
+    const auto refuse = [&](int errnum, std::string_view remedy) {
+        throw Error{Step::network, errnum, std::string{what} + " " + quote(name), remedy};
+    };
+    if (name.empty()) refuse(EINVAL, "it needs a name");
+    if (name.size() > 15) refuse(ENAMETOOLONG, "the name of a link has at most 15 bytes");
+    if (name == "." || name == ".." || name == "all" || name == "default") refuse(EINVAL, "this name is reserved");
+    for (const char c : name) {
+        if (c <= ' ' || c > '~' || c == '/' || c == ':' || c == '%') {
+            refuse(EINVAL, "the name of a link is printable ASCII without space, '/', ':' and '%'");
+        }
+    }
+}
+
+/// A socket for links of the network namespace that the calling thread is in, and which it stays with.
+[[nodiscard, gnu::visibility("default")]] Fd open_netlink();
+
+/// Makes a bridge that refuses router advertisements and has no address but those given, and sets it up; its index.
+[[nodiscard, gnu::visibility("default")]] unsigned make_bridge(int netlink, const std::string& name,
+                                                               const std::vector<IpPrefix>& addresses,
+                                                               std::optional<std::uint32_t> mtu);
+/// The index of an existing bridge.
+[[nodiscard, gnu::visibility("default")]] unsigned find_bridge(int netlink, const std::string& name);
+[[nodiscard, gnu::visibility("default")]] std::uint32_t link_mtu(int netlink, unsigned index);
+/// Takes the owner's tag off a link: `sweep_links` leaves it alone from then on.
+[[gnu::visibility("default")]] void disown_link(int netlink, unsigned index);
+[[gnu::visibility("default")]] void delete_link(int netlink, unsigned index);
+/// The same in the calling thread's network namespace.
+[[gnu::visibility("default")]] void delete_link(unsigned index);
+/// For destructors: false where the loud one would throw.
+[[gnu::visibility("default")]] bool delete_link_quietly(int netlink, unsigned index) noexcept;
+
+/// Lays a veth pair from a port of the bridge `bridge` into the network namespace `netns`, in which `netlink_inside`
+/// was opened: addresses, up, routes. An unnamed inner end gets the first free name of eth0, eth1, ... Returns the
+/// index of the outer end; on failure the pair is gone.
+[[gnu::visibility("default")]] unsigned plug_link(int netlink, unsigned bridge, const NetworkSpec& spec, int netns,
+                                                  int netlink_inside);
+
+/// Looks at what a start will need, and makes nothing: bridges are there, names are valid and free and not given twice.
+[[gnu::visibility("default")]] void check_network(const std::vector<NetworkSpec>& networks);
+/// As `plug_link`, to the bridge that the spec names, which is looked up in the calling thread's network namespace; an
+/// unnamed inner end is called eth and `index_of_unnamed`.
+[[gnu::visibility("default")]] unsigned plug_container(const NetworkSpec& spec, unsigned index_of_unnamed, int netns,
+                                                       int netlink_inside);
+
+/// Deletes the bridges and veth pairs in the calling thread's network namespace whose tag names an owner that is dead
+/// for certain; the names of what is gone. What cannot be deleted is left for the next time.
+[[gnu::visibility("default")]] std::vector<std::string> sweep_links();
+
+}  // namespace caisson::inline v0::detail

@@ -1,0 +1,135 @@
+// caisson/detail/plan.hpp - the Plan: a ContainerSpec compiled to flat, pointer-free bytes, which the stage executes
+// with system calls alone. Read by the freestanding stage too: nothing but fixed-size integers here.
+#pragma once
+
+#include <cstdint>
+
+namespace caisson::inline v0::detail {
+
+/// Offset into the plan's own bytes; 0 is "none".
+using Ref = std::uint32_t;
+
+/// A descriptor of the stage. Below `first_dynamic_slot`: inherited, and the number itself. From there on: made by an
+/// instruction while the plan runs.
+using Slot = std::int32_t;
+inline constexpr Slot no_slot = -1;
+inline constexpr Slot first_dynamic_slot = 4096;
+inline constexpr Slot dynamic_slots = 64;
+
+/// The descriptors that every stage inherits, besides 0, 1 and 2, which are the payload's.
+inline constexpr Slot plan_slot = 3;   ///< the plan itself (memfd)
+inline constexpr Slot host_slot = 4;   ///< reports to the host, and its "go" (SOCK_SEQPACKET)
+inline constexpr Slot owner_slot = 5;  ///< pidfd of the host
+inline constexpr Slot first_free_slot = 6;
+
+/// One thing that init does; each is one system call or a few that belong together.
+enum class Op : std::uint16_t {
+    join_group,  ///< slot: a v1 hierarchy's `tasks` file
+    unshare_cgroup,
+    loopback_up,        ///< sets `lo` up
+    become_root,        ///< set{res}gid, setresuid, setgroups to root of the user namespace
+    session_keyring,    ///< a new one, without the host's keys
+    hostname,           ///< a: text, x: length
+    private_mounts,     ///< no mount event goes to or comes from the host
+    new_filesystem,     ///< a: type, b: options (pairs of strings, "" ends), x: mount attributes; slot: takes the mount
+    set_attributes,     ///< slot: a mount, x: attributes to set, y: AT_RECURSIVE or 0
+    clone_mount,        ///< slot: takes a bind of what `other` (a descriptor) refers to, or of the path a below it;
+                        ///< x: 1: a missing path is skipped, with what would be done to the copy
+    enter_root,         ///< slot: a detached tree that becomes "/"; the old root goes away
+    place,              ///< slot: a detached mount, a: target path, x: PlaceFlag bits; other: a mount that has been
+                        ///< placed, below which the path is, or none
+    session,            ///< setsid; x: 1: stdin becomes the controlling terminal
+    working_directory,  ///< a: path
+    bounding_set,       ///< x: capabilities kept
+    credentials,        ///< x: uid << 32 | gid
+    capabilities,       ///< x: effective and permitted; the others empty
+    no_new_privileges,
+    exec,  ///< argv and envp of the plan
+};
+
+enum PlaceFlag : std::uint64_t {
+    place_make_directory = 1,  ///< a missing target is made, as a directory
+    place_make_file = 2,       ///< a missing target is made, as an empty file
+    place_no_symlinks = 4,     ///< a symbolic link on the way is an error: for /proc, /sys and /dev
+};
+
+struct Instr {
+    Op op{};
+    std::uint16_t pad = 0;
+    Slot slot = no_slot;
+    Slot other = no_slot;
+    Ref a = 0;
+    Ref b = 0;
+    std::uint32_t pad2 = 0;
+    std::uint64_t x = 0;
+    std::uint64_t y = 0;
+};
+static_assert(sizeof(Instr) == 40);
+
+/// The keeper holds the names that it needs to the end in memory of its own, so that the plan can go.
+inline constexpr std::uint32_t most_teardowns = 32;
+inline constexpr std::uint32_t longest_teardown_name = 255;
+
+enum PlanFlag : std::uint32_t {
+    plan_wait_for_host = 1,  ///< init waits until the host has said "go" (links are plugged)
+    plan_send_netlink = 2,   ///< init opens a NETLINK_ROUTE socket in its namespace and passes it to the host
+    plan_deny_setgroups = 4,
+    plan_own_root = 8,  ///< the container's root is not the host's
+};
+
+inline constexpr std::uint32_t plan_magic = 0x43616973;
+
+struct PlanHeader {
+    std::uint32_t magic = plan_magic;
+    std::uint32_t size = 0;
+    std::uint32_t flags = 0;
+    Ref name = 0;  ///< for the keeper's entry in ps(1), at most 15 bytes
+    std::uint32_t instr_count = 0;
+    Ref instrs = 0;
+    Ref argv = 0;  ///< arrays of 64-bit offsets, 0 ends: the stage turns them into pointers
+    Ref envp = 0;
+    std::uint64_t clone_flags = 0;
+    Slot cgroup_slot = no_slot;  ///< a v2 group for CLONE_INTO_CGROUP
+    Slot oom_slot = no_slot;     ///< file with an `oom_kill N` line
+    Ref uid_map = 0;
+    Ref gid_map = 0;
+    std::uint32_t idmap_count = 0;
+    Ref idmaps = 0;  ///< array of Slot: mounts that get the user namespace's id map
+    std::uint32_t teardown_count = 0;
+    Ref teardowns = 0;  ///< array of Slot: directories in which the keeper removes `teardown_name` at the end
+    Ref teardown_name = 0;
+    Slot keep_end = 0;  ///< inherited slots from here on are init's alone: the keeper closes them
+    Slot inherited_end = 0;
+    std::uint32_t early_count = 0;  ///< instructions that need no id map: init runs them while the keeper writes it
+};
+
+/// What init writes to its status pipe: 'E' right before execve, and instead of it or after it the instruction that
+/// failed. The keeper makes the pipe, and only init has the writing end, so that a fork(2)ed copy of the host cannot
+/// keep it open: its end-of-file means that init has executed its command or has died.
+struct InitFailure {
+    std::uint32_t instr = 0;
+    std::int32_t errnum = 0;
+};
+inline constexpr char exec_mark = 'E';
+static_assert(sizeof(InitFailure) == 8);
+
+/// What the keeper does before init runs, for its failures.
+enum class KeeperStep : std::uint32_t { read_plan, prepare, clone, id_map, id_map_mount };
+
+/// One message from the keeper (or, `netlink`, from init) to the host. The first is `channel`: it brings the socket
+/// that takes the place of the inherited one. A copy of the host that was forked meanwhile may hold both ends of that
+/// one, and would keep the keeper's death from the host.
+struct Report {
+    enum class Kind : std::uint32_t { cloned, netlink, refused, ended, channel };
+    Kind kind{};
+    std::int32_t value = 0;   ///< cloned: init's pid (its pidfd and the status pipe come along); refused: errno; ended:
+                              ///< si_status of waitid(2)
+    std::uint32_t place = 0;  ///< refused: KeeperStep; ended: si_code
+    std::uint32_t index = 0;  ///< refused: which id-mapped mount; ended: the instruction that init had reached
+    std::uint64_t oom_kills = 0;  ///< ended
+    std::uint32_t left = 0;       ///< ended: directories that could not be removed
+    std::uint32_t pad = 0;
+};
+static_assert(sizeof(Report) == 32);
+
+}  // namespace caisson::inline v0::detail

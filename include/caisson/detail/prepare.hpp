@@ -1,0 +1,399 @@
+// caisson/detail/prepare.hpp - from a ContainerSpec to a Plan: everything that the host makes for a container before it
+// launches it.
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+
+#include <caisson/cgroup.hpp>
+#include <caisson/check.hpp>
+#include <caisson/detail/device_tree.hpp>
+#include <caisson/detail/id_range.hpp>
+#include <caisson/detail/network.hpp>
+#include <caisson/detail/plan_builder.hpp>
+#include <caisson/detail/start_error.hpp>
+#include <caisson/mount.hpp>
+#include <caisson/pty.hpp>
+#include <caisson/spec.hpp>
+
+namespace caisson::inline v0::detail {
+
+/// What a container needs and what its plan says. Everything made is a member, so that any throw unwinds what is there.
+class Preparation {
+public:
+    /// Throws the start's errors, without the container's name.
+    explicit Preparation(const ContainerSpec& spec) : spec_{spec}, namespaces_{spec.effective_namespaces()} {
+        check(spec_);
+        if (!spec_.networks.empty()) check_network(spec_.networks);
+        open_root();
+        map_ids();
+        if (spec_.cgroup) {
+            cgroup_.emplace(Cgroup::create(spec_.name, spec_.cgroup_parent));
+            cgroup_->limit(spec_.limits);
+        }
+        open_terminal();
+        compile();
+    }
+    Preparation(const Preparation&) = delete;
+    Preparation& operator=(const Preparation&) = delete;
+
+    [[nodiscard]] const ContainerSpec& spec() const noexcept { return spec_; }
+    [[nodiscard]] NamespaceSet namespaces() const noexcept { return namespaces_; }
+    [[nodiscard]] bool has_new(NamespaceKind kind) const noexcept { return namespaces_.has(kind); }
+    /// The plan's bytes.
+    [[nodiscard]] const std::vector<std::byte>& bytes() const noexcept { return bytes_; }
+    /// The descriptors that the stage inherits, in the order of its slots; -1 for those that the launch fills in.
+    [[nodiscard]] const std::vector<int>& inherited() const noexcept { return plan_.inherited(); }
+    /// What each of the plan's instructions means.
+    [[nodiscard]] const std::vector<PlanNote>& notes() const noexcept { return plan_.notes(); }
+    /// Of each id-mapped mount: what it is, and the name of its file system.
+    [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& idmapped() const noexcept {
+        return idmapped_what_;
+    }
+    /// For the running container.
+    [[nodiscard]] std::optional<Cgroup> take_cgroup() noexcept { return std::move(cgroup_); }
+    [[nodiscard]] std::optional<Pty> take_console() noexcept { return std::move(console_); }
+
+private:
+    static constexpr std::uint64_t attributes_of_proc = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+
+    [[nodiscard]] bool own_root() const noexcept { return spec_.root != "/"; }
+
+    void open_root() {
+        if (!own_root()) return;
+        const Fd directory = sys::open(spec_.root, O_PATH | O_DIRECTORY);
+        if (!directory) {
+            const int saved = errno;
+            throw Error{Step::open_root, saved, "root " + quote(spec_.root),
+                        saved == ENOENT    ? "make the directory and put a root file system into it"
+                        : saved == ENOTDIR ? "name a directory"
+                                           : ""};
+        }
+        root_.emplace(Mount::bind(directory.get(), {.read_only = spec_.root_read_only, .no_suid = false}));
+    }
+
+    void map_ids() {
+        if (!spec_.has_user_namespace()) return;
+        if (spec_.wants_automatic_map()) {
+            range_.emplace(IdRange::reserve());
+            uid_map_ = gid_map_ = {{0, range_->begin(), IdRange::size}};
+        } else {
+            uid_map_ = spec_.uid_map;
+            gid_map_ = spec_.gid_map;
+        }
+    }
+
+    /// The host's number of an id inside; root's where it is not mapped.
+    [[nodiscard]] static std::uint32_t outside(const std::vector<IdMap>& maps, std::uint32_t id) {
+        for (const IdMap& m : maps) {
+            if (id >= m.inside && id - m.inside < m.count) return m.outside + (id - m.inside);
+        }
+        return id == 0 || maps.empty() ? id : outside(maps, 0);
+    }
+
+    void open_terminal() {
+        const std::uint32_t uid = outside(uid_map_, 0);
+        const std::uint32_t tty = outside(gid_map_, 5);
+        if (spec_.dev) devices_.emplace(DeviceTree::make(uid, outside(gid_map_, 0), tty, spec_.console.has_value()));
+        if (!spec_.console) return;
+        console_.emplace(devices_ ? Pty::open_in(devices_->terminals.fd(), *spec_.console) : Pty::open(*spec_.console));
+        terminal_ = console_->open_peer();
+        // Made by the host's root, it would belong to nobody inside.
+        if (::fchown(terminal_.get(), outside(uid_map_, spec_.uid), tty) != 0)
+            fail(Step::terminal, "owner of the console");
+    }
+
+    void compile() {
+        inherit_standard();
+        inherit_for_keeper();
+        join_groups();
+        set_hostname();
+        if (has_new(NamespaceKind::net)) add({.op = Op::loopback_up}, Step::network, "interface 'lo'");
+        add({.op = Op::private_mounts}, Step::mount, "make all mounts private");
+        // While the host plugs links, init does nothing that could fail: the host could not tell which was first.
+        if (spec_.networks.empty()) plan_.end_of_early();
+        if (has_new(NamespaceKind::user))
+            add({.op = Op::become_root}, Step::credentials, "become root of the user namespace");
+        add({.op = Op::session_keyring}, Step::credentials, "new session keyring");
+        make_system_mounts();
+        if (own_root()) {
+            add({.op = Op::enter_root, .slot = inherit_mount(*root_, "root " + quote(spec_.root))}, Step::pivot_root,
+                "root " + quote(spec_.root));
+        }
+        place_system_mounts();
+        for (std::size_t i = 0; i < spec_.mounts.size(); ++i) place_mount(i);
+        add({.op = Op::session, .x = spec_.console ? 1u : 0u}, Step::terminal, "session and controlling terminal");
+        add({.op = Op::working_directory, .a = plan_.text(spec_.working_directory)}, Step::exec,
+            "working directory " + quote(spec_.working_directory));
+        lower_privileges();
+        add({.op = Op::exec}, Step::exec, "command " + quote(spec_.command.front()));
+
+        plan_.header.clone_flags = namespaces_.bits();
+        // A cgroup namespace shows the group that its maker is in as "/": init makes it once it is in all of its own.
+        plan_.header.clone_flags &= ~static_cast<std::uint64_t>(NamespaceKind::cgroup);
+        if (!spec_.networks.empty()) plan_.header.flags |= plan_wait_for_host | plan_send_netlink;
+        if (own_root()) plan_.header.flags |= plan_own_root;
+        plan_.header.name = plan_.text(("caisson:" + spec_.name).substr(0, 15));
+        plan_.header.idmap_count = static_cast<std::uint32_t>(idmapped_.size());
+        plan_.header.idmaps = plan_.array(idmapped_);
+        bytes_ = plan_.finish(spec_.command, environment());
+    }
+
+    void add(const Instr& instr, Step step, std::string context) { plan_.add(instr, step, std::move(context)); }
+
+    void inherit_standard() {
+        // The container's own where it has one: root inside may change owner and mode of what it has open.
+        null_ = devices_ ? sys::open_at(devices_->devices.fd(), "null", O_RDWR | O_NOCTTY)
+                         : sys::open("/dev/null", O_RDWR | O_NOCTTY);
+        if (!null_) fail(Step::descriptors, "'/dev/null'");
+        const auto standard = [&](int fd) { (void)plan_.inherit(fd >= 0 ? fd : null_.get()); };
+        if (spec_.console) {
+            for (int i = 0; i < 3; ++i) standard(terminal_.get());
+        } else {
+            const auto given = [&](int fd, const char* field) {
+                if (fd >= 0 && ::fcntl(fd, F_GETFD) < 0) {
+                    fail(Step::descriptors, std::string{field} + ", descriptor " + std::to_string(fd));
+                }
+                standard(fd);
+            };
+            given(spec_.stdio.in, "stdio.in");
+            given(spec_.stdio.out, "stdio.out");
+            given(spec_.stdio.err, "stdio.err");
+        }
+        for (Slot slot = plan_slot; slot < first_free_slot; ++slot) (void)plan_.inherit(-1);  // set by launch_stage
+    }
+
+    void inherit_for_keeper() {
+        if (range_) (void)plan_.inherit(range_->fd());
+        if (cgroup_) {
+            if (const int oom = cgroup_->oom_fd(); oom >= 0) plan_.header.oom_slot = plan_.inherit(oom);
+            std::vector<Slot> teardowns;
+            const auto& directories = cgroup_->directories();
+            for (auto d = directories.rbegin(); d != directories.rend(); ++d) {
+                teardowns.push_back(plan_.inherit(d->parent.get()));
+            }
+            if (teardowns.size() > most_teardowns || cgroup_->name().size() > longest_teardown_name) {
+                throw Error{Step::cgroup, E2BIG, "control group " + quote(cgroup_->name())};
+            }
+            plan_.header.teardown_name = plan_.text(cgroup_->name());
+            plan_.header.teardown_count = static_cast<std::uint32_t>(teardowns.size());
+            plan_.header.teardowns = plan_.array(teardowns);
+        }
+        if (has_new(NamespaceKind::user)) {
+            plan_.header.uid_map = plan_.text(map_text(uid_map_));
+            plan_.header.gid_map = plan_.text(map_text(gid_map_));
+        }
+        plan_.end_of_keeper_slots();
+    }
+
+    [[nodiscard]] static std::string map_text(const std::vector<IdMap>& maps) {
+        std::string text;
+        for (const IdMap& m : maps) {
+            text += std::to_string(m.inside) + " " + std::to_string(m.outside) + " " + std::to_string(m.count) + "\n";
+        }
+        return text;
+    }
+
+    void join_groups() {
+        if (!cgroup_) {
+            if (has_new(NamespaceKind::cgroup)) unshare_cgroup();
+            return;
+        }
+        if (cgroup_->into_fd() >= 0) plan_.header.cgroup_slot = plan_.inherit(cgroup_->into_fd());
+        for (const CgroupDirectory& directory : cgroup_->directories()) {
+            if (!directory.tasks) continue;
+            add({.op = Op::join_group, .slot = plan_.inherit(directory.tasks.get())}, Step::cgroup,
+                "join the control group in hierarchy " + quote(directory.controllers));
+        }
+        if (has_new(NamespaceKind::cgroup)) unshare_cgroup();
+    }
+    void unshare_cgroup() { add({.op = Op::unshare_cgroup}, Step::clone, "new cgroup namespace"); }
+
+    void set_hostname() {
+        std::string name = spec_.hostname;
+        if (name.empty()) {
+            for (const char c : spec_.name) name += c == '_' ? '-' : c;
+        }
+        add({.op = Op::hostname, .a = plan_.text(name), .x = name.size()}, Step::hostname, "host name " + quote(name));
+    }
+
+    /// A detached mount of the host, seen through the id map where the map is the library's own.
+    [[nodiscard]] Slot inherit_mount(const Mount& mount, const std::string& what) {
+        const Slot slot = plan_.inherit(mount.fd());
+        if (range_) {
+            idmapped_.push_back(slot);
+            idmapped_what_.emplace_back(what, file_system_of(mount.fd()));
+        }
+        return slot;
+    }
+    [[nodiscard]] static std::string file_system_of(int fd) {
+        struct statfs fs {};
+        return ::fstatfs(fd, &fs) == 0 ? file_system_name(fs.f_type) : "?";
+    }
+
+    [[nodiscard]] Slot make_file_system(const char* type, const std::string& target, std::uint64_t attributes,
+                                        const std::vector<std::pair<std::string, std::string>>& options = {}) {
+        const Slot slot = plan_.dynamic();
+        add({.op = Op::new_filesystem, .slot = slot, .a = plan_.text(type), .b = plan_.pairs(options), .x = attributes},
+            Step::mount, "mount " + quote(type) + " on " + quote(target));
+        return slot;
+    }
+    void place(Slot slot, const std::string& target, std::uint64_t flags, const std::string& what) {
+        add({.op = Op::place, .slot = slot, .a = plan_.text(target), .x = flags}, Step::mount,
+            "mount " + what + " on " + quote(target));
+    }
+
+    /// Made before the old root goes away: in a user namespace the kernel gives a new proc or sysfs only to who already
+    /// sees a whole one (mount_too_revealing).
+    void make_system_mounts() {
+        if (spec_.proc) proc_ = make_file_system("proc", "/proc", attributes_of_proc, {{"source", "proc"}});
+        if (spec_.sys) {
+            if (has_new(NamespaceKind::user) && !has_new(NamespaceKind::net)) {
+                // A sysfs shows a network namespace, which must belong to the user namespace; so the host's is shown.
+                sys_.emplace(Mount::bind("/sys", {.read_only = true, .no_exec = true, .recursive = false}));
+            } else {
+                sys_slot_ =
+                    make_file_system("sysfs", "/sys", attributes_of_proc | MOUNT_ATTR_RDONLY, {{"source", "sysfs"}});
+            }
+        }
+        for (std::size_t i = 0; i < spec_.mounts.size(); ++i) {
+            const MountSpec& mount = spec_.mounts[i];
+            mount_slots_.push_back(no_slot);
+            switch (mount.type) {
+                case MountSpec::Type::bind:
+                case MountSpec::Type::overlay: {
+                    mounts_.push_back(Mount::make(mount));
+                    mount_slots_[i] = inherit_mount(mounts_.back(), "mount on " + quote(mount.target));
+                    break;
+                }
+                default: {
+                    auto options = split_options(mount.data);
+                    for (auto& [key, value] : options) {
+                        if (!value.empty()) value.erase(0, 1);  // '=', by which a flag is told from an empty value
+                    }
+                    std::uint64_t attributes = Mount::attributes(mount.options);
+                    // A devpts without devices is of no use.
+                    if (mount.type == MountSpec::Type::devpts) attributes &= ~std::uint64_t{MOUNT_ATTR_NODEV};
+                    mount_slots_[i] = make_file_system(to_string(mount.type), mount.target, attributes, options);
+                }
+            }
+        }
+    }
+
+    void place_system_mounts() {
+        constexpr std::uint64_t flags = place_make_directory | place_no_symlinks;
+        if (spec_.proc) {
+            place(proc_, "/proc", flags, "'proc'");
+            // Without a user namespace root inside is root outside, and these would be the host's own knobs.
+            if (!has_new(NamespaceKind::user)) protect_proc();
+        }
+        if (spec_.sys) place(sys_ ? plan_.inherit(sys_->fd()) : sys_slot_, "/sys", flags, "'sysfs'");
+        if (!devices_) return;
+        const Slot devices = plan_.inherit(devices_->devices.fd());
+        place(devices, "/dev", flags, "the devices");
+        place_below(devices, plan_.inherit(devices_->terminals.fd()), "pts", "'devpts' on '/dev/pts'");
+        if (spec_.console) {
+            const Slot slot = plan_.dynamic();
+            add({.op = Op::clone_mount, .slot = slot, .other = 0}, Step::terminal, "bind the console's terminal");
+            place_below(devices, slot, "console", "the terminal on '/dev/console'");
+        }
+    }
+    void protect_proc() {
+        Slot net = no_slot;
+        if (has_new(NamespaceKind::net)) net = copy_of("sys/net");
+        Slot sys = no_slot;
+        for (const char* path : {"sys", "sysrq-trigger", "irq", "bus", "fs", "acpi"}) {
+            const Slot slot = copy_of(path);
+            if (sys == no_slot) sys = slot;
+            add({.op = Op::set_attributes, .slot = slot, .x = MOUNT_ATTR_RDONLY}, Step::mount,
+                std::string{"make '/proc/"} + path + "' read-only");
+            place_below(proc_, slot, path, std::string{"'/proc/"} + path + "'");
+        }
+        if (net != no_slot) place_below(sys, net, "net", "'/proc/sys/net'");
+    }
+    [[nodiscard]] Slot copy_of(const char* path) {
+        const Slot slot = plan_.dynamic();
+        add({.op = Op::clone_mount, .slot = slot, .other = proc_, .a = plan_.text(path), .x = 1}, Step::mount,
+            std::string{"bind '/proc/"} + path + "'");
+        return slot;
+    }
+    /// On `path` below a mount that has been placed.
+    void place_below(Slot base, Slot slot, const char* path, const std::string& what) {
+        add({.op = Op::place, .slot = slot, .other = base, .a = plan_.text(path)}, Step::mount, "mount " + what);
+    }
+
+    void place_mount(std::size_t i) {
+        const MountSpec& mount = spec_.mounts[i];
+        std::uint64_t flags = place_make_directory;
+        if (mount.type == MountSpec::Type::bind) {
+            struct stat st {};
+            if (::fstat(plan_.inherited()[static_cast<std::size_t>(mount_slots_[i])], &st) == 0 &&
+                !S_ISDIR(st.st_mode)) {
+                flags = place_make_file;
+            }
+        }
+        place(mount_slots_[i], mount.target, flags,
+              mount.type == MountSpec::Type::bind ? quote(mount.source) : quote(to_string(mount.type)));
+    }
+
+    void lower_privileges() {
+        add({.op = Op::bounding_set, .x = spec_.capabilities.bits()}, Step::credentials, "bounding set");
+        const std::uint64_t ids = static_cast<std::uint64_t>(spec_.uid) << 32 | spec_.gid;
+        add({.op = Op::credentials, .x = ids}, Step::credentials,
+            "user " + std::to_string(spec_.uid) + " and group " + std::to_string(spec_.gid));
+        add({.op = Op::capabilities, .x = spec_.capabilities.bits()}, Step::credentials, "capabilities");
+        if (spec_.no_new_privileges) add({.op = Op::no_new_privileges}, Step::credentials, "no new privileges");
+    }
+
+    [[nodiscard]] std::vector<std::string> environment() const {
+        std::vector<std::string> all;
+        const auto given = [&](std::string_view name) {
+            for (const auto& [key, value] : spec_.environment) {
+                if (key == name) return true;
+            }
+            return false;
+        };
+        const auto add_default = [&](const std::string& name, const std::string& value) {
+            if (!given(name)) all.push_back(name + "=" + value);
+        };
+        add_default("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        add_default("TERM", "linux");
+        add_default("HOME", "/");
+        add_default("container", "caisson");
+        if (!spec_.uuid.empty()) add_default("container_uuid", spec_.uuid);
+        for (const auto& [key, value] : spec_.environment) all.push_back(key + "=" + value);
+        return all;
+    }
+
+    const ContainerSpec& spec_;
+    NamespaceSet namespaces_;
+    std::vector<IdMap> uid_map_;
+    std::vector<IdMap> gid_map_;
+    std::optional<IdRange> range_;
+    std::optional<Cgroup> cgroup_;
+    std::optional<Pty> console_;
+    std::optional<Mount> root_;
+    std::optional<Mount> sys_;
+    std::optional<DeviceTree> devices_;
+    std::vector<Mount> mounts_;
+    std::vector<Slot> mount_slots_;
+    std::vector<Slot> idmapped_;
+    std::vector<std::pair<std::string, std::string>> idmapped_what_;
+    Slot proc_ = no_slot;
+    Slot sys_slot_ = no_slot;
+    Fd terminal_;
+    Fd null_;
+    PlanBuilder plan_;
+    std::vector<std::byte> bytes_;
+};
+
+}  // namespace caisson::inline v0::detail

@@ -1,0 +1,264 @@
+// caisson/detail/start.hpp - launches a prepared container and sees it through to its execve.
+#pragma once
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <caisson/cgroup.hpp>
+#include <caisson/detail/channel.hpp>
+#include <caisson/detail/launch.hpp>
+#include <caisson/detail/network.hpp>
+#include <caisson/detail/prepare.hpp>
+#include <caisson/detail/start_error.hpp>
+#include <caisson/namespace.hpp>
+#include <caisson/process.hpp>
+#include <caisson/pty.hpp>
+#include <caisson/spec.hpp>
+
+namespace caisson::inline v0::detail {
+
+/// What a started container consists of in the host.
+struct Running {
+    Channel channel{};
+    Process init{};
+    Fd keeper{};
+    std::optional<Cgroup> cgroup{};
+    std::optional<Pty> console{};
+};
+
+/// Starts one container; any throw leaves nothing behind.
+class Start {
+public:
+    explicit Start(const ContainerSpec& spec) : preparation_{spec} {}
+
+    [[nodiscard]] Running run() {
+        try {
+            launch_stage();
+            if (!preparation_.spec().networks.empty()) plug_networks();
+            wait_for_exec();
+        } catch (...) {
+            abandon();
+            throw;
+        }
+        running_.cgroup = preparation_.take_cgroup();
+        running_.console = preparation_.take_console();
+        if (running_.cgroup) running_.cgroup->settle();
+        return std::move(running_);
+    }
+
+private:
+    /// A sealed file in memory; the stage must not be able to change what a later container would get, nor the host it.
+    static constexpr unsigned mfd_noexec_seal = 0x08;  // Linux 6.3, as is the next
+    static constexpr unsigned mfd_exec = 0x10;
+    [[nodiscard]] static Fd sealed_file(const char* name, unsigned flags, const void* data, std::size_t size) {
+        const std::string what = std::string{"the stage's "} + name + " in memory";
+        Fd file{static_cast<int>(::syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags))};
+        if (!file && errno == EINVAL) {  // flags that the kernel does not know
+            file.reset(static_cast<int>(::syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING)));
+        }
+        if (!file) {
+            const int saved = errno;
+            throw Error{Step::clone, saved, what,
+                        saved == EACCES ? "vm.memfd_noexec forbids it: set stage_path to an installed stage" : ""};
+        }
+        // Beyond this limit, write(2) would raise SIGXFSZ, which ends the program.
+        rlimit most{};
+        if (::getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur < size) {
+            throw Error{Step::clone, EFBIG, what,
+                        "the limit on the size of files (RLIMIT_FSIZE) is " + std::to_string(most.rlim_cur) +
+                            " bytes: raise 'ulimit -f'"};
+        }
+        const auto* from = static_cast<const char*>(data);
+        for (std::size_t at = 0; at < size;) {
+            const ssize_t n = sys::retry([&] { return ::write(file.get(), from + at, size - at); });
+            if (n < 0) fail(Step::clone, what);
+            at += static_cast<std::size_t>(n);
+        }
+        if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0) {
+            fail(Step::clone, "seal " + what);
+        }
+        return file;
+    }
+
+    void launch_stage() {
+        Fd program;
+        if (preparation_.spec().stage_path.empty()) {
+            const auto image = stage_image();
+            program = sealed_file("program", mfd_exec, image.data(), image.size());
+        } else {
+            program = sys::open(preparation_.spec().stage_path, O_PATH);
+            if (!program) fail(Step::clone, "stage " + quote(preparation_.spec().stage_path));
+        }
+        const Fd plan = sealed_file("plan", mfd_noexec_seal, preparation_.bytes().data(), preparation_.bytes().size());
+        auto [channel, keepers_end] = Channel::make();
+        const Process self = Process::self();
+
+        std::vector<int> descriptors = preparation_.inherited();
+        descriptors[plan_slot] = plan.get();
+        descriptors[host_slot] = keepers_end.get();
+        descriptors[owner_slot] = self.pidfd();
+        std::string name = "caisson-keeper " + preparation_.spec().name;
+        char* const argv[] = {name.data(), nullptr};
+        char* const envp[] = {nullptr};
+        LaunchFailure failure;
+        Launched launched = launch({.program = program.get(),
+                                    .argv = argv,
+                                    .envp = envp,
+                                    .descriptors = descriptors.data(),
+                                    .descriptor_count = descriptors.size()},
+                                   failure);
+        if (!launched.pidfd) throw launch_error(failure);
+        running_.keeper = std::move(launched.pidfd);
+        running_.channel = std::move(channel);
+    }
+
+    void plug_networks() {
+        Fd inside;
+        while (!running_.init || !inside) {
+            Received message = next_report();
+            if (message.report.kind == Report::Kind::netlink) {
+                if (message.report.value != 0) {
+                    throw Error{Step::network, message.report.value, "netlink socket (in the child)"};
+                }
+                inside = std::move(message.fd);
+            }
+        }
+        const Namespace net = network_of_init();
+        unsigned unnamed = 0;
+        for (const NetworkSpec& network : preparation_.spec().networks) {
+            (void)plug_container(network, unnamed, net.fd(), inside.get());
+            if (network.name.empty()) ++unnamed;
+        }
+        if (!running_.channel.send_go()) {
+            const int saved = errno;
+            // A keeper that is gone has said why.
+            if (saved != EPIPE && saved != ECONNRESET) throw Error{Step::clone, saved, "tell the keeper to go on"};
+            (void)next_report();
+        }
+    }
+
+    [[nodiscard]] Namespace network_of_init() {
+        try {
+            return Namespace::of(running_.init, NamespaceKind::net);
+        } catch (const Error&) {
+            // A dying init loses its namespaces first: then its end, which the keeper reports, is the reason.
+            if (!running_.init.ended_within(1000)) throw;
+            for (;;) (void)next_report();
+        }
+    }
+
+    /// The next report of a start that is still well; throws what went wrong otherwise.
+    [[nodiscard]] Received next_report() {
+        for (;;) {
+            Received message;
+            if (running_.channel.wait(message, running_.keeper.get()) == Channel::State::closed) {
+                throw keeper_death_error();
+            }
+            switch (message.report.kind) {
+                case Report::Kind::channel:
+                    require_descriptor(message.fd);
+                    running_.channel = Channel{std::move(message.fd)};
+                    continue;
+                case Report::Kind::cloned:
+                    require_descriptor(message.fd);
+                    running_.init = Process{message.report.value, std::move(message.fd)};
+                    require_descriptor(message.second);
+                    status_ = std::move(message.second);
+                    return message;
+                case Report::Kind::netlink:
+                    if (message.report.value == 0) require_descriptor(message.fd);
+                    return message;
+                case Report::Kind::refused:
+                case Report::Kind::ended: break;
+            }
+            throw from_report(message.report);
+        }
+    }
+    /// The kernel drops descriptors that come along with a message and have no place in the host's table.
+    static void require_descriptor(const Fd& fd) {
+        if (fd) return;
+        throw Error{Step::descriptors, EMFILE, "descriptors from the keeper",
+                    "no descriptor is left: raise 'ulimit -n'"};
+    }
+
+    /// Reads the status pipe to its end. What ends quickly may have been reaped by now: that report stays in the queue.
+    void wait_for_exec() {
+        while (!running_.init) (void)next_report();
+        std::array<char, 16> text{};
+        std::size_t size = 0;
+        for (;;) {
+            const ssize_t n = sys::retry([&] { return ::read(status_.get(), text.data() + size, text.size() - size); });
+            if (n < 0) fail(Step::clone, "status of init");
+            if (n == 0) break;
+            size += static_cast<std::size_t>(n);
+        }
+        const std::size_t marked = size > 0 && size % 2 == 1 && text[0] == exec_mark ? 1 : 0;
+        if (size == 1 && marked == 1) return;
+        if (size == marked + sizeof(InitFailure)) {
+            InitFailure failure;
+            std::memcpy(&failure, text.data() + marked, sizeof failure);
+            throw from_failure(failure);
+        }
+        for (;;) (void)next_report();
+    }
+
+    [[nodiscard]] Error from_failure(const InitFailure& failure) {
+        if (failure.instr >= preparation_.notes().size()) return {Step::clone, EPROTO, "status of the stage"};
+        const PlanNote& note = preparation_.notes()[failure.instr];
+        return {note.step, failure.errnum, note.context + " (in the child)",
+                remedy_of(preparation_.spec(), note.step, failure.errnum, note.context,
+                          failure.instr + 1 == preparation_.notes().size())};
+    }
+    [[nodiscard]] Error from_report(const Report& report) {
+        if (report.kind == Report::Kind::ended) {
+            std::string where = "its first step";
+            if (report.index < preparation_.notes().size()) {
+                where = "step " + std::string{to_string(preparation_.notes()[report.index].step)} + ": " +
+                        preparation_.notes()[report.index].context;
+            }
+            return {report.index < preparation_.notes().size() ? preparation_.notes()[report.index].step : Step::clone,
+                    0, "init died (" + exit_status_of(report).str() + ") during " + where};
+        }
+        const auto step = static_cast<KeeperStep>(report.place);
+        if (step == KeeperStep::id_map_mount && report.index < preparation_.idmapped().size()) {
+            const auto& [what, file_system] = preparation_.idmapped()[report.index];
+            return {Step::map_ids, report.value, "id map of " + what + ", which is on " + file_system,
+                    "this file system cannot be id-mapped: put the data on another (ext4, xfs, btrfs, tmpfs), make the "
+                    "mount not recursive, or give uid_map and gid_map and a root owned by them"};
+        }
+        if (step == KeeperStep::clone) return clone_error(report.value, preparation_.namespaces());
+        if (step == KeeperStep::id_map) {
+            return {Step::map_ids, report.value, "id maps of the user namespace",
+                    report.value == EPERM ? "this needs CAP_SETUID and CAP_SETGID: run as root" : ""};
+        }
+        return preparation_error(report.value);
+    }
+
+    /// Ends what was launched and waits until the keeper has cleaned up, so that the members can go.
+    void abandon() noexcept {
+        if (running_.init) (void)sys::pidfd_send_signal(running_.init.pidfd(), SIGKILL);
+        status_.reset();
+        running_.channel.hang_up();
+        if (running_.keeper && !wait_readable(running_.keeper.get(), 10'000)) {
+            (void)sys::pidfd_send_signal(running_.keeper.get(), SIGKILL);
+        }
+        reap_if_ours(running_.keeper.get());
+        if (running_.init && running_.init.ended_within(10'000)) reap_if_ours(running_.init.pidfd());
+    }
+
+    Preparation preparation_;
+    Running running_;
+    Fd status_;
+};
+
+}  // namespace caisson::inline v0::detail

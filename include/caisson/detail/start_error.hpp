@@ -1,0 +1,197 @@
+// caisson/detail/start_error.hpp - what a refused system call of a start means, in words and with the remedy.
+#pragma once
+
+#include <cerrno>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <caisson/detail/launch.hpp>
+#include <caisson/detail/plan.hpp>
+#include <caisson/detail/sys.hpp>
+#include <caisson/error.hpp>
+#include <caisson/namespace.hpp>
+#include <caisson/process.hpp>
+#include <caisson/spec.hpp>
+
+namespace caisson::inline v0::detail {
+
+/// The name of a file system by statfs(2)'s f_type; its number where the library does not know it.
+[[nodiscard]] inline std::string file_system_name(long type) {
+    switch (static_cast<unsigned long>(type) & 0xffffffffUL) {
+        case 0xef53: return "ext4";
+        case 0x01021994: return "tmpfs";
+        case 0x794c7630: return "overlay";
+        case 0x9fa0: return "proc";
+        case 0x62656572: return "sysfs";
+        case 0x1cd1: return "devpts";
+        case 0x58465342: return "xfs";
+        case 0x9123683e: return "btrfs";
+        case 0x6969: return "nfs";
+        case 0x65735546: return "fuse";
+        case 0x01021997: return "9p";
+        case 0x00c0ffee: return "hostfs";
+        case 0x73717368: return "squashfs";
+        case 0xe0f5e1e2: return "erofs";
+        case 0x27e0eb: return "cgroup";
+        case 0x63677270: return "cgroup2";
+        case 0x858458f6: return "ramfs";
+        case 0x4d44: return "vfat";
+        default: return "a file system of type " + std::to_string(type);
+    }
+}
+
+[[nodiscard]] inline Error launch_error(const LaunchFailure& failure) {
+    std::string_view remedy;
+    // A new number beyond the limit on descriptors is EINVAL to fcntl(2) and EBADF to dup3(2).
+    const std::string_view call = failure.call;
+    if ((call == "fcntl" && failure.errnum == EINVAL) || (call == "dup3" && failure.errnum == EBADF)) {
+        return {Step::clone, EMFILE, "start the keeper"};
+    }
+    if (failure.errnum == EACCES || failure.errnum == EPERM) {
+        remedy = "if this host forbids programs in memory (vm.memfd_noexec), set stage_path to an installed stage";
+    } else if (failure.errnum == EAGAIN) {
+        remedy = "a limit on processes is reached: see 'ulimit -u' and the pids control group";
+    }
+    return {Step::clone, failure.errnum, std::string{"start the keeper: "} + failure.call, remedy};
+}
+
+/// The file /proc/sys/user/max_KIND_namespaces of a kind that is wanted and whose limit is 0, as a remedy.
+[[nodiscard]] inline std::string namespace_limit(NamespaceSet wanted) {
+    for (const NamespaceKind kind : all_namespace_kinds) {
+        if (!wanted.has(kind)) continue;
+        const std::string name = std::string{"max_"} + to_string(kind) + "_namespaces";
+        std::string value;
+        if (sys::read_file(AT_FDCWD, ("/proc/sys/user/" + name).c_str(), value) && value == "0\n") {
+            return "user." + name + " is 0: raise it with sysctl(8)";
+        }
+    }
+    return "a limit of /proc/sys/user/max_*_namespaces is reached: raise it with sysctl(8)";
+}
+
+/// Why clone3 refused init.
+[[nodiscard]] inline Error clone_error(int errnum, NamespaceSet wanted) {
+    std::string remedy;
+    if (errnum == ENOSPC || errnum == EUSERS) {
+        remedy = namespace_limit(wanted);
+    } else if (errnum == EPERM) {
+        remedy = "making namespaces needs CAP_SYS_ADMIN: run as root";
+        if (wanted.has(NamespaceKind::user)) {
+            remedy += "; a user namespace is also refused to a program in a chroot, and by some security products";
+        }
+    } else if (errnum == EAGAIN) {
+        remedy = "a limit on processes is reached: see 'ulimit -u' and the pids control group";
+    } else if (errnum == EINVAL) {
+        for (const NamespaceKind kind : all_namespace_kinds) {
+            if (wanted.has(kind) && ::access((std::string{"/proc/self/ns/"} + to_string(kind)).c_str(), F_OK) != 0) {
+                remedy = std::string{"this kernel has no "} + to_string(kind) + " namespaces";
+            }
+        }
+    }
+    return {Step::clone, errnum, "make init in new namespaces", remedy};
+}
+
+/// Why the keeper could not even begin.
+[[nodiscard]] inline Error preparation_error(int errnum) {
+    return {Step::clone, errnum, "the keeper's preparations",
+            errnum == EPERM ? "this needs CAP_SYS_ADMIN and CAP_SYS_CHROOT: run as root" : ""};
+}
+
+/// The remedy of what may be refused at any step; empty where the library does not know.
+[[nodiscard]] inline std::string_view general_remedy(const std::error_code& code) {
+    if (code.category() != std::system_category()) return {};
+    if (code.value() == EMFILE) return "no descriptor is left: raise 'ulimit -n'";
+    if (code.value() == ENFILE) return "the system has no descriptor left: raise fs.file-max with sysctl(8)";
+    return {};
+}
+
+/// The keeper ended without a word. Somebody killed it, or it was born into a pid namespace that ended at once.
+[[nodiscard]] inline Error keeper_death_error() {
+    struct stat own {};
+    struct stat children {};
+    const bool unshared = ::stat("/proc/thread-self/ns/pid", &own) == 0 &&
+                          ::stat("/proc/thread-self/ns/pid_for_children", &children) == 0 &&
+                          own.st_ino != children.st_ino;
+    return {Step::clone, 0, "the keeper died during the start",
+            unshared ? "the calling thread has unshared its pid namespace: start containers from a thread that has not"
+                     : ""};
+}
+
+/// What to do about an instruction of init that was refused; empty where the library does not know. `context` is the
+/// instruction's; `is_command`: it is the execve of the command.
+[[nodiscard]] inline std::string remedy_of(const ContainerSpec& spec, Step step, int errnum, std::string_view context,
+                                           bool is_command) {
+    const std::string command = spec.command.empty() ? std::string{} : spec.command.front();
+    switch (step) {
+        case Step::exec:
+            if (!is_command) return errnum == ENOENT ? "make the directory in the root" : "";
+            if (errnum == ENOENT) {
+                return "there is no such file in root " + quote(spec.root) +
+                       ", or the interpreter that its first line or its ELF header names is missing there";
+            }
+            if (errnum == EACCES) return "it is not executable: chmod +x " + spec.root + command;
+            if (errnum == ENOEXEC) return "it is no program: it begins neither with an ELF header nor with '#!'";
+            if (errnum == ENOTDIR || errnum == ELOOP)
+                return "a part of the path is no directory, or a link in a circle";
+            break;
+        case Step::mount:
+            if (errnum == EROFS) return "the mount point is missing in a read-only root: make it there";
+            if (errnum == ENOSPC) return "the root's file system is full: the mount point cannot be made in it";
+            if (errnum == ELOOP) return "a symbolic link stands where a directory must be: replace it in the root";
+            if (errnum == ENOENT) return "the mount point does not exist in the container";
+            if (errnum == EACCES || errnum == EOVERFLOW) {
+                return "root inside may not write to the root directory: make the mount points there, or give it to "
+                       "the "
+                       "container's ids";
+            }
+            if (errnum == EPERM && spec.has_user_namespace() &&
+                (context.starts_with("mount 'proc'") || context.starts_with("mount 'sysfs'"))) {
+                return "the kernel refuses a new proc or sysfs in a user namespace where the host's own is partly "
+                       "covered";
+            }
+            break;
+        case Step::clone:
+            if (errnum == ENOSPC) return namespace_limit(NamespaceKind::cgroup);
+            break;
+        case Step::credentials:
+            if (errnum == EPERM) return "this needs CAP_SETUID, CAP_SETGID and CAP_SETPCAP: run as root";
+            break;
+        case Step::cgroup:
+            if (errnum == ENOSPC) return "the group's cpuset.cpus or cpuset.mems is empty";
+            break;
+        case Step::pivot_root:
+            if (errnum == EINVAL) {
+                return "the host's own root must be a mount point: not a chroot, nor the kernel's first root file "
+                       "system";
+            }
+            break;
+        default: break;
+    }
+    return {};
+}
+
+/// The keeper's report of init's end as a status.
+[[nodiscard]] inline ExitStatus exit_status_of(const Report& report) {
+    const int code = static_cast<int>(report.place);
+    ExitStatus status = code == CLD_EXITED ? ExitStatus::exited(report.value) : ExitStatus::killed(report.value);
+    status = status.with_core_dumped(code == CLD_DUMPED).with_out_of_memory(report.oom_kills > 0);
+    // The kernel's way to tell reboot(2) inside a pid namespace; a SIGHUP or SIGINT from anybody else does not kill an
+    // init with the default disposition.
+    if (code == CLD_KILLED && report.value == SIGHUP) return status.with(ExitStatus::Request::restart);
+    if (code == CLD_KILLED && report.value == SIGINT) return status.with(ExitStatus::Request::poweroff);
+    return status;
+}
+
+/// The keeper, and after its death init, is the host's child only where the host is pid 1 or a subreaper; nobody else
+/// would reap it then. `pidfd`: of a process that has ended or is about to.
+inline void reap_if_ours(int pidfd) noexcept {
+    if (pidfd < 0) return;
+    siginfo_t info{};
+    (void)sys::retry(
+        [&] { return ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd), &info, WEXITED | __WALL); });
+}
+
+}  // namespace caisson::inline v0::detail

@@ -1,0 +1,336 @@
+// caisson/helper.hpp - containers that outlive the program that started them, and can be found again.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <caisson/check.hpp>
+#include <caisson/detail/archive.hpp>
+#include <caisson/detail/channel.hpp>
+#include <caisson/detail/helper_wire.hpp>
+#include <caisson/detail/launch.hpp>
+#include <caisson/detail/sys.hpp>
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+#include <caisson/process.hpp>
+#include <caisson/pty.hpp>
+#include <caisson/spec.hpp>
+#include <caisson/usage.hpp>
+
+namespace caisson::inline v0 {
+
+inline constexpr const char* default_run_directory = "/run/caisson";
+
+/// How a helper is started.
+struct HelperOptions {
+    /// Where helpers are found again: a directory of the caller's user that nobody else may write to; made if it is
+    /// missing, its parent must be there.
+    std::string run_directory = default_run_directory;
+    /// The helper program. Empty, it is looked for: where the library, or the program it is linked into, runs from its
+    /// build tree, there; else at `libexec/caisson/caisson-helper` as seen from the library's (or program's) own
+    /// directory, so that an installation may be moved; else where it was installed. Never in $PATH.
+    std::string helper_path{};
+    /// Any bytes, at most 1 MiB: the helper keeps them and gives them to who asks (`HelperInfo::note`).
+    std::string note{};
+};
+
+/// What a helper tells about its container.
+struct HelperInfo {
+    std::string name{};
+    pid_t init = -1;             ///< the container's pid 1, as the helper's pid namespace numbers it
+    std::string console_path{};  ///< "/dev/pts/N" of the host, see Controller::console_path; empty: it has no console
+    std::string note{};          ///< as given to `start`
+};
+
+namespace detail {
+/// The helper program, opened; see HelperOptions::helper_path. Throws `Step::helper` where there is none.
+[[nodiscard]] [[gnu::visibility("default")]] Fd open_helper_program(const std::string& path);
+}  // namespace detail
+
+/// A client of a helper: a process of its own that runs one container in a Controller, and lives as long as that.
+///
+/// The helper is no child of the caller, has a session of its own and outlives it; by its name the container is found
+/// again, by this program or another of the same user. If the helper is killed, the container dies, within a second; in
+/// `RUN/NAME/` the helper keeps its socket and a locked file `owner`, removed before `wait` returns. What a killed
+/// helper left there is replaced by the next `start` of that name, or removed by `sweep()`. It keeps no capability but
+/// CAP_KILL and CAP_DAC_OVERRIDE (to signal the container and to remove its control groups), and gains none. It stays
+/// in the control group of who started it.
+///
+/// Move-only; destroying it changes nothing for the container. Any number of clients at a time; one object is used by
+/// one thread at a time. Throws `Step::helper` where the helper does not answer within 10 seconds.
+class Helper {
+public:
+    /// Starts a helper, which starts the container; returns once its command runs.
+    ///
+    /// All or nothing. Throws what `Container::start` throws, or `Step::helper`: EEXIST where a container of that name
+    /// runs already (of any number of simultaneous starts one succeeds), ENOENT where the helper program is missing.
+    /// Relative paths of the spec count from "/". The same rules for threads as for Container.
+    [[nodiscard]] static Helper start(const ContainerSpec& spec, const HelperOptions& options = {}) {
+        try {
+            check(spec);
+            return begin(spec, options);
+        } catch (const Error& e) {
+            const std::string outer = "container " + detail::quote(spec.name);
+            throw e.context().starts_with(outer) ? e : e.in(outer);
+        }
+    }
+    /// The helper that runs the container of this name; nothing if there is none (or it is just starting).
+    [[nodiscard]] static std::optional<Helper> find(const std::string& name,
+                                                    const std::string& run_directory = default_run_directory) {
+        if (!is_valid_name(name)) return std::nullopt;
+        const Fd directory = detail::sys::open(run_directory + "/" + name, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+        if (!directory) {
+            if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+            detail::fail(Step::helper, "directory " + detail::quote(run_directory + "/" + name));
+        }
+        Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+        if (!socket) detail::fail(Step::helper, "socket");
+        // By descriptor: the path may be longer than a socket's address can be.
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        const std::string path = "/proc/thread-self/fd/" + std::to_string(directory.get()) + "/sock";
+        path.copy(address.sun_path, sizeof address.sun_path - 1);
+        if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+            if (errno == ENOENT || errno == ECONNREFUSED) return std::nullopt;
+            detail::fail(Step::helper, "helper of container " + detail::quote(name),
+                         errno == EAGAIN ? "it has too many clients waiting" : "");
+        }
+        ucred peer{};
+        socklen_t size = sizeof peer;
+        if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+            detail::fail(Step::helper, "helper of container " + detail::quote(name));
+        }
+        if (peer.uid != 0 && peer.uid != ::geteuid()) {
+            throw Error{Step::helper, EPERM, "helper of container " + detail::quote(name), "it is another user's"};
+        }
+        try {
+            return Helper{name, Process::open(peer.pid), std::move(socket)};
+        } catch (const Error& e) {
+            if (e.code().value() == ESRCH) return std::nullopt;
+            throw;
+        }
+    }
+    /// The names of all containers that helpers run there, sorted; none if the directory does not exist.
+    [[nodiscard]] static std::vector<std::string> list(const std::string& run_directory = default_run_directory) {
+        std::vector<std::string> names;
+        Fd directory = detail::sys::open(run_directory, O_RDONLY | O_DIRECTORY);
+        if (!directory) {
+            if (errno == ENOENT) return names;
+            detail::fail(Step::helper, "directory " + detail::quote(run_directory));
+        }
+        DIR* const stream = ::fdopendir(directory.get());
+        if (stream == nullptr) detail::fail(Step::helper, "directory " + detail::quote(run_directory));
+        (void)directory.release();
+        try {
+            while (const dirent* entry = ::readdir(stream)) {
+                if (is_valid_name(entry->d_name)) names.emplace_back(entry->d_name);
+            }
+        } catch (...) {
+            (void)::closedir(stream);
+            throw;
+        }
+        (void)::closedir(stream);
+        std::erase_if(names, [&](const std::string& name) { return !find(name, run_directory); });
+        std::sort(names.begin(), names.end());
+        return names;
+    }
+
+    [[nodiscard]] const std::string& name() const noexcept { return name_; }
+    /// The helper's own pid, as the caller's pid namespace numbers it.
+    [[nodiscard]] pid_t pid() const noexcept { return process_.pid(); }
+    /// Throws `Step::helper` with ESRCH if the container has ended; so do the other questions below.
+    [[nodiscard]] HelperInfo info() {
+        Fd file;
+        (void)ask({.kind = detail::Message::Kind::info}, &file);
+        if (!file) throw Error{Step::helper, EBADMSG, what()};
+        auto plain = detail::decode<detail::Info>(detail::read_memory_file(file.get()));
+        return {std::move(plain.name), plain.init, std::move(plain.console_path), std::move(plain.note)};
+    }
+    /// See Container::usage.
+    [[nodiscard]] Usage usage() { return detail::decode<Usage>(ask({.kind = detail::Message::Kind::usage}).body); }
+    /// Gives the console another size; without effect if there is none.
+    void resize(WindowSize size) { (void)ask({.kind = detail::Message::Kind::resize, .size = size}); }
+    /// The terminal at `HelperInfo::console_path`, opened by the helper: right also where the caller sees another
+    /// /dev/pts. Throws `Step::terminal` if the container has no console.
+    [[nodiscard]] Fd open_console() {
+        Fd console;
+        (void)ask({.kind = detail::Message::Kind::console}, &console);
+        if (!console) throw Error{Step::helper, EBADMSG, what()};
+        return console;
+    }
+    /// Sends a signal to init; false if it has ended. See Container::signal.
+    bool signal(int number) {
+        const auto answer = exchange({.kind = detail::Message::Kind::signal, .number = number});
+        return answer && answer->number == 1;
+    }
+    /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended. The helper keeps the
+    /// time, also if the caller dies meanwhile.
+    ExitStatus stop(std::chrono::milliseconds grace) {
+        (void)exchange({.kind = detail::Message::Kind::stop, .number = grace.count()});
+        return wait();
+    }
+    /// SIGKILL to everything in the container, at once; returns how it ended.
+    ExitStatus kill() {
+        (void)exchange({.kind = detail::Message::Kind::kill});
+        return wait();
+    }
+    /// Blocks until the container has ended, its name is free again and its files are gone. If the helper was killed,
+    /// that is `killed by signal 9`: what the container got. May be called again.
+    ExitStatus wait() {
+        for (;;) {
+            if (const auto status = try_wait()) return *status;
+            (void)detail::wait_readable(fd(), -1);
+        }
+    }
+    /// How the container ended; nothing while it runs. Never blocks.
+    [[nodiscard]] std::optional<ExitStatus> try_wait() {
+        require_started();
+        detail::Message message;
+        while (!status_) {
+            const auto taken = detail::take_message(socket_.get(), message, nullptr);
+            if (taken == detail::Taken::nothing_yet) return std::nullopt;
+            note_end(taken, message);
+        }
+        return status_;
+    }
+    /// Readable for poll(2) once `try_wait` has the exit status. Owned by this object; do not read from it.
+    [[nodiscard]] int fd() const noexcept { return socket_.get(); }
+
+private:
+    static constexpr std::int64_t answer_ms = 10000;
+
+    Helper(std::string name, Process process, Fd socket)
+        : name_{std::move(name)}, process_{std::move(process)}, socket_{std::move(socket)} {}
+
+    static Helper begin(const ContainerSpec& spec, const HelperOptions& options) {
+        if (options.note.size() > detail::most_note) {
+            throw Error{Step::check_spec, E2BIG, "note of " + std::to_string(options.note.size()) + " bytes",
+                        "at most 1048576 bytes are kept"};
+        }
+        const Fd program = detail::open_helper_program(options.helper_path);
+        const Fd null = detail::sys::open("/dev/null", O_RDWR | O_NOCTTY);
+        if (!null) detail::fail(Step::helper, "'/dev/null'");
+        int ends[2];
+        if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
+            detail::fail(Step::helper, "socket to the helper");
+        }
+        Fd ours{ends[0]};
+        Fd theirs{ends[1]};
+
+        detail::StartRequest request{.run_directory = options.run_directory, .note = options.note, .spec = spec};
+        std::vector<int> descriptors{null.get(), null.get(), null.get(), theirs.get(), -1};
+        if (!spec.console) {
+            // Their numbers as the helper has them.
+            for (int* const fd : {&request.spec.stdio.in, &request.spec.stdio.out, &request.spec.stdio.err}) {
+                if (*fd < 0) continue;
+                descriptors.push_back(*fd);
+                *fd = static_cast<int>(descriptors.size()) - 1;
+            }
+        } else {
+            request.spec.stdio = {};
+        }
+        const Fd file = detail::to_memory_file(detail::encode(request));
+        descriptors[detail::helper_request] = file.get();
+
+        std::string title = "caisson-helper";
+        std::string name = spec.name;
+        char* const argv[] = {title.data(), name.data(), nullptr};
+        char* const envp[] = {nullptr};
+        detail::LaunchFailure failure;
+        detail::Launched launched = detail::launch({.program = program.get(),
+                                                    .argv = argv,
+                                                    .envp = envp,
+                                                    .descriptors = descriptors.data(),
+                                                    .descriptor_count = descriptors.size()},
+                                                   failure);
+        if (!launched.pidfd) {
+            throw Error{Step::helper, failure.errnum, std::string{"start the helper program: "} + failure.call};
+        }
+        theirs.reset();
+        Helper helper{spec.name, Process{launched.pid, std::move(launched.pidfd)}, std::move(ours)};
+        detail::Message answer;
+        detail::Taken taken;
+        // As long as a start takes; the helper's death ends it.
+        while ((taken = detail::take_message(helper.fd(), answer, nullptr)) == detail::Taken::nothing_yet) {
+            (void)detail::wait_readable(helper.fd(), -1);
+        }
+        if (taken == detail::Taken::closed) {
+            throw Error{Step::helper, ECONNRESET, "helper program: it ended before it had started the container",
+                        "run it by hand to see whether it can be loaded"};
+        }
+        if (answer.kind == detail::Message::Kind::refused)
+            throw detail::decode<detail::PlainError>(answer.body).error();
+        return helper;
+    }
+
+    void require_started() const {
+        if (!socket_) throw std::logic_error{"this Helper has been moved from"};
+    }
+    [[nodiscard]] std::string what() const { return "helper of container " + detail::quote(name_); }
+    void note_end(detail::Taken taken, const detail::Message& message) {
+        if (taken == detail::Taken::closed) {
+            // Its descriptors are closed one after the other: the lock on the name is gone for certain once all of it
+            // is.
+            (void)process_.ended_within(1000);
+            status_ = ExitStatus::killed(SIGKILL);
+        } else if (message.kind == detail::Message::Kind::exited) {
+            status_ = detail::decode<detail::PlainStatus>(message.body).status();
+        }
+    }
+    /// The answer; nothing if the container has ended.
+    std::optional<detail::Message> exchange(const detail::Message& question, Fd* passed = nullptr) {
+        if (try_wait()) return std::nullopt;
+        if (!detail::send_message(socket_.get(), question) && errno != EPIPE && errno != ECONNRESET) {
+            detail::fail(Step::helper, what());
+        }
+        const std::int64_t deadline = detail::monotonic_ms() + answer_ms;
+        detail::Message message;
+        while (!status_) {
+            const auto taken = detail::take_message(socket_.get(), message, passed);
+            if (taken == detail::Taken::nothing_yet) {
+                const std::int64_t left = deadline - detail::monotonic_ms();
+                if (left <= 0) {
+                    throw Error{Step::helper, ETIMEDOUT, what(),
+                                "process " + std::to_string(process_.pid()) + " does not answer"};
+                }
+                (void)detail::wait_readable(socket_.get(), left);
+                continue;
+            }
+            note_end(taken, message);
+            if (status_) break;
+            if (message.kind == detail::Message::Kind::refused) {
+                throw detail::decode<detail::PlainError>(message.body).error();
+            }
+            return message;
+        }
+        return std::nullopt;
+    }
+    /// The answer; throws if the container has ended.
+    detail::Message ask(const detail::Message& question, Fd* passed = nullptr) {
+        auto answer = exchange(question, passed);
+        if (!answer) throw Error{Step::helper, ESRCH, "container " + detail::quote(name_), "it has ended"};
+        return std::move(*answer);
+    }
+
+    std::string name_;
+    Process process_;
+    Fd socket_;
+    std::optional<ExitStatus> status_;
+};
+
+}  // namespace caisson::inline v0

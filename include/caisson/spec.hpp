@@ -1,0 +1,177 @@
+// caisson/spec.hpp - ContainerSpec: everything a container is to be, as plain values. Making one touches nothing.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <caisson/address.hpp>
+#include <caisson/capability.hpp>
+#include <caisson/namespace.hpp>
+#include <caisson/pty.hpp>
+
+namespace caisson::inline v0 {
+
+/// `count` ids from `inside` on, as seen in the container, are those from `outside` on, as seen by the host. See
+/// user_namespaces(7).
+struct IdMap {
+    std::uint32_t inside = 0;
+    std::uint32_t outside = 0;
+    std::uint32_t count = 1;
+    friend bool operator==(const IdMap&, const IdMap&) = default;
+};
+
+/// Per-mount options; the defaults are the safe ones.
+struct MountOptions {
+    bool read_only = false;
+    bool no_suid = true;
+    bool no_dev = true;
+    bool no_exec = false;
+    bool recursive = true;  ///< binds only: the mounts below the source come along, and the options hold for them too
+    friend bool operator==(const MountOptions&, const MountOptions&) = default;
+};
+
+/// A mount that a container is to have.
+struct MountSpec {
+    enum class Type : std::uint8_t { bind, tmpfs, proc, sysfs, devpts, mqueue, overlay };
+    Type type = Type::bind;
+    std::string
+        source{};  ///< bind: a path on the host; overlay: the lower directories, the topmost first, with ':' between
+    std::string target{};  ///< absolute path inside the container; made if it is missing
+    std::string upper{};   ///< overlay: the directory that takes the changes; empty: read-only
+    std::string work{};    ///< overlay: an empty directory on the same file system as `upper`
+    std::string data{};    ///< file-system options, `key=value` or `key`, with ',' between: "size=64m,mode=1777"
+    MountOptions options{};
+
+    /// A host directory or file, seen at `target`.
+    [[nodiscard]] static MountSpec bind(std::string source, std::string target, MountOptions options = {}) {
+        MountSpec m;
+        m.source = std::move(source);
+        m.target = std::move(target);
+        m.options = options;
+        return m;
+    }
+    /// An empty file system in memory that holds at most `bytes`.
+    [[nodiscard]] static MountSpec tmpfs(std::string target, std::uint64_t bytes, MountOptions options = {}) {
+        MountSpec m;
+        m.type = Type::tmpfs;
+        m.source = "tmpfs";
+        m.target = std::move(target);
+        m.data = "size=" + std::to_string(bytes) + ",mode=1777";
+        m.options = options;
+        return m;
+    }
+    friend bool operator==(const MountSpec&, const MountSpec&) = default;
+};
+/// The kernel's name of the type: "tmpfs", "proc".
+[[nodiscard]] constexpr const char* to_string(MountSpec::Type type) noexcept {
+    switch (type) {
+        case MountSpec::Type::bind: return "bind";
+        case MountSpec::Type::tmpfs: return "tmpfs";
+        case MountSpec::Type::proc: return "proc";
+        case MountSpec::Type::sysfs: return "sysfs";
+        case MountSpec::Type::devpts: return "devpts";
+        case MountSpec::Type::mqueue: return "mqueue";
+        case MountSpec::Type::overlay: return "overlay";
+    }
+    return "?";
+}
+
+/// One network interface of a container: the inner end of a veth pair whose outer end is a port of a host bridge.
+struct NetworkSpec {
+    std::string bridge{};                ///< a bridge of the host, which must exist when the container starts
+    std::string name{};                  ///< inside, at most 15 bytes; empty: eth0, eth1, ... counting the unnamed
+    std::string host_name{};             ///< outside, at most 15 bytes; empty: chosen, "veth" and a number
+    std::optional<MacAddress> mac{};     ///< of the inner end; nothing: made up, beginning with 52:54:00
+    std::vector<IpPrefix> addresses{};   ///< of the inner end
+    std::vector<RouteSpec> routes{};     ///< inside
+    std::optional<std::uint32_t> mtu{};  ///< bytes, 68 to 65535; nothing: the bridge's
+    friend bool operator==(const NetworkSpec&, const NetworkSpec&) = default;
+};
+
+/// Limits on all processes of a container together. Nothing means: none.
+struct LimitSpec {
+    std::optional<std::uint64_t> memory{};  ///< bytes
+    std::optional<std::uint64_t> pids{};    ///< processes and threads
+    friend bool operator==(const LimitSpec&, const LimitSpec&) = default;
+};
+
+/// A program's standard descriptors where no terminal is wanted. They are borrowed for the length of the start and stay
+/// the caller's; -1 means /dev/null.
+struct StdioSpec {
+    int in = -1;
+    int out = -1;
+    int err = -1;
+    friend bool operator==(const StdioSpec&, const StdioSpec&) = default;
+};
+
+/// Everything a container is to be. Copyable, comparable; the defaults are the safe ones.
+struct ContainerSpec {
+    std::string name{};  ///< [A-Za-z0-9][A-Za-z0-9_.-]{0,62}
+    std::string root{};  ///< host directory that becomes "/"; "/" itself keeps the host's root
+    bool root_read_only = false;
+    std::vector<std::string> command{};  ///< argv; the first is an absolute path inside the container
+    /// All of the environment but `PATH`, `TERM`, `HOME`, `container` and `container_uuid`, which are given unless
+    /// named here; nothing comes from the host.
+    std::vector<std::pair<std::string, std::string>> environment{};
+    std::string working_directory = "/";
+    std::string hostname{};  ///< empty: the name, less the characters that a host name cannot have
+    /// New namespaces. `mount`, `pid`, `uts` and `ipc` are always made; `net` is added where `networks` has entries.
+    NamespaceSet namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::uts | NamespaceKind::ipc |
+                              NamespaceKind::user | NamespaceKind::cgroup;
+    /// With a user namespace: the maps. Both empty: a free range of 65,536 ids of the container's own, and the root is
+    /// seen through an id-mapped mount, so that nothing is chowned. Not both empty where `root` is "/".
+    std::vector<IdMap> uid_map{};
+    std::vector<IdMap> gid_map{};
+    bool proc = true;                 ///< a new procfs on /proc
+    bool sys = true;                  ///< sysfs on /sys, read-only
+    bool dev = true;                  ///< a /dev of its own, with a devpts instance of its own
+    std::vector<MountSpec> mounts{};  ///< made in this order, after the three above
+    /// The container's console: stdin, stdout, stderr and the controlling terminal of its first process, with this size
+    /// at first. Nothing: `stdio` instead.
+    std::optional<WindowSize> console = WindowSize{};
+    StdioSpec stdio{};  ///< only where `console` is nothing
+    std::vector<NetworkSpec> networks{};
+    LimitSpec limits{};
+    bool cgroup = true;           ///< a control group of its own in every hierarchy of the host
+    std::string cgroup_parent{};  ///< below each hierarchy's mount point; empty: chosen, see cgroup.hpp
+    CapabilitySet capabilities = CapabilitySet::application();  ///< kept in the bounding and permitted sets
+    bool no_new_privileges = true;                              ///< see prctl(2), PR_SET_NO_NEW_PRIVS
+    std::uint32_t uid = 0;                                      ///< inside, of the first process
+    std::uint32_t gid = 0;
+    std::string uuid{};  ///< put into `container_uuid`; empty: that variable is left out
+    /// An installed stage binary, for kernels or security products that refuse programs without a file
+    /// (vm.memfd_noexec=2). Empty: the one that is built into the library.
+    std::string stage_path{};
+    friend bool operator==(const ContainerSpec&, const ContainerSpec&) = default;
+
+    /// The namespaces that are really made: `namespaces` with what is always made and what `networks` asks for.
+    [[nodiscard]] NamespaceSet effective_namespaces() const noexcept {
+        NamespaceSet all = namespaces | NamespaceSet{NamespaceKind::mount} | NamespaceSet{NamespaceKind::pid} |
+                           NamespaceSet{NamespaceKind::uts} | NamespaceSet{NamespaceKind::ipc};
+        return networks.empty() ? all : all | NamespaceSet{NamespaceKind::net};
+    }
+    [[nodiscard]] bool has_user_namespace() const noexcept { return namespaces.has(NamespaceKind::user); }
+    /// True where the id maps are to be found by the library.
+    [[nodiscard]] bool wants_automatic_map() const noexcept {
+        return has_user_namespace() && uid_map.empty() && gid_map.empty();
+    }
+};
+
+/// True for a name that is safe as a file, cgroup and link tag: `[A-Za-z0-9][A-Za-z0-9_.-]{0,62}`.
+[[nodiscard]] constexpr bool is_valid_name(std::string_view name) noexcept {
+    const auto alnum = [](char c) {
+        return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+    };
+    if (name.empty() || name.size() > 63 || !alnum(name.front())) return false;
+    for (const char c : name) {
+        if (!alnum(c) && c != '_' && c != '.' && c != '-') return false;
+    }
+    return true;
+}
+
+}  // namespace caisson::inline v0

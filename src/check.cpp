@@ -1,0 +1,231 @@
+// src/check.cpp - what makes a ContainerSpec impossible, field by field.
+#include <caisson/check.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <range/v3/algorithm/any_of.hpp>
+#include <range/v3/algorithm/count_if.hpp>
+#include <range/v3/algorithm/find_if.hpp>
+#include <range/v3/view/enumerate.hpp>
+#include <range/v3/view/split.hpp>
+#include <range/v3/range/conversion.hpp>
+
+namespace caisson::inline v0 {
+namespace {
+
+using detail::quote;
+namespace views = ranges::views;
+
+constexpr std::size_t longest_path = 4095;     // PATH_MAX with its NUL
+constexpr std::size_t longest_interface = 15;  // IFNAMSIZ with its NUL
+constexpr std::size_t most_map_lines = 340;    // user_namespaces(7), since Linux 4.15
+constexpr std::size_t most_bytes_of_strings = 1u << 20;
+
+[[noreturn]] void refuse(const std::string& field, const std::string& problem, std::string_view remedy = {}) {
+    throw Error{Step::check_spec, 0, field + ": " + problem, remedy};
+}
+
+std::string indexed(const char* list, std::size_t index, const char* member = "") {
+    return std::string{list} + "[" + std::to_string(index) + "]" + member;
+}
+
+void check_no_nul(const std::string& field, std::string_view text) {
+    if (text.find('\0') != std::string_view::npos) refuse(field, "it holds a NUL byte");
+}
+
+/// Absolute, of bearable length and without `..`, which would be resolved inside the container but misread by people.
+void check_path(const std::string& field, const std::string& path) {
+    check_no_nul(field, path);
+    if (path.empty()) refuse(field, "it is empty", "give an absolute path");
+    if (path.front() != '/') refuse(field, quote(path) + " is not absolute", "begin it with '/'");
+    if (path.size() > longest_path)
+        refuse(field, "it has " + std::to_string(path.size()) + " bytes", "4095 are possible");
+    auto components = path | views::split('/');
+    const bool climbs =
+        ranges::any_of(components, [](auto&& component) { return ranges::to<std::string>(component) == ".."; });
+    if (climbs) refuse(field, quote(path) + " holds '..'", "write the path without it");
+}
+
+void check_hostname(const std::string& name) {
+    if (name.size() > 64) refuse("hostname", "it has " + std::to_string(name.size()) + " bytes", "64 are possible");
+    const auto bad = [](char c) {
+        return !((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '.' ||
+                 c == '_');
+    };
+    if (ranges::any_of(name, bad) || (!name.empty() && name.front() == '-')) {
+        refuse("hostname", quote(name) + " is no host name", "use letters, digits, '-', '_' and '.'");
+    }
+}
+
+void check_command(const ContainerSpec& spec) {
+    if (spec.command.empty()) refuse("command", "it is empty", "name the program to run, as seen inside");
+    if (spec.command.front().empty() || spec.command.front().front() != '/') {
+        refuse("command[0]", quote(spec.command.front()) + " is not absolute",
+               "give the program's full path inside the container");
+    }
+    std::size_t total = 0;
+    for (auto&& [i, argument] : views::enumerate(spec.command)) {
+        check_no_nul(indexed("command", i), argument);
+        total += argument.size() + 1;
+    }
+    for (auto&& [i, variable] : views::enumerate(spec.environment)) {
+        const auto& [name, value] = variable;
+        const std::string field = indexed("environment", i);
+        if (name.empty() || name.find('=') != std::string::npos) {
+            refuse(field, quote(name) + " is no name of a variable", "it must not be empty nor hold '='");
+        }
+        check_no_nul(field, name);
+        check_no_nul(field, value);
+        total += name.size() + value.size() + 2;
+    }
+    if (total > most_bytes_of_strings) {
+        refuse("command and environment", "they have " + std::to_string(total) + " bytes", "1048576 are possible");
+    }
+}
+
+void check_users(const ContainerSpec& spec) {
+    constexpr std::uint32_t no_id = 0xffffffff;
+    if (spec.uid == no_id) refuse("uid", "4294967295 is no user id");
+    if (spec.gid == no_id) refuse("gid", "4294967295 is no group id");
+    if (!spec.has_user_namespace()) {
+        if (!spec.uid_map.empty() || !spec.gid_map.empty()) {
+            refuse(spec.uid_map.empty() ? "gid_map" : "uid_map", "there is a map, but no user namespace",
+                   "add NamespaceKind::user to namespaces, or remove the map");
+        }
+        return;
+    }
+    if (spec.wants_automatic_map()) {
+        if (spec.root == "/") {
+            refuse("uid_map", "it is empty, but root is '/'",
+                   "with the host's own root say which ids the container has, for example {0, 100000, 65536}");
+        }
+        return;
+    }
+    check_id_maps(spec.uid_map, "uid_map");
+    check_id_maps(spec.gid_map, "gid_map");
+    const auto covers = [](const std::vector<IdMap>& maps, std::uint32_t id) {
+        return ranges::any_of(maps, [&](const IdMap& m) { return id >= m.inside && id - m.inside < m.count; });
+    };
+    if (!covers(spec.uid_map, spec.uid)) refuse("uid", std::to_string(spec.uid) + " is not in uid_map");
+    if (!covers(spec.gid_map, spec.gid)) refuse("gid", std::to_string(spec.gid) + " is not in gid_map");
+}
+
+void check_mounts(const ContainerSpec& spec) {
+    for (auto&& [i, mount] : views::enumerate(spec.mounts)) {
+        check_path(indexed("mounts", i, ".target"), mount.target);
+        if (mount.target == "/") {
+            refuse(indexed("mounts", i, ".target"), "'/' is the root's own place", "use the field root");
+        }
+        check_no_nul(indexed("mounts", i, ".data"), mount.data);
+        if (mount.type == MountSpec::Type::bind) check_path(indexed("mounts", i, ".source"), mount.source);
+        if (mount.type == MountSpec::Type::overlay) {
+            if (mount.source.empty()) {
+                refuse(indexed("mounts", i, ".source"), "it is empty", "name the overlay's lower directories");
+            }
+            if (mount.upper.empty() != mount.work.empty()) {
+                refuse(indexed("mounts", i, mount.upper.empty() ? ".upper" : ".work"), "it is empty",
+                       "an overlay takes upper and work together, or none of them");
+            }
+        }
+    }
+}
+
+void check_interface_name(const std::string& field, const std::string& name) {
+    if (name.empty()) return;
+    const auto bad = [](char c) { return static_cast<unsigned char>(c) <= ' ' || c == '/' || c == ':' || c == '%'; };
+    if (name.size() > longest_interface || name == "." || name == ".." || ranges::any_of(name, bad)) {
+        refuse(field, quote(name) + " is no name of a network interface",
+               "use at most 15 bytes, no space, '/', ':' nor '%'");
+    }
+}
+
+void check_networks(const ContainerSpec& spec) {
+    for (auto&& [i, network] : views::enumerate(spec.networks)) {
+        if (network.bridge.empty())
+            refuse(indexed("networks", i, ".bridge"), "it is empty", "name a bridge of the host");
+        check_interface_name(indexed("networks", i, ".bridge"), network.bridge);
+        check_interface_name(indexed("networks", i, ".name"), network.name);
+        check_interface_name(indexed("networks", i, ".host_name"), network.host_name);
+        if (network.mtu && (*network.mtu < 68 || *network.mtu > 65535)) {
+            refuse(indexed("networks", i, ".mtu"), std::to_string(*network.mtu) + " bytes", "68 to 65535 are possible");
+        }
+        const auto same_name = [&name = network.name](const NetworkSpec& other) {
+            return !name.empty() && other.name == name;
+        };
+        if (ranges::count_if(spec.networks, same_name) > 1) {
+            refuse(indexed("networks", i, ".name"), quote(network.name) + " is given twice");
+        }
+        for (auto&& [j, route] : views::enumerate(network.routes)) {
+            if (route.gateway && route.gateway->v6 != route.destination.address.v6) {
+                refuse(indexed("networks", i) + indexed(".routes", j, ".gateway"),
+                       route.gateway->str() + " is of another family than " + route.destination.str());
+            }
+        }
+    }
+}
+
+}  // namespace
+
+void check_id_maps(const std::vector<IdMap>& maps, const std::string& field) {
+    if (maps.empty()) refuse(field, "it is empty", "uid_map and gid_map come together");
+    if (maps.size() > most_map_lines) {
+        refuse(field, std::to_string(maps.size()) + " lines", "the kernel takes at most 340");
+    }
+    const auto describe = [](const IdMap& m) {
+        return "{" + std::to_string(m.inside) + ", " + std::to_string(m.outside) + ", " + std::to_string(m.count) + "}";
+    };
+    for (auto&& [i, m] : views::enumerate(maps)) {
+        if (m.count == 0) refuse(indexed(field.c_str(), i), describe(m) + " has no ids");
+        // 4294967295 is no id, so a range may end right before it.
+        if (m.count > 0xffffffffu - m.inside || m.count > 0xffffffffu - m.outside) {
+            refuse(indexed(field.c_str(), i), describe(m) + " goes past the last id, 4294967294");
+        }
+    }
+    const auto refuse_overlap = [&](std::uint32_t IdMap::*start, const char* side) {
+        std::vector<IdMap> sorted = maps;
+        std::sort(sorted.begin(), sorted.end(), [&](const IdMap& a, const IdMap& b) { return a.*start < b.*start; });
+        for (std::size_t i = 1; i < sorted.size(); ++i) {
+            if (sorted[i].*start - sorted[i - 1].*start < sorted[i - 1].count) {
+                refuse(field, describe(sorted[i - 1]) + " and " + describe(sorted[i]) + " overlap " + side);
+            }
+        }
+    };
+    refuse_overlap(&IdMap::inside, "inside");
+    refuse_overlap(&IdMap::outside, "outside");
+    if (!ranges::any_of(maps, [](const IdMap& m) { return m.inside == 0; })) {
+        refuse(field, "root (id 0) is not in it", "map inside id 0: the container is made by its root");
+    }
+}
+
+void check(const ContainerSpec& spec) {
+    if (!is_valid_name(spec.name)) {
+        refuse("name", quote(spec.name) + " is no valid name",
+               "use a letter or digit, then up to 62 letters, digits, '_', '.' and '-'");
+    }
+    check_path("root", spec.root);
+    check_command(spec);
+    check_path("working_directory", spec.working_directory);
+    check_hostname(spec.hostname);
+    if (spec.namespaces.has(NamespaceKind::time)) {
+        refuse("namespaces", "a time namespace is not supported", "remove NamespaceKind::time");
+    }
+    check_users(spec);
+    check_mounts(spec);
+    check_networks(spec);
+    if (spec.console && !(spec.stdio == StdioSpec{})) {
+        refuse("stdio", "it is given together with a console", "set console to nothing");
+    }
+    if (!spec.cgroup && (spec.limits.memory || spec.limits.pids)) {
+        refuse("limits", "they need a control group", "set cgroup to true");
+    }
+    if (spec.limits.memory == 0u) refuse("limits.memory", "0 bytes hold no process", "leave it out for no limit");
+    if (spec.limits.pids == 0u) refuse("limits.pids", "0 allows no process", "leave it out for no limit");
+    if (!spec.cgroup_parent.empty()) check_path("cgroup_parent", spec.cgroup_parent);
+    if (!spec.stage_path.empty()) check_path("stage_path", spec.stage_path);
+}
+
+}  // namespace caisson::inline v0

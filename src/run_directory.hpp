@@ -1,0 +1,124 @@
+// run_directory.hpp - the place of one container's helper, RUN/NAME/, which belongs to whom holds the lock on its file
+// `owner`.
+#pragma once
+
+#include <cerrno>
+#include <string>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <caisson/detail/owner.hpp>
+#include <caisson/detail/sys.hpp>
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+
+namespace caisson_helper {
+
+using namespace caisson;
+
+/// Owns RUN/NAME/ as long as it lives. The kernel gives the lock up with the process, however that dies.
+class RunDirectory {
+public:
+    /// Throws `Step::helper`; EEXIST if somebody holds it.
+    static RunDirectory acquire(const std::string& run, const std::string& name) {
+        RunDirectory made;
+        made.run_path_ = run;
+        made.name_ = name;
+        if (::mkdir(run.c_str(), 0700) != 0 && errno != EEXIST) {
+            detail::fail(Step::helper, "make directory " + detail::quote(run),
+                         errno == ENOENT ? "make its parent directory, or set run_directory" : "");
+        }
+        made.run_ = detail::sys::open(run, O_RDONLY | O_DIRECTORY);
+        struct stat st {};
+        if (!made.run_ || ::fstat(made.run_.get(), &st) != 0) {
+            detail::fail(Step::helper, "directory " + detail::quote(run));
+        }
+        if (st.st_uid != ::geteuid() || (st.st_mode & 022) != 0) {
+            throw Error{Step::helper, EPERM, "directory " + detail::quote(run),
+                        "it must belong to user " + std::to_string(::geteuid()) + " and be writable by no other"};
+        }
+        // Whoever gives a name up removes what it found its lock in; then the next one begins again.
+        for (int attempt = 0; attempt < 1000; ++attempt) {
+            if (made.try_once()) return made;
+        }
+        throw Error{Step::helper, EAGAIN, "lock " + made.text()};
+    }
+    RunDirectory(RunDirectory&& other) noexcept = default;
+    RunDirectory& operator=(RunDirectory&&) = delete;
+    ~RunDirectory() { release(); }
+
+    /// Listens on RUN/NAME/sock, for the owner alone.
+    [[nodiscard]] Fd listen() {
+        Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        const std::string path = "/proc/self/fd/" + std::to_string(directory_.get()) + "/sock";
+        path.copy(address.sun_path, sizeof address.sun_path - 1);
+        if (!socket || ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+            ::fchmodat(directory_.get(), "sock", 0600, 0) != 0 || ::listen(socket.get(), 128) != 0) {
+            detail::fail(Step::helper, "socket in " + text());
+        }
+        return socket;
+    }
+    /// Gives the name up: nothing is left of it.
+    void release() noexcept {
+        if (!lock_) return;
+        (void)::unlinkat(directory_.get(), "sock", 0);
+        (void)::unlinkat(directory_.get(), "owner", 0);
+        (void)::unlinkat(run_.get(), name_.c_str(), AT_REMOVEDIR);
+        lock_.reset();
+    }
+
+private:
+    RunDirectory() = default;
+
+    [[nodiscard]] std::string text() const { return detail::quote(run_path_ + "/" + name_); }
+    bool try_once() {
+        if (::mkdirat(run_.get(), name_.c_str(), 0700) != 0 && errno != EEXIST) {
+            detail::fail(Step::helper, "make directory " + text());
+        }
+        directory_ = detail::sys::open_at(run_.get(), name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+        if (!directory_) return again();
+        Fd lock = detail::sys::open_at(directory_.get(), "owner", O_CREAT | O_RDWR | O_NOFOLLOW, 0600);
+        if (!lock) return again();
+        if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+            if (errno != EWOULDBLOCK) return again();
+            throw Error{Step::helper, EEXIST, "lock " + text(),
+                        "a container " + detail::quote(name_) + " runs already"};
+        }
+        // Of a file that is there still, in a directory that is there still.
+        if (!same(lock.get(), directory_.get(), "owner") || !same(directory_.get(), run_.get(), name_.c_str())) {
+            return false;
+        }
+        lock_ = std::move(lock);
+        (void)::unlinkat(directory_.get(), "sock", 0);
+        const std::string tag = detail::Owner::current().tag();
+        if (::ftruncate(lock_.get(), 0) != 0 || !detail::sys::write_all(lock_.get(), tag)) {
+            detail::fail(Step::helper, "write " + detail::quote(run_path_ + "/" + name_ + "/owner"));
+        }
+        return true;
+    }
+    bool again() const {
+        if (errno != ENOENT) detail::fail(Step::helper, "lock " + text());
+        return false;
+    }
+    static bool same(int fd, int directory, const char* name) noexcept {
+        struct stat a {};
+        struct stat b {};
+        return ::fstat(fd, &a) == 0 && ::fstatat(directory, name, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
+               a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+    }
+
+    std::string run_path_;
+    std::string name_;
+    Fd run_;
+    Fd directory_;
+    Fd lock_;
+};
+
+}  // namespace caisson_helper

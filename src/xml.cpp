@@ -1,0 +1,129 @@
+#include <caisson/xml.hpp>
+
+#include <algorithm>
+
+#include <sys/stat.h>
+
+#include <tinyxml2.h>
+
+#include <caisson/detail/sys.hpp>
+
+#include "xml_gate.hpp"
+#include "xml_read.hpp"
+#include "xml_schema.hpp"
+#include "xml_write.hpp"
+
+namespace caisson::inline v0::xml {
+namespace {
+
+/// A file's name as it may stand at the front of a message.
+std::string printable(std::string_view source) {
+    const std::string quoted = caisson::detail::quote(source);
+    return quoted.substr(1, quoted.size() - 2);
+}
+
+/// Domain values that no maker of documents can have meant. Nothing else needs a look here: the reading does it.
+[[noreturn]] void refuse(const Domain& domain, std::string_view why) {
+    throw Error{Step::check_spec, 0,
+                "write the domain " + caisson::detail::quote(domain.name) + " as XML: " + std::string{why}};
+}
+
+}  // namespace
+
+Domain load(const std::string& path) {
+    const std::string what = "read " + caisson::detail::quote(path);
+    // Not to wait for the other end of a FIFO: what is not a regular file is refused after the open, not before it.
+    const Fd file = caisson::detail::sys::open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (!file) caisson::detail::fail(Step::read_xml, what);
+    struct stat status {};
+    if (::fstat(file.get(), &status) != 0) caisson::detail::fail(Step::read_xml, what);
+    if (!S_ISREG(status.st_mode)) throw Error{Step::read_xml, 0, what + ": not a regular file"};
+    std::string text;
+    char buffer[8192];
+    while (text.size() <= gate::max_bytes) {
+        const ssize_t n = caisson::detail::sys::retry([&] { return ::read(file.get(), buffer, sizeof buffer); });
+        if (n < 0) caisson::detail::fail(Step::read_xml, what);
+        if (n == 0) break;
+        text.append(buffer, static_cast<std::size_t>(n));
+    }
+    return parse(text, path);
+}
+
+Domain parse(std::string_view text, std::string_view source) {
+    const std::string shown = printable(source);
+    gate::check(text, shown);
+    tinyxml2::XMLDocument document;
+    if (document.Parse(text.data(), text.size()) != tinyxml2::XML_SUCCESS) {
+        // Not reached as far as is known: the gate lets pass only well-formed XML.
+        throw XmlError{shown, std::max(1, document.ErrorLineNum()), document.ErrorName()};
+    }
+    const Element root{document.RootElement(), shown};
+    schema::check(root);
+    return reading::domain(root);
+}
+
+std::string dump(const Domain& domain, const std::optional<Live>& live) {
+    std::string text = writing::document(domain, live);
+    std::optional<Domain> read;
+    try {
+        read = parse(text, "<dump>");
+    } catch (const XmlError& e) {
+        refuse(domain, e.what());
+    }
+    if (*read != domain) refuse(domain, "it would be read back as another one");
+    return text;
+}
+
+ContainerSpec to_spec(const Domain& domain) {
+    ContainerSpec spec;
+    spec.name = domain.name;
+    spec.uuid = domain.uuid.str();
+    spec.command.push_back(domain.init);
+    spec.command.insert(spec.command.end(), domain.init_arguments.begin(), domain.init_arguments.end());
+    spec.environment = {{"PATH", "/bin:/sbin"},           {"TERM", "linux"},
+                        {"container", "lxc-libvirt"},     {"HOME", "/"},
+                        {"container_uuid", spec.uuid},    {"LIBVIRT_LXC_UUID", spec.uuid},
+                        {"LIBVIRT_LXC_NAME", domain.name}};
+    for (const auto& variable : domain.init_environment) {
+        std::erase_if(spec.environment, [&](const auto& given) { return given.first == variable.first; });
+        spec.environment.push_back(variable);
+    }
+    if (!domain.init_directory.empty()) spec.working_directory = domain.init_directory;
+
+    spec.namespaces =
+        NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::uts | NamespaceKind::ipc | NamespaceKind::cgroup;
+    if (domain.private_network || !domain.interfaces.empty())
+        spec.namespaces = spec.namespaces | NamespaceSet{NamespaceKind::net};
+    if (!domain.uid_map.empty()) spec.namespaces = spec.namespaces | NamespaceSet{NamespaceKind::user};
+    spec.uid_map = domain.uid_map;
+    spec.gid_map = domain.gid_map;
+
+    spec.root = "/";
+    for (const Filesystem& fs : domain.filesystems) {
+        if (fs.target == "/") {
+            spec.root = fs.source;
+            spec.root_read_only = fs.read_only;
+        } else if (fs.type == Filesystem::Type::mount) {
+            spec.mounts.push_back(MountSpec::bind(
+                fs.source, fs.target,
+                {.read_only = fs.read_only, .no_suid = false, .no_dev = false, .no_exec = false, .recursive = false}));
+        } else {
+            spec.mounts.push_back(MountSpec::tmpfs(fs.target, fs.usage_kib * 1024, {.read_only = fs.read_only}));
+        }
+    }
+    for (const Interface& interface : domain.interfaces) {
+        spec.networks.push_back(interface.network);
+        // libvirt's metric where the document has none; the kernel's differs between IPv4 and IPv6.
+        for (RouteSpec& route : spec.networks.back().routes) route.metric = std::max(route.metric, 1u);
+    }
+    spec.limits.memory = domain.memory_kib * 1024;
+
+    const std::uint64_t kept = domain.capability_policy == CapabilityPolicy::standard ? CapabilitySet::libvirt().bits()
+                               : domain.capability_policy == CapabilityPolicy::allow  ? CapabilitySet::all().bits()
+                                                                                      : 0;
+    spec.capabilities = CapabilitySet{(kept | domain.capabilities_on.bits()) & ~domain.capabilities_off.bits()};
+    spec.no_new_privileges = false;
+    return spec;
+}
+
+}  // namespace caisson::inline v0::xml

@@ -1,0 +1,14 @@
+// xml_read.hpp - from checked elements to values.
+#pragma once
+
+#include "xml_element.hpp"
+
+namespace caisson::inline v0::xml::reading {
+
+/// The domain that an element says, which schema::check has passed. Throws XmlError.
+[[nodiscard]] Domain domain(const Element& root);
+
+/// Fills in what `<devices>` says.
+void devices(const Element& e, Domain& domain);
+
+}  // namespace caisson::inline v0::xml::reading

@@ -1,0 +1,40 @@
+// Other programs that start containers, each as one whole command.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+#include <caisson/fd.hpp>
+
+namespace caisson_bench {
+
+struct Peer {
+    std::string name;
+    std::vector<std::string> command;
+    bool v1_only = false;  ///< refuses a machine that mounts v1 and v2 hierarchies: sees the v1 ones alone
+};
+
+/// The peers that are installed, with their configuration written below `work`, whose `rootfs` is `root`.
+[[nodiscard]] std::vector<Peer> installed_peers(const std::string& root, const std::string& work);
+
+/// Runs a peer's command to its end; false if it fails. Its output goes to `output`, a descriptor.
+class PeerRunner {
+public:
+    PeerRunner();
+    /// Prepares what `run` needs, outside the time that is taken.
+    void enter(const Peer& peer);
+    [[nodiscard]] bool run(const Peer& peer, int output) const;
+    void leave();
+
+private:
+    caisson::Fd own_;
+    caisson::Fd v1_only_;
+    bool inside_ = false;
+};
+
+/// Removes the control groups that a peer left behind; how many there were.
+int remove_leftovers();
+
+}  // namespace caisson_bench

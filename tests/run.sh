@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# Builds caisson and runs its tests, section by section. Run as root on Debian 12; packages that are missing are
+# installed by apt-get.
+#
+#   tests/run.sh                 everything but the long runs
+#   tests/run.sh --quick         g++ alone: unit and system tests
+#   tests/run.sh --long          the long runs alone: the suite `long`, fuzzing, benchmarks
+#   tests/run.sh SECTION...      some of: gcc clang asan tsan options consumers uml style
+#   --build DIR                  where to build (default: build/run)
+#
+# The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
+set -uo pipefail
+exec 4>&1
+cd "$(dirname "$0")/.." || exit 2
+
+out=build/run mode=all
+wanted=()
+while (($#)); do
+    case $1 in
+        --quick | --long) mode=${1#--} ;;
+        --build) out=${2:?--build wants a directory} && shift ;;
+        gcc | clang | asan | tsan | options | consumers | uml | style | long) wanted+=("$1") ;;
+        *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    esac
+    shift
+done
+if ((${#wanted[@]} == 0)); then
+    case $mode in
+        all) wanted=(gcc clang asan tsan options consumers uml style) ;;
+        quick) wanted=(gcc) ;;
+        long) wanted=(long) ;;
+    esac
+fi
+mkdir -p "$out" || exit 2
+out=$(realpath "$out")
+jobs=$(nproc)
+passed=0 failed=0 skipped=0
+failures=()
+
+heading() { printf '\n== %s ==\n' "$1"; }
+# What the command prints is shown only if it fails.
+check() {
+    local what=$1 log
+    shift
+    log=$(mktemp "$out/log.XXXXXX")
+    if "$@" > "$log" 2>&1; then
+        passed=$((passed + 1))
+        printf 'ok      %s\n' "$what"
+    else
+        failed=$((failed + 1))
+        failures+=("$section: $what")
+        printf 'FAILED  %s: %s\n' "$what" "$*"
+        tail -n 60 "$log" | sed 's/^/        /'
+        rm -f "$log"
+        return 1
+    fi
+    rm -f "$log"
+}
+show_and_fail() { cat "$1"; return 1; }
+# The counts of a results file or directory are added; see tests/support/count.py.
+count() {
+    local counts
+    counts=$(python3 tests/support/count.py "$1" 3>&1 >&4) || counts='0 1 0'
+    read -r p f s <<< "$counts"
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    if ((f > 0)); then failures+=("$section: $f test cases"); fi
+    printf '%s: %d passed, %d failed, %d skipped\n' "$section" "$p" "$f" "$s"
+}
+# configure NAME COMPILER MESON-OPTIONS...
+configure() {
+    local dir=$out/$1 compiler=$2
+    shift 2
+    if [[ -f $dir/build.ninja ]]; then
+        check "configure with $compiler" meson configure "$dir" -Dwerror=true "$@"
+    else
+        rm -rf "$dir"
+        check "configure with $compiler" env CXX="$compiler" meson setup "$dir" -Dwerror=true "$@"
+    fi
+}
+# build NAME COMPILER MESON-OPTIONS...: everything, or what the suites of `only` need
+build() {
+    local targets=()
+    configure "$@" || return
+    if [[ -n ${only-} ]]; then read -r -d '' -a targets < <(tests/support/targets.py "$out/$1" $only); fi
+    check "build without a warning" ninja -C "$out/$1" -j "$jobs" "${targets[@]}"
+}
+# run NAME MESON-TEST-OPTIONS...
+run() {
+    local dir=$out/$1
+    shift
+    rm -f "$dir"/meson-logs/testlog*.json
+    # The limits in the build files are for a machine of one's own; a busy one may take longer.
+    meson test -C "$dir" --no-rebuild -t "${patience-4}" "$@" > "$dir/meson-logs/run.txt" 2>&1
+    local log
+    log=$(ls "$dir"/meson-logs/testlog*.json 2> /dev/null | head -n 1)
+    if [[ -n $log ]]; then
+        count "$log"
+    elif grep -q 'No suitable tests' "$dir/meson-logs/run.txt"; then
+        echo "no tests: $*"
+    else
+        check "meson test $*" show_and_fail "$dir/meson-logs/run.txt"
+    fi
+}
+# These compilers' sanitizers cannot place their shadow where the kernel randomises more address bits than they know.
+steady=()
+if setarch -R true 2> /dev/null; then steady=(--wrapper 'setarch -R'); fi
+
+packages() {
+    local missing=() name
+    for name in "$@"; do
+        dpkg-query -W -f '${Status}' "$name" 2> /dev/null | grep -q 'ok installed' || missing+=("$name")
+    done
+    if ((${#missing[@]} == 0)); then return 0; fi
+    echo "installing ${missing[*]}"
+    check "apt-get update" apt-get -qq update || return
+    export DEBIAN_FRONTEND=noninteractive
+    check "apt-get install" apt-get -qq install --no-install-recommends "${missing[@]}"
+}
+prepare() {
+    section=packages
+    if ! command -v dpkg-query > /dev/null; then
+        echo "no Debian: the packages are taken as they are"
+        return 0
+    fi
+    local needed=(g++ meson ninja-build pkg-config python3 libtinyxml2-dev doctest-dev librange-v3-dev libmnl-dev
+        busybox-static iproute2 nftables libvirt-clients)
+    for name in "${wanted[@]}"; do
+        case $name in
+            clang) needed+=(clang) ;;
+            asan | tsan | long) needed+=(clang libclang-rt-14-dev) ;;
+            consumers) needed+=(clang) ;;
+            uml) needed+=(user-mode-linux kmod e2fsprogs) ;;
+            style) needed+=(clang clang-format clang-tidy) ;;
+        esac
+    done
+    packages "${needed[@]}"
+}
+
+section_gcc() {
+    heading "g++: build, then every test"
+    build gcc g++ || return
+    run gcc --suite unit --suite source
+    if [[ $mode == quick ]]; then
+        run gcc --suite system --num-processes 1
+    else
+        run gcc --num-processes 1 --no-suite unit --no-suite source --no-suite consumer --no-suite long
+    fi
+}
+section_clang() {
+    heading "clang++: build, then the unit tests"
+    build clang clang++ -Dbuildtype=debug || return
+    run clang --suite unit --suite source
+}
+section_asan() {
+    heading "address and undefined-behaviour sanitizer: unit and system tests"
+    only='unit system' build asan clang++ -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 \
+        -Ddefault_library=static || return
+    export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+    local patience=8
+    run asan "${steady[@]}" --suite unit
+    run asan "${steady[@]}" --suite system --num-processes 1
+    unset ASAN_OPTIONS UBSAN_OPTIONS
+}
+section_tsan() {
+    heading "thread sanitizer: the tests with threads"
+    only=threads build tsan clang++ -Db_sanitize=thread -Db_lundef=false -Doptimization=1 \
+        -Ddefault_library=static || return
+    export TSAN_OPTIONS=halt_on_error=1
+    local patience=8
+    run tsan "${steady[@]}" --suite threads --num-processes 1
+    unset TSAN_OPTIONS
+}
+section_options() {
+    heading "without XML and networks: build, then the unit tests"
+    build bare g++ -Dxml=disabled -Dnetwork=disabled -Dbuildtype=debug -Ddefault_library=shared || return
+    run bare --suite unit
+}
+section_consumers() {
+    heading "consumers: pkg-config, subproject, headers, what must not compile"
+    [[ -f $out/gcc/build.ninja ]] || build gcc g++ || return
+    run gcc --suite consumer
+}
+section_uml() {
+    heading "a kernel with cgroup v2 alone, in user-mode Linux: unit and system tests"
+    [[ -f $out/gcc/build.ninja ]] || build gcc g++ || return
+    rm -rf "$out/uml"
+    check "the kernel boots and runs the tests" tests/vm/uml.sh "$out/gcc" "$out/uml" unit system || return
+    count "$out/uml"
+}
+section_long() {
+    heading "long runs: the suite, fuzzing, benchmarks"
+    build gcc g++ || return
+    run gcc --suite long --num-processes 1
+    configure fuzz clang++ -Dfuzz=true || return
+    mkdir -p "$out/corpus"
+    check "build the fuzzers" ninja -C "$out/fuzz" -j "$jobs" tests/fuzz-xml &&
+        check "XML: ten minutes of fuzzing" "$out/fuzz/tests/fuzz-xml" -dict=tests/fuzz/xml.dict -max_total_time=600 \
+            -artifact_prefix="$out/" "$out/corpus" tests/fuzz/corpus/xml
+    tests/bench/run.sh "$out/bench"
+}
+section_style() {
+    heading "style: layout of the source, clang-tidy"
+    check "clang-format changes nothing" tests/style.sh format
+    [[ -f $out/clang/build.ninja ]] || build clang clang++ -Dbuildtype=debug || return
+    check "clang-tidy has no remark" tests/style.sh tidy "$out/clang"
+}
+
+main() {
+    if ! command -v python3 > /dev/null && ! command -v apt-get > /dev/null; then
+        echo "python3 is missing" >&2
+        exit 2
+    fi
+    heading "packages"
+    if prepare; then
+        for section in "${wanted[@]}"; do
+            local began=$SECONDS
+            "section_$section"
+            printf '%s: %d s\n' "$section" $((SECONDS - began))
+        done
+    fi
+    heading "result after $SECONDS s"
+    for line in "${failures[@]}"; do printf 'FAILED  %s\n' "$line"; done
+    printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+    ((failed == 0))
+}
+# One line, so that an edit of this file while it runs does not change what runs.
+main; exit

@@ -1,0 +1,57 @@
+// support/container.hpp - what system tests of containers share: a shell in a test's root, and what came of it.
+#pragma once
+
+#include <algorithm>
+#include <string>
+
+#include <unistd.h>
+
+#include <caisson/container.hpp>
+
+#include "support/rootfs.hpp"
+
+namespace caisson_test {
+
+inline bool can_run() {
+    return ::geteuid() == 0 && TestRoot::missing() == nullptr;
+}
+inline const char* why_not() {
+    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
+}
+
+inline caisson::ContainerSpec shell(const TestRoot& root, const std::string& script) {
+    caisson::ContainerSpec spec;
+    spec.name = "test";
+    spec.root = root.path();
+    spec.command = {"/bin/sh", "-c", script};
+    return spec;
+}
+
+/// Everything that comes out of the console until its end, without carriage returns.
+inline std::string output(caisson::Container& container) {
+    std::string all;
+    char buffer[4096];
+    for (ssize_t n = 0; (n = ::read(container.console()->fd(), buffer, sizeof buffer)) > 0;) {
+        all.append(buffer, static_cast<std::size_t>(n));
+    }
+    all.erase(std::remove(all.begin(), all.end(), '\r'), all.end());
+    return all;
+}
+/// Runs a container to its end; what came out of its console.
+inline std::string run(const caisson::ContainerSpec& spec) {
+    caisson::Container container = caisson::Container::start(spec);
+    std::string text = output(container);
+    (void)container.wait();
+    return text;
+}
+/// The message of a start that is to be refused.
+inline std::string error_of(const caisson::ContainerSpec& spec) {
+    try {
+        caisson::Container container = caisson::Container::start(spec);
+        return "it started: " + container.wait().str();
+    } catch (const caisson::Error& e) {
+        return e.what();
+    }
+}
+
+}  // namespace caisson_test

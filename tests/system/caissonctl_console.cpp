@@ -1,0 +1,165 @@
+// caissonctl's console on a terminal of the test's own: what passes through, and that the terminal is given back.
+#include "support/doctest.hpp"
+
+#include <csignal>
+#include <string>
+
+#include <unistd.h>
+
+#include "support/domains.hpp"
+#include "support/machine.hpp"
+
+using namespace caisson_test;
+
+namespace {
+
+const std::string leave = "\x1d";
+const std::string connected = "Connected to domain 'web'\r\nEscape character is ^] (Ctrl + ])\r\n";
+
+/// A domain that runs a shell, and whose prompt is "inside> ".
+struct Running : Domains {
+    Running() {
+        const std::string file = describe("web");
+        REQUIRE((*this)({"define", file}).status == 0);
+        REQUIRE((*this)({"start", "web"}).status == 0);
+    }
+};
+
+}  // namespace
+
+TEST_CASE("the console carries both ways and Ctrl+] leaves it, with the terminal as it was") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Running ctl;
+    for (int call = 0; call < 2; ++call) {
+        OnTerminal console{ctl.words({"console", "web"})};
+        const std::string before = console.modes();
+        REQUIRE(console.shows(connected));
+        console.type("echo $((40 + 2))-$$\n");
+        CHECK(console.shows("\r\n42-"));
+        CHECK(console.shows("inside> "));
+        CHECK(console.modes() != before);
+        console.type(leave);
+        CHECK(console.wait() == 0);
+        CHECK(console.modes() == before);
+    }
+    CHECK(ctl({"domstate", "web"}).out == "running\n\n");
+}
+
+TEST_CASE("Ctrl+C typed at the console is for the container") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Running ctl;
+    OnTerminal console{ctl.words({"console", "web"})};
+    REQUIRE(console.shows("inside> "));
+    console.type("sh -c 'echo wait$((1))ing; exec cat'\n");
+    REQUIRE(console.shows("wait1ing"));
+    console.type("\x03");
+    CHECK(console.shows("inside> "));
+    console.type("echo still $((1 + 1))\n");
+    CHECK(console.shows("still 2"));
+    console.type(leave);
+    CHECK(console.wait() == 0);
+}
+
+TEST_CASE("the console ends with the container, after its last words") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Running ctl;
+    OnTerminal console{ctl.words({"console", "web"})};
+    const std::string before = console.modes();
+    REQUIRE(console.shows("inside> "));
+    console.type("echo last $((3 + 4)) words; exit\n");
+    CHECK(console.wait() == 0);
+    CHECK(console.screen().find("last 7 words\r\n") != std::string::npos);
+    CHECK(console.modes() == before);
+}
+
+TEST_CASE("a signal that ends the console gives the terminal back first, and the container stays") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Running ctl;
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
+        CAPTURE(signal);
+        OnTerminal console{ctl.words({"console", "web"})};
+        const std::string before = console.modes();
+        REQUIRE(console.shows(connected));
+        // What comes through shows that the terminal is joined.
+        console.type("echo $((4 * 5))\n");
+        REQUIRE(console.shows("\r\n20"));
+        ::kill(console.pid(), signal);
+        CHECK(console.wait() == 128 + signal);
+        CHECK(console.modes() == before);
+    }
+    {
+        OnTerminal console{ctl.words({"console", "web"})};
+        REQUIRE(console.shows(connected));
+        console.hang_up();
+        CHECK(console.wait() == 128 + SIGHUP);
+    }
+    CHECK(ctl({"domstate", "web"}).out == "running\n\n");
+}
+
+TEST_CASE("the container's terminal is as large as the user's, also after that has changed") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Running ctl;
+    OnTerminal console{ctl.words({"console", "web"}), {33, 111}};
+    REQUIRE(console.shows(connected));
+    console.type("stty size\n");
+    CHECK(console.shows("\r\n33 111\r\n"));
+    console.type("echo sized$((1)); until [ \"$(stty size)\" = '44 122' ]; do sleep 0.05; done; echo changed$((2))\n");
+    REQUIRE(console.shows("sized1"));
+    console.resize({44, 122});
+    CHECK(console.shows("changed2"));
+    console.type(leave);
+    CHECK(console.wait() == 0);
+}
+
+TEST_CASE("a console has one user: a second one is told so, or takes it over by --force") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Running ctl;
+    OnTerminal first{ctl.words({"console", "web"})};
+    const std::string before = first.modes();
+    REQUIRE(first.shows("inside> "));
+    OnTerminal refused{ctl.words({"console", "web"})};
+    CHECK(refused.wait() == 1);
+    CHECK(refused.screen() == "error: operation failed: Active console session exists for this domain\r\n\r\n");
+
+    OnTerminal second{ctl.words({"console", "web", "--force"})};
+    CHECK(first.wait() == 128 + SIGHUP);
+    CHECK(first.modes() == before);
+    REQUIRE(second.shows(connected));
+    second.type("echo $((6 * 7))\n");
+    CHECK(second.shows("\r\n42\r\n"));
+    second.type(leave);
+    CHECK(second.wait() == 0);
+
+    OnTerminal third{ctl.words({"console", "web"})};
+    CHECK(third.shows(connected));
+    third.type(leave);
+    CHECK(third.wait() == 0);
+}
+
+TEST_CASE("start and create give the console when they are asked to, and only on a terminal") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    const std::string file = ctl.describe("web");
+    {
+        OnTerminal console{ctl.words({"create", file, "--console"})};
+        REQUIRE(console.shows("Domain 'web' created from " + file + "\r\n"));
+        REQUIRE(console.shows(connected));
+        CHECK(console.shows("inside> "));
+        console.type("exit\n");
+        CHECK(console.wait() == 0);
+    }
+    REQUIRE(ctl({"define", file}).status == 0);
+    const Outcome blind = ctl({"start", "web", "--console"});
+    CHECK(blind.status == 1);
+    CHECK(blind.out == "Domain 'web' started\n\n");
+    CHECK(blind.err == "error: Cannot run interactive console without a controlling TTY\n");
+    CHECK(ctl({"domstate", "web"}).out == "running\n\n");
+    CHECK(ctl({"console", "web"}).err == "error: Cannot run interactive console without a controlling TTY\n");
+}

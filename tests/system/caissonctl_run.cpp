@@ -1,0 +1,247 @@
+// caissonctl with domains that run: start, create, destroy, shutdown, what is told about them, and failed starts.
+#include "support/doctest.hpp"
+
+#include <csignal>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <caisson/process.hpp>
+
+#include "support/domains.hpp"
+#include "support/machine.hpp"
+
+using namespace caisson_test;
+
+namespace {
+
+const std::string uuid1 = "8369f1ac-7e46-e869-4ca5-759d51478066";
+
+bool has(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+
+void check_said(const Outcome& outcome, const std::string& text) {
+    CHECK(outcome.status == 0);
+    CHECK(outcome.out == text + "\n");
+    CHECK(outcome.err == "");
+}
+void check_error(const Outcome& outcome, const std::string& error) {
+    CHECK(outcome.status == 1);
+    CHECK(outcome.out == "\n");
+    CHECK(outcome.err == error);
+}
+std::string id_of(const Domains& ctl, const std::string& name) {
+    std::string text = ctl({"-q", "domid", name}).out;
+    if (!text.empty()) text.pop_back();
+    return text;
+}
+bool exists(const std::string& path) {
+    return ::access(path.c_str(), F_OK) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("a domain is started, told about, destroyed, and can be started again") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    for (int round = 0; round < 2; ++round) {
+        check_said(ctl({"start", "web"}), "Domain 'web' started\n");
+        check_error(ctl({"start", "web"}), "error: Domain is already active\n");
+
+        const std::string id = id_of(ctl, "web");
+        const auto helper = caisson::Process::open(std::stoi(id));
+        CHECK_FALSE(helper.ended());
+        const std::string pad(id.size() > 2 ? id.size() - 2 : 0, ' ');
+        const std::string rule(id.size() > 2 ? id.size() - 2 : 0, '-');
+        const std::string table =
+            " Id" + pad + "   Name   State\n" + rule + "----------------------\n " + id + "   web    running\n";
+        check_said(ctl({"list"}), table);
+        check_said(ctl({"list", "--all"}), table);
+        check_said(ctl({"list", "--inactive", "--name"}), "");
+        check_said(ctl({"list", "--id"}), id + "\n");
+        check_said(ctl({"domstate", id}), "running\n");
+        check_said(ctl({"domname", id}), "web\n");
+        check_said(ctl({"domuuid", id}), uuid1 + "\n");
+        check_said(ctl({"domid", uuid1}), id + "\n");
+        CHECK(ctl({"start", id}).err == "error: failed to get domain '" + id + "'\n");
+
+        const Outcome info = ctl({"dominfo", id});
+        CHECK(info.status == 0);
+        CHECK(has(info.out, "Id:             " + id + "\nName:           web\nUUID:           " + uuid1 +
+                                "\nOS Type:        exe\nState:          running\nCPU(s):         1\n"));
+        CHECK(has(info.out, "\nMax memory:     50000 KiB\nUsed memory:    "));
+        CHECK(has(info.out, " KiB\nPersistent:     yes\nAutostart:      disable\nManaged save:   no\n\n"));
+
+        check_said(ctl({"destroy", "web"}), "Domain 'web' destroyed\n");
+        CHECK(helper.ended_within(10'000));
+        check_said(ctl({"domstate", "web"}), "shut off\n");
+        check_said(ctl({"domid", "web"}), "-\n");
+    }
+}
+
+TEST_CASE("the description of a running domain has what only a running one has, and is valid") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    const std::string id = id_of(ctl, "web");
+    const std::string live = ctl({"-q", "dumpxml", "web"}).out;
+    const std::string defined = ctl({"-q", "dumpxml", "--inactive", "web"}).out;
+    CHECK(live.starts_with("<domain type='lxc' id='" + id + "'>\n"));
+    CHECK(defined.starts_with("<domain type='lxc'>\n"));
+    for (const char* part : {"<uuid>8369f1ac-7e46-e869-4ca5-759d51478066</uuid>", "<currentMemory unit='KiB'>50000<",
+                             "<vcpu placement='static'>1</vcpu>", "<type arch='", "<clock offset='utc'/>",
+                             "<on_poweroff>destroy<", "<on_reboot>restart<", "<on_crash>destroy<"}) {
+        CAPTURE(part);
+        CHECK(has(live, part));
+        CHECK(has(defined, part));
+    }
+    const std::size_t tty = live.find("<console type='pty' tty='/dev/pts/");
+    REQUIRE(tty != std::string::npos);
+    const std::size_t path = live.find("/dev/pts/", tty);
+    const std::string terminal = live.substr(path, live.find('\'', path) - path);
+    CHECK(has(live, "<source path='" + terminal + "'/>"));
+    CHECK(exists(terminal));
+    CHECK_FALSE(has(defined, "/dev/pts"));
+
+    if (run({"virt-xml-validate", "--version"}).status == 127) CAISSON_SKIP("virt-xml-validate is missing");
+    for (const std::string& text : {live, defined}) {
+        const Outcome valid = run({"virt-xml-validate", ctl.write("dumped.xml", text), "domain"});
+        CHECK(valid.status == 0);
+        CHECK(has(valid.out + valid.err, " validates\n"));
+    }
+}
+
+TEST_CASE("a created domain is transient: it is gone once it is destroyed") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    const std::string file = ctl.describe("web", uuid1);
+    check_said(ctl({"create", file}), "Domain 'web' created from " + file + "\n");
+    CHECK(has(ctl({"dominfo", "web"}).out, "\nPersistent:     no\n"));
+    check_said(ctl({"list", "--transient", "--name"}), "web\n");
+    check_said(ctl({"list", "--persistent", "--name"}), "");
+    check_error(ctl({"create", file}), "error: Failed to create domain from " + file +
+                                           "\nerror: Requested operation is not valid: domain is already active as "
+                                           "'web'\n");
+    check_error(ctl({"undefine", "web"}),
+                "error: Failed to undefine domain 'web'\nerror: Requested operation is not "
+                "valid: cannot undefine transient domain\n");
+    const std::string other = ctl.describe("web");
+    check_error(ctl({"define", other}), "error: Failed to define domain from " + other +
+                                            "\nerror: operation failed: domain 'web' already exists with uuid " +
+                                            uuid1 + "\n");
+    check_said(ctl({"destroy", uuid1}), "Domain 'web' destroyed\n");
+    check_error(ctl({"dominfo", "web"}), "error: failed to get domain 'web'\n");
+}
+
+TEST_CASE("a running domain that is undefined goes on as a transient one, and defining it makes it persistent") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    const std::string file = ctl.describe("web", uuid1);
+    REQUIRE(ctl({"define", file}).status == 0);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    REQUIRE(ctl({"undefine", "web"}).status == 0);
+    check_said(ctl({"list", "--transient", "--name"}), "web\n");
+    CHECK(has(ctl({"dumpxml", "--inactive", "web"}).out, uuid1));
+    REQUIRE(ctl({"define", file}).status == 0);
+    check_said(ctl({"list", "--persistent", "--name"}), "web\n");
+    REQUIRE(ctl({"destroy", "web"}).status == 0);
+    check_said(ctl({"list", "--all", "--name"}), "web\n");
+}
+
+TEST_CASE("shutdown asks init, which may take it or leave it") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    ctl.root().write("/obeys",
+                     "#!/bin/busybox sh\ntrap 'exit 0' TERM\necho ready > /ready\nwhile :; do sleep 1; done\n", 0755);
+    REQUIRE(ctl({"create", ctl.describe("obeys", {}, 50000, "/obeys")}).status == 0);
+    REQUIRE(ctl({"create", ctl.describe("ignores")}).status == 0);
+    const std::string id = id_of(ctl, "obeys");
+    const auto helper = caisson::Process::open(std::stoi(id));
+    while (ctl.root().read("/ready").empty()) REQUIRE_FALSE(helper.ended_within(10));
+    check_said(ctl({"shutdown", "obeys"}), "Domain 'obeys' is being shutdown\n");
+    check_said(ctl({"shutdown", "ignores"}), "Domain 'ignores' is being shutdown\n");
+    CHECK(helper.ended_within(30'000));
+    check_said(ctl({"list", "--all", "--name"}), "ignores\n");
+}
+
+TEST_CASE("of many starts at once one wins, and the others say that it is active") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web")}).status == 0);
+    std::vector<std::unique_ptr<Background>> running;
+    for (int i = 0; i < 6; ++i) running.push_back(std::make_unique<Background>(ctl.words({"-q", "start", "web"})));
+    int won = 0;
+    for (const auto& process : running) {
+        const Outcome outcome = process->wait();
+        if (outcome.status == 0) ++won;
+        else CHECK(outcome.out == "error: Domain is already active\n");
+    }
+    CHECK(won == 1);
+    check_said(ctl({"list", "--name"}), "web\n");
+}
+
+TEST_CASE("a start that cannot be names the step, the object and the remedy, and leaves nothing running") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    ctl.root().write("/plain", "no program\n", 0644);
+    const struct {
+        const char* name;
+        std::string file;
+        const char* error;
+    } cases[] = {
+        {"noinit", ctl.describe("noinit", {}, 50000, "/no/such/init"), "'/no/such/init'"},
+        {"plain", ctl.describe("plain", {}, 50000, "/plain"), "'/plain'"},
+        {"nobridge",
+         ctl.describe("nobridge", {}, 50000, "/sbin/init",
+                      "<interface type='bridge'><source bridge='caissonno0'/></interface>"),
+         "'caissonno0'"},
+        {"noroot",
+         ctl.write("noroot.xml",
+                   "<domain type='lxc'><name>noroot</name><memory>50000</memory><os><type>exe</type></os><devices>"
+                   "<filesystem><source dir='/no/such/root'/><target dir='/'/></filesystem><console type='pty'/>"
+                   "</devices></domain>"),
+         "'/no/such/root'"},
+    };
+    for (const auto& c : cases) {
+        CAPTURE(c.name);
+        REQUIRE(ctl({"define", c.file}).status == 0);
+        const Outcome started = ctl({"start", c.name});
+        CHECK(started.status == 1);
+        CHECK(started.out == "\n");
+        const std::string head = std::string{"error: Failed to start domain '"} + c.name + "'\nerror: ";
+        CHECK(started.err.starts_with(head));
+        CHECK(has(started.err, c.error));
+        MESSAGE(started.err.substr(head.size()));
+        check_said(ctl({"domstate", c.name}), "shut off\n");
+        REQUIRE(ctl({"undefine", c.name}).status == 0);
+        const Outcome created = ctl({"create", c.file});
+        CHECK(created.err.starts_with("error: Failed to create domain from " + c.file + "\nerror: "));
+        check_said(ctl({"list", "--all", "--name"}), "");
+    }
+}
+
+TEST_CASE("when the helper is killed, the domain is shut off and can be started again") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web")}).status == 0);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    const auto helper = caisson::Process::open(std::stoi(id_of(ctl, "web")));
+    REQUIRE(helper.signal(SIGKILL));
+    REQUIRE(helper.ended_within(10'000));
+    check_said(ctl({"domstate", "web"}), "shut off\n");
+    check_said(ctl({"start", "web"}), "Domain 'web' started\n");
+}

@@ -1,0 +1,172 @@
+// Containers on a bridge. The bridge and the host ends are in a network namespace of the test's own.
+#include <caisson/bridge.hpp>
+#include <caisson/container.hpp>
+
+#include <cstdio>
+#include <string>
+
+#include <unistd.h>
+
+#include "support/doctest.hpp"
+#include "support/machine.hpp"
+#include "support/rootfs.hpp"
+
+using namespace caisson;
+using caisson_test::TestRoot;
+
+namespace {
+
+const char* why_not() {
+    if (::geteuid() != 0) return "this needs root";
+    return TestRoot::missing();
+}
+
+/// The calling thread is in a network namespace of its own while this lives.
+struct OwnNetwork {
+    Namespace net = Namespace::create(NamespaceKind::net);
+    Namespace::Scope scope = net.enter_scoped();
+};
+
+std::string links() {
+    std::string text;
+    FILE* pipe = ::popen("ip -o link | cut -d: -f2", "re");
+    REQUIRE(pipe != nullptr);
+    char buffer[4096];
+    while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
+    (void)::pclose(pipe);
+    return text;
+}
+
+std::string drain(Container& container) {
+    std::string all;
+    char buffer[4096];
+    for (ssize_t n = 0; (n = ::read(container.console()->fd(), buffer, sizeof buffer)) > 0;) {
+        for (ssize_t i = 0; i < n; ++i) {
+            if (buffer[i] != '\r') all += buffer[i];
+        }
+    }
+    return all;
+}
+
+ContainerSpec on_bridge(const TestRoot& root, const std::string& name, const std::string& address,
+                        const std::string& script) {
+    ContainerSpec spec;
+    spec.name = name;
+    spec.root = root.path();
+    spec.command = {"/bin/sh", "-c", script};
+    NetworkSpec network;
+    network.bridge = "br0";
+    network.mac = MacAddress::parse("00:11:22:34:34:34");
+    network.addresses = {*IpPrefix::parse(address)};
+    network.routes = {{*IpPrefix::parse("0.0.0.0/0"), IpAddress::parse("10.9.0.1")}};
+    spec.networks = {network};
+    return spec;
+}
+
+bool wait_for_links(const std::string& wanted) {
+    // A network namespace, and the veth pair in it, is taken down by the kernel in its own time.
+    for (int i = 0; i < 200; ++i) {
+        if (links() == wanted) return true;
+        ::usleep(20'000);
+    }
+    return false;
+}
+
+}  // namespace
+
+TEST_CASE("a container on a bridge has its name, address, MAC and route, and reaches the bridge") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0", {*IpPrefix::parse("10.9.0.1/24")});
+    const std::string before = links();
+    for (const bool user : {true, false}) {
+        ContainerSpec spec =
+            on_bridge(root, "net", "10.9.0.2/24",
+                      "ip -o addr show dev eth0; ip link show eth0; ip route; ping -c 1 -W 5 10.9.0.1; "
+                      "ping -c 1 -W 5 127.0.0.1; ip -o link | wc -l");
+        spec.capabilities.add(*CapabilitySet::number("net_raw"));
+        if (!user) spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+        Container container = Container::start(spec);
+        const std::string text = drain(container);
+        CAPTURE(text);
+        CHECK(container.wait().success());
+        CHECK(text.find("10.9.0.2/24") != std::string::npos);
+        CHECK(text.find("00:11:22:34:34:34") != std::string::npos);
+        CHECK(text.find("default via 10.9.0.1") != std::string::npos);
+        CHECK(text.find("0% packet loss") != text.rfind("0% packet loss"));
+        CHECK(text.substr(text.size() - 2) == "2\n");
+        CHECK(wait_for_links(before));
+    }
+}
+
+TEST_CASE("two containers on a bridge reach each other") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    ContainerSpec first = on_bridge(root, "first", "10.9.0.1/24", "echo up; read line");
+    first.networks[0].mac.reset();
+    first.networks[0].routes.clear();
+    Container a = Container::start(first);
+    ContainerSpec second = on_bridge(root, "second", "10.9.0.2/24", "ping -c 1 -W 5 10.9.0.1");
+    second.capabilities.add(*CapabilitySet::number("net_raw"));
+    Container b = Container::start(second);
+    CHECK(drain(b).find(" 0% packet loss") != std::string::npos);
+    CHECK(b.wait().success());
+}
+
+TEST_CASE("a bridge that is not there makes the start fail before anything is made") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const std::string before = links();
+    try {
+        Container container = Container::start(on_bridge(root, "net", "10.9.0.2/24", "true"));
+        FAIL("it started");
+    } catch (const Error& e) {
+        CHECK(e.step() == Step::network);
+        CHECK(std::string{e.what()}.find("container 'net': bridge 'br0': No such device") == 0);
+        CHECK_FALSE(e.remedy().empty());
+    }
+    CHECK(links() == before);
+}
+
+TEST_CASE("a route that the kernel refuses makes the start fail, and nothing stays") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    const std::string before = links();
+    ContainerSpec spec = on_bridge(root, "net", "10.9.0.2/24", "true");
+    spec.networks[0].routes[0].gateway = IpAddress::parse("192.0.2.1");
+    try {
+        Container container = Container::start(spec);
+        FAIL("it started");
+    } catch (const Error& e) {
+        CHECK(e.step() == Step::network);
+        CHECK(std::string{e.what()}.find("192.0.2.1") != std::string::npos);
+    }
+    CHECK(wait_for_links(before));
+}
+
+TEST_CASE("a network namespace of its own without a network has lo alone, and it is up") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec;
+    spec.name = "alone";
+    spec.root = root.path();
+    spec.namespaces = spec.namespaces | NamespaceSet{NamespaceKind::net};
+    spec.command = {"/bin/sh", "-c", "ip -o link; ping -c 1 127.0.0.1"};
+    spec.capabilities.add(*CapabilitySet::number("net_raw"));
+    Container container = Container::start(spec);
+    const std::string text = drain(container);
+    CHECK(text.find("1: lo: <LOOPBACK,UP") == 0);
+    CHECK(text.find("2: ") == std::string::npos);
+    CHECK(text.find(" 0% packet loss") != std::string::npos);
+}

@@ -1,0 +1,390 @@
+// Containers that outlive who started them, and everything that can happen to their helpers.
+#include <caisson/helper.hpp>
+
+#include <algorithm>
+
+#include <chrono>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <caisson/container.hpp>
+#include <caisson/sweep.hpp>
+
+#include "support/doctest.hpp"
+#include "support/rootfs.hpp"
+
+using namespace caisson;
+using namespace std::chrono_literals;
+using caisson_test::TestDirectory;
+using caisson_test::TestRoot;
+
+namespace {
+
+const char* why_not() {
+    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
+}
+
+/// A root, a run directory, and options and specs that use them.
+struct Place {
+    TestRoot root{};
+    TestDirectory directory{};
+    std::string run = directory / "run";
+    HelperOptions options{.run_directory = run};
+
+    [[nodiscard]] ContainerSpec spec(const std::string& name, const std::string& script = "sleep 1000") const {
+        ContainerSpec s;
+        s.name = name;
+        s.root = root.path();
+        s.command = {"/bin/sh", "-c", script};
+        return s;
+    }
+    [[nodiscard]] bool empty() const { return Helper::list(run).empty() && ::rmdir(run.c_str()) == 0; }
+};
+
+std::string error_of(const ContainerSpec& spec, const HelperOptions& options) {
+    try {
+        Helper helper = Helper::start(spec, options);
+        return "it started: " + helper.kill().str();
+    } catch (const Error& e) {
+        return e.what();
+    }
+}
+bool alive(pid_t pid) {
+    return ::kill(pid, 0) == 0;
+}
+/// Runs `body` in a process of its own; its result.
+template <class F>
+int in_child(F&& body) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        int result = 99;
+        try {
+            result = body();
+        } catch (const std::exception& e) {
+            std::fprintf(stderr, "in the child: %s\n", e.what());
+        }
+        ::_exit(result);
+    }
+    int status = -1;
+    (void)::waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
+}
+Fd connect_to(const std::string& socket_path) {
+    Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    socket_path.copy(address.sun_path, sizeof address.sun_path - 1);
+    REQUIRE(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    return socket;
+}
+
+}  // namespace
+
+TEST_CASE("a container lives on when its starter has gone, is found by name from another process, and stopped there") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    HelperOptions options = place.options;
+    options.note = std::string(1 << 20, 'n');
+    REQUIRE(in_child([&] {
+                (void)Helper::start(place.spec("web", "trap 'exit 6' TERM; echo up; while :; do sleep 0.05; done"),
+                                    options);
+                return 0;
+            }) == 0);
+    CHECK(Helper::list(place.run) == std::vector<std::string>{"web"});
+    CHECK_FALSE(Helper::find("other", place.run));
+    CHECK_FALSE(Helper::find("../web", place.run));
+    auto helper = Helper::find("web", place.run);
+    REQUIRE(helper);
+    const HelperInfo info = helper->info();
+    CHECK(info.name == "web");
+    CHECK(info.note == options.note);
+    CHECK(alive(info.init));
+    CHECK(helper->pid() != info.init);
+    CHECK(alive(helper->pid()));
+    CHECK(::getsid(helper->pid()) == helper->pid());
+    CHECK(helper->usage().cpu.value_or(0) > 0);
+    CHECK_FALSE(helper->try_wait());
+
+    const Fd console = detail::sys::open(info.console_path, O_RDWR | O_NOCTTY);
+    REQUIRE(console);
+    char text[16];
+    CHECK(::read(console.get(), text, sizeof text) > 0);
+
+    CHECK(helper->stop(60s) == ExitStatus::exited(6));
+    CHECK(helper->wait() == ExitStatus::exited(6));
+    CHECK_FALSE(helper->signal(SIGTERM));
+    CHECK_THROWS_WITH_AS((void)helper->info(), "container 'web': No such process: it has ended", Error);
+    CHECK_FALSE(alive(info.init));
+    CHECK(place.empty());
+}
+
+TEST_CASE("everybody who waits gets the exit status, and the name is free at that moment") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    for (int round = 0; round < 5; ++round) {
+        Helper first =
+            Helper::start(place.spec("web", "trap 'exit 3' HUP; while :; do sleep 0.05; done"), place.options);
+        auto second = Helper::find("web", place.run);
+        REQUIRE(second);
+        std::thread waiter{[&] { CHECK(second->wait() == ExitStatus::exited(3)); }};
+        // The shell may not have set its trap yet; without it the signal is none to an init.
+        pollfd p{first.fd(), POLLIN, 0};
+        while (::poll(&p, 1, 20) == 0) (void)first.signal(SIGHUP);
+        waiter.join();
+        CHECK(first.try_wait() == ExitStatus::exited(3));
+    }
+    CHECK(place.empty());
+}
+
+TEST_CASE("a failed start is the very error of the container's start, and leaves nothing") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    ContainerSpec spec = place.spec("bad");
+    spec.command = {"/bin/none"};
+    std::string inside;
+    try {
+        (void)Container::start(spec);
+    } catch (const Error& e) {
+        inside = e.what();
+    }
+    CHECK(inside.find("command '/bin/none'") != std::string::npos);
+    CHECK(error_of(spec, place.options) == inside);
+    try {
+        (void)Helper::start(spec, place.options);
+    } catch (const Error& e) {
+        CHECK(e.step() == Step::exec);
+        CHECK(e.code().value() == ENOENT);
+    }
+    spec.command.clear();
+    CHECK(error_of(spec, place.options).find("container 'bad': ") == 0);
+    CHECK(place.empty());
+}
+
+TEST_CASE("a name that is taken is refused, and the first container does not notice") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    CHECK(error_of(place.spec("web"), place.options) ==
+          "container 'web': lock '" + place.run + "/web': File exists: a container 'web' runs already");
+    CHECK(helper.info().name == "web");
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
+TEST_CASE("of many simultaneous starts of one name exactly one succeeds") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    for (int round = 0; round < 5; ++round) {
+        std::vector<std::thread> threads;
+        std::vector<int> results(6, -1);
+        for (int& result : results) {
+            threads.emplace_back([&] {
+                try {
+                    (void)Helper::start(place.spec("web"), place.options);
+                    result = 0;
+                } catch (const Error& e) {
+                    result = e.code().value();
+                }
+            });
+        }
+        for (std::thread& thread : threads) thread.join();
+        CHECK(std::count(results.begin(), results.end(), 0) == 1);
+        CHECK(std::count(results.begin(), results.end(), EEXIST) == 5);
+        auto helper = Helper::find("web", place.run);
+        REQUIRE(helper);
+        CHECK(helper->kill() == ExitStatus::killed(SIGKILL));
+    }
+    CHECK(place.empty());
+}
+
+TEST_CASE("when the helper is killed its container dies within a second, and the name can be used again") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    const Process init = Process::open(helper.info().init);
+    REQUIRE(::kill(helper.pid(), SIGKILL) == 0);
+    CHECK(init.ended_within(1000));
+    CHECK(helper.wait() == ExitStatus::killed(SIGKILL));
+    CHECK(::access((place.run + "/web/owner").c_str(), F_OK) == 0);
+    CHECK_FALSE(Helper::find("web", place.run));
+    CHECK(Helper::list(place.run).empty());
+
+    Helper next = Helper::start(place.spec("web"), place.options);
+    CHECK(next.info().init != init.pid());
+    REQUIRE(::kill(next.pid(), SIGKILL) == 0);
+    CHECK(next.wait() == ExitStatus::killed(SIGKILL));
+    SweepOptions only;
+    only.run_directory = place.run;
+    only.links = false;
+    (void)sweep(only);
+    CHECK(place.empty());
+}
+
+TEST_CASE("the helper is nobody's burden: no terminal, no descriptors of the caller, few capabilities") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    int leak[2];
+    REQUIRE(::pipe(leak) == 0);  // on purpose without O_CLOEXEC
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    (void)::close(leak[1]);
+    pollfd p{leak[0], POLLIN, 0};
+    CHECK(::poll(&p, 1, 0) == 1);  // a hang-up: nobody else has the other end
+    (void)::close(leak[0]);
+
+    const std::string proc = "/proc/" + std::to_string(helper.pid());
+    std::string status;
+    REQUIRE(detail::sys::read_file(AT_FDCWD, (proc + "/status").c_str(), status));
+    CHECK(status.find("CapEff:\t0000000000000022\n") != std::string::npos);
+    CHECK(status.find("CapBnd:\t0000000000000022\n") != std::string::npos);
+    CHECK(status.find("NoNewPrivs:\t1\n") != std::string::npos);
+    CHECK(status.find("SigBlk:\t0000000000000000\n") != std::string::npos);
+    CHECK(status.find("SigIgn:\t0000000000000000\n") != std::string::npos);
+    CHECK(status.find("Name:\tcaisson-helper\n") != std::string::npos);
+    char link[64]{};
+    CHECK(::readlink((proc + "/cwd").c_str(), link, sizeof link - 1) == 1);
+    CHECK(::readlink((proc + "/fd/1").c_str(), link, sizeof link - 1) > 0);
+    CHECK(std::string{link} == "/dev/null");
+    struct stat st {};
+    CHECK(::stat((place.run + "/web").c_str(), &st) == 0);
+    CHECK((st.st_mode & 07777) == 0700);
+    CHECK(::stat((place.run + "/web/sock").c_str(), &st) == 0);
+    CHECK((st.st_mode & 07777) == 0600);
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
+TEST_CASE("clients that send rubbish, hang, or read nothing harm nobody") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    const std::string socket = place.run + "/web/sock";
+    std::vector<Fd> silent;
+    for (int i = 0; i < 20; ++i) silent.push_back(connect_to(socket));
+    std::string rubbish(100000, 'r');
+    for (const std::size_t size : {std::size_t{1}, std::size_t{4}, std::size_t{40}, rubbish.size()}) {
+        const Fd client = connect_to(socket);
+        REQUIRE(::send(client.get(), rubbish.data(), size, 0) == static_cast<ssize_t>(size));
+        REQUIRE(detail::wait_readable(client.get(), 60000));
+        detail::Message answer;
+        REQUIRE(detail::take_message(client.get(), answer, nullptr) == detail::Taken::message);
+        CHECK(answer.kind == detail::Message::Kind::refused);
+        CHECK(std::string{detail::decode<detail::PlainError>(answer.body).error().what()} ==
+              "message of caisson: its version is another: Bad message: use library and helper of the same build");
+        CHECK(detail::wait_readable(client.get(), 60000));
+        CHECK(detail::take_message(client.get(), answer, nullptr) == detail::Taken::closed);
+    }
+    {
+        // What looks right but is no question.
+        const Fd client = connect_to(socket);
+        CHECK(detail::send_message(client.get(), {.kind = detail::Message::Kind::exited}));
+        detail::Message answer;
+        REQUIRE(detail::wait_readable(client.get(), 60000));
+        CHECK(detail::take_message(client.get(), answer, nullptr) == detail::Taken::message);
+        CHECK(answer.kind == detail::Message::Kind::refused);
+    }
+    // Asks for ever and never reads an answer: it is let go, at the latest when its socket is full.
+    const Fd greedy = connect_to(socket);
+    pollfd p{greedy.get(), POLLOUT, 0};
+    for (int i = 0; i < 100000; ++i) {
+        if (!detail::send_message(greedy.get(), {.kind = detail::Message::Kind::info}, -1, MSG_DONTWAIT)) {
+            if (errno != EAGAIN) break;
+            REQUIRE(::poll(&p, 1, 60000) == 1);
+        }
+    }
+    CHECK((errno == EPIPE || errno == ECONNRESET));
+    CHECK(helper.info().name == "web");
+    CHECK(Helper::find("web", place.run)->kill() == ExitStatus::killed(SIGKILL));
+    CHECK(helper.wait() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
+TEST_CASE("the console comes by descriptor too, and takes a size") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(
+        place.spec("web", "stty -echo; trap 'stty size; exit 0' WINCH; echo go; while :; do sleep 0.05; done"),
+        place.options);
+    const Fd console = helper.open_console();
+    std::string all;
+    char buffer[256];
+    const auto read_until = [&](const char* text) {
+        while (all.find(text) == std::string::npos) {
+            const ssize_t n = ::read(console.get(), buffer, sizeof buffer);
+            if (n <= 0) break;
+            all.append(buffer, static_cast<std::size_t>(n));
+        }
+        return all.find(text) != std::string::npos;
+    };
+    CHECK(read_until("go"));
+    helper.resize({33, 99});
+    CHECK(helper.wait() == ExitStatus::exited(0));
+    // Written before the end, read after it.
+    CHECK(read_until("33 99"));
+    CHECK(place.empty());
+}
+
+TEST_CASE("without a console the standard descriptors are the caller's") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    ContainerSpec spec = place.spec("web", "echo out; echo err >&2; read x || echo eof");
+    spec.console.reset();
+    spec.stdio = {-1, ends[1], ends[1]};
+    Helper helper = Helper::start(spec, place.options);
+    (void)::close(ends[1]);
+    std::string all;
+    char buffer[256];
+    for (ssize_t n = 0; (n = ::read(ends[0], buffer, sizeof buffer)) > 0;)
+        all.append(buffer, static_cast<std::size_t>(n));
+    (void)::close(ends[0]);
+    CHECK(all == "out\nerr\neof\n");
+    CHECK(helper.wait() == ExitStatus::exited(0));
+    CHECK(place.empty());
+}
+
+TEST_CASE("a helper program that is missing is told with the remedy") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    HelperOptions options = place.options;
+    options.helper_path = "/nonexistent/caisson-helper";
+    CHECK(
+        error_of(place.spec("web"), options) ==
+        "container 'web': helper program '/nonexistent/caisson-helper': No such file or directory: set helper_path to "
+        "an installed caisson-helper");
+    // A program that is none of ours ends without an answer.
+    options.helper_path = place.root / "/bin/busybox";
+    CHECK(error_of(place.spec("web"), options)
+              .find("container 'web': helper program: it ended before it had started the "
+                    "container") == 0);
+    options = place.options;
+    options.note = std::string((1 << 20) + 1, 'n');
+    CHECK(error_of(place.spec("web"), options) ==
+          "container 'web': note of 1048577 bytes: Argument list too long: at most 1048576 bytes are kept");
+}
+
+TEST_CASE("a run directory that others may write to, or that cannot be made, is refused") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    REQUIRE(::mkdir(place.run.c_str(), 0700) == 0);
+    REQUIRE(::chmod(place.run.c_str(), 0777) == 0);
+    CHECK(error_of(place.spec("web"), place.options) ==
+          "container 'web': directory '" + place.run +
+              "': Operation not permitted: it must belong to user 0 and be writable by no other");
+    REQUIRE(::rmdir(place.run.c_str()) == 0);
+    HelperOptions options = place.options;
+    options.run_directory += "/a/b";
+    CHECK(error_of(place.spec("web"), options) == "container 'web': make directory '" + options.run_directory +
+                                                      "': No such file or directory: make its parent directory, or set "
+                                                      "run_directory");
+    CHECK(Helper::list(options.run_directory).empty());
+    CHECK_FALSE(Helper::find("web", options.run_directory));
+}

@@ -1,0 +1,112 @@
+#include <caisson/check.hpp>
+
+#include <string>
+#include <vector>
+
+#include "support/doctest.hpp"
+
+using namespace caisson;
+
+namespace {
+ContainerSpec good() {
+    ContainerSpec spec;
+    spec.name = "web";
+    spec.root = "/srv/web";
+    spec.command = {"/sbin/init"};
+    return spec;
+}
+template <class Change>
+std::string refusal(Change change) {
+    ContainerSpec spec = good();
+    change(spec);
+    try {
+        check(spec);
+    } catch (const Error& e) {
+        CHECK(e.step() == Step::check_spec);
+        return e.what();
+    }
+    return "accepted";
+}
+}  // namespace
+
+TEST_CASE("a plain specification is accepted") {
+    CHECK_NOTHROW(check(good()));
+}
+
+TEST_CASE("each refusal names the field, the value and the remedy") {
+    using S = ContainerSpec;
+    CHECK(refusal([](S& s) { s.name = "../x"; }) ==
+          "name: '../x' is no valid name: use a letter or digit, then up to 62 letters, digits, '_', '.' and '-'");
+    CHECK(refusal([](S& s) { s.root = ""; }) == "root: it is empty: give an absolute path");
+    CHECK(refusal([](S& s) { s.root = "srv"; }) == "root: 'srv' is not absolute: begin it with '/'");
+    CHECK(refusal([](S& s) { s.root = "/srv/../etc"; }) == "root: '/srv/../etc' holds '..': write the path without it");
+    CHECK(refusal([](S& s) { s.root = std::string{"/a\0b", 4}; }) == "root: it holds a NUL byte");
+    CHECK(refusal([](S& s) { s.command.clear(); }) == "command: it is empty: name the program to run, as seen inside");
+    CHECK(refusal([](S& s) { s.command = {"sh"}; }) ==
+          "command[0]: 'sh' is not absolute: give the program's full path inside the container");
+    CHECK(refusal([](S& s) {
+              s.environment = {{"A=B", "c"}};
+          }) == "environment[0]: 'A=B' is no name of a variable: it must not be empty nor hold '='");
+    CHECK(refusal([](S& s) { s.command.push_back(std::string(2u << 20, 'x')); }) ==
+          "command and environment: they have 2097164 bytes: 1048576 are possible");
+    CHECK(refusal([](S& s) { s.hostname = "a b"; }) ==
+          "hostname: 'a b' is no host name: use letters, digits, '-', '_' and '.'");
+    CHECK(refusal([](S& s) { s.working_directory = "x"; }) ==
+          "working_directory: 'x' is not absolute: begin it with '/'");
+    CHECK(refusal([](S& s) { s.namespaces = s.namespaces | NamespaceSet{NamespaceKind::time}; }) ==
+          "namespaces: a time namespace is not supported: remove NamespaceKind::time");
+    CHECK(
+        refusal([](S& s) { s.root = "/"; }) ==
+        "uid_map: it is empty, but root is '/': with the host's own root say which ids the container has, for example "
+        "{0, 100000, 65536}");
+    CHECK(refusal([](S& s) { s.mounts.push_back(MountSpec::bind("/a", "b")); }) ==
+          "mounts[0].target: 'b' is not absolute: begin it with '/'");
+    CHECK(refusal([](S& s) { s.mounts.push_back(MountSpec::tmpfs("/", 1)); }) ==
+          "mounts[0].target: '/' is the root's own place: use the field root");
+    CHECK(refusal([](S& s) { s.networks = {{.bridge = "br0", .name = "much-too-long-name"}}; }) ==
+          "networks[0].name: 'much-too-long-name' is no name of a network interface: use at most 15 bytes, no space, "
+          "'/', "
+          "':' nor '%'");
+    CHECK(refusal([](S& s) { s.networks = {{.bridge = "br0", .mtu = 12}}; }) ==
+          "networks[0].mtu: 12 bytes: 68 to 65535 are possible");
+    CHECK(refusal([](S& s) { s.stdio.out = 1; }) ==
+          "stdio: it is given together with a console: set console to nothing");
+    CHECK(refusal([](S& s) {
+              s.cgroup = false;
+              s.limits.pids = 5;
+          }) == "limits: they need a control group: set cgroup to true");
+    CHECK(refusal([](S& s) { s.limits.memory = 0; }) ==
+          "limits.memory: 0 bytes hold no process: leave it out for no limit");
+}
+
+TEST_CASE("id maps that the kernel would refuse are refused by name") {
+    using Maps = std::vector<IdMap>;
+    const auto with = [](const Maps& maps) {
+        return refusal([&](ContainerSpec& s) {
+            s.uid_map = maps;
+            s.gid_map = {{0, 100000, 65536}};
+        });
+    };
+    CHECK(with({{0, 100000, 65536}}) == "accepted");
+    CHECK(with({}) == "uid_map: it is empty: uid_map and gid_map come together");
+    CHECK(with({{0, 100000, 0}}) == "uid_map[0]: {0, 100000, 0} has no ids");
+    CHECK(with({{0, 4294967290, 10}}) == "uid_map[0]: {0, 4294967290, 10} goes past the last id, 4294967294");
+    CHECK(with({{0, 0, 4294967295}}) == "accepted");
+    CHECK(with({{0, 100000, 10}, {5, 200000, 10}}) == "uid_map: {0, 100000, 10} and {5, 200000, 10} overlap inside");
+    CHECK(with({{0, 100000, 10}, {50, 100005, 10}}) == "uid_map: {0, 100000, 10} and {50, 100005, 10} overlap outside");
+    CHECK(with({{1, 100000, 10}}) ==
+          "uid_map: root (id 0) is not in it: map inside id 0: the container is made by its root");
+    Maps many;
+    for (std::uint32_t i = 0; i < 341; ++i) many.push_back({i, 100000 + 2 * i, 1});
+    CHECK(with(many) == "uid_map: 341 lines: the kernel takes at most 340");
+    many.pop_back();
+    CHECK(with(many) == "accepted");
+}
+
+TEST_CASE("a map without a user namespace is refused") {
+    CHECK(refusal([](ContainerSpec& s) {
+              s.namespaces = s.namespaces.without(NamespaceKind::user);
+              s.uid_map = {{0, 100000, 65536}};
+          }) ==
+          "uid_map: there is a map, but no user namespace: add NamespaceKind::user to namespaces, or remove the map");
+}

@@ -1,0 +1,97 @@
+#include <caisson/pty.hpp>
+
+#include <cerrno>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "support/doctest.hpp"
+
+using namespace caisson;
+
+TEST_CASE("a pseudo-terminal carries bytes both ways, with both ends close-on-exec") {
+    Pty pty = Pty::open();
+    const Fd peer = pty.open_peer();
+    CHECK((::fcntl(pty.fd(), F_GETFD) & FD_CLOEXEC) != 0);
+    CHECK((::fcntl(peer.get(), F_GETFD) & FD_CLOEXEC) != 0);
+    CHECK(::isatty(peer.get()) == 1);
+    pty.make_raw();
+    char got[8]{};
+    REQUIRE(::write(peer.get(), "a\nb", 3) == 3);
+    CHECK(::read(pty.fd(), got, sizeof got) == 3);
+    CHECK(std::string{got} == "a\nb");
+    REQUIRE(::write(pty.fd(), "xyz", 3) == 3);
+    CHECK(::read(peer.get(), got, sizeof got) == 3);
+    CHECK(std::string{got} == "xyz");
+}
+
+TEST_CASE("a pseudo-terminal is 24 by 80 unless told otherwise, and can be resized") {
+    CHECK(Pty::open().size() == WindowSize{24, 80});
+    Pty pty = Pty::open({.rows = 50, .columns = 132});
+    CHECK(pty.size() == WindowSize{50, 132});
+    pty.resize({.rows = 1, .columns = 65535});
+    CHECK(pty.size() == WindowSize{1, 65535});
+}
+
+TEST_CASE("the path of the other end carries its number") {
+    const Pty pty = Pty::open();
+    CHECK(pty.peer_path() == "/dev/pts/" + std::to_string(pty.number()));
+}
+
+TEST_CASE("the other end hangs up when the pseudo-terminal goes") {
+    Fd peer;
+    {
+        const Pty pty = Pty::open();
+        peer = pty.open_peer();
+    }
+    pollfd p{peer.get(), POLLIN, 0};
+    CHECK(::poll(&p, 1, 0) == 1);
+    CHECK((p.revents & POLLHUP) != 0);
+}
+
+TEST_CASE("a moved-from pseudo-terminal holds nothing and says so as an error") {
+    Pty a = Pty::open();
+    Pty b{std::move(a)};
+    CHECK(a.fd() == -1);
+    try {
+        (void)a.size();
+        FAIL("it has a size");
+    } catch (const Error& e) {
+        CHECK(e.step() == Step::terminal);
+        CHECK(std::string{e.what()} == "size of a pseudo-terminal: Bad file descriptor");
+    }
+    Pty& same = b;
+    b = std::move(same);
+    CHECK(b.size() == WindowSize{});
+}
+
+TEST_CASE("a process without a free descriptor is told what to raise") {
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+    rlimit none = before;
+    none.rlim_cur = 0;
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+    std::string text;
+    try {
+        (void)Pty::open();
+    } catch (const Error& e) {
+        text = e.what();
+    }
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(text ==
+          "open a pseudo-terminal in '/dev/ptmx': Too many open files: no descriptor is left: raise 'ulimit -n'");
+}
+
+TEST_CASE("a directory that is no devpts is refused") {
+    const Fd tmp{::open("/", O_PATH | O_CLOEXEC)};
+    try {
+        (void)Pty::open_in(tmp.get());
+        FAIL("opened");
+    } catch (const Error& e) {
+        CHECK(std::string{e.what()} == "open a pseudo-terminal in the container's devpts: No such file or directory");
+    }
+}

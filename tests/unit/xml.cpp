@@ -1,0 +1,320 @@
+#include <caisson/xml.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include <unistd.h>
+
+#include "support/doctest.hpp"
+#include "support/documents.hpp"
+
+using namespace caisson;
+using caisson_test::domain_with;
+
+namespace {
+
+/// A file with this content that is removed at the end.
+class TemporaryFile {
+public:
+    explicit TemporaryFile(const std::string& content) {
+        const int fd = ::mkstemp(path_);
+        REQUIRE(fd >= 0);
+        REQUIRE(::write(fd, content.data(), content.size()) == static_cast<ssize_t>(content.size()));
+        ::close(fd);
+    }
+    TemporaryFile(const TemporaryFile&) = delete;
+    TemporaryFile& operator=(const TemporaryFile&) = delete;
+    ~TemporaryFile() { ::unlink(path_); }
+    [[nodiscard]] const char* path() const { return path_; }
+
+private:
+    char path_[32] = "/tmp/caisson-xml-XXXXXX";
+};
+
+/// Every value away from its default.
+xml::Domain full_domain() {
+    xml::Domain d;
+    d.name = "web.1";
+    d.uuid = *xml::Uuid::parse("8369f1ac-7e46-e869-4ca5-759d51478066");
+    d.title = "  a <title> & \"more\" ";
+    d.description = "two\nlines, a tab\t, a CR \r and 'quotes' ]]> \xc3\xa9 \xf0\x9f\x90\xa7\n";
+    d.memory_kib = (std::uint64_t{1} << 54) - 1;
+    d.current_memory_kib = 7;
+    d.vcpus = 65535;
+    d.init = "/bin/a b'c\"d&e<f>";
+    d.init_arguments = {"--unit", " ", "\n", "a\nb", "<&>", "&amp;", "\t x \t"};
+    d.init_environment = {{"PATH", "/sbin"}, {"_x9", " = "}};
+    d.init_directory = "/srv";
+    d.uid_map = {{0, 100000, 1000}, {1000, 1000, 1}, {1001, 101000, 64535}};
+    d.gid_map = {{0, 100000, 4294867295}};
+    d.private_network = true;
+    d.capability_policy = xml::CapabilityPolicy::deny;
+    d.capabilities_on.add(*CapabilitySet::number("mknod"));
+    d.capabilities_on.add(*CapabilitySet::number("chown"));
+    d.capabilities_off.add(*CapabilitySet::number("wake_alarm"));
+    d.clock = xml::Clock::localtime;
+    d.on_poweroff = xml::Action::preserve;
+    d.on_reboot = xml::Action::rename_restart;
+    d.on_crash = xml::Action::coredump_restart;
+    d.emulator = "/usr/libexec/libvirt_lxc";
+    d.filesystems = {{xml::Filesystem::Type::mount, "/", 0, "/", true},
+                     {xml::Filesystem::Type::ram, "", 8192, "/run", false},
+                     {xml::Filesystem::Type::mount, "/srv/'\"&<>", 0, "/mnt/both \"'", false},
+                     {xml::Filesystem::Type::mount, "/it's", 0, "/mnt/it's", true}};
+    xml::Interface net;
+    net.link_up = true;
+    net.network.bridge = "br0";
+    net.network.name = "eth7";
+    net.network.host_name = "vweb";
+    net.network.mac = MacAddress::parse("00:11:22:34:34:34");
+    net.network.addresses = {*IpPrefix::parse("192.168.122.2/24"), *IpPrefix::parse("fd00::2/64")};
+    net.network.routes = {{*IpPrefix::parse("0.0.0.0/0"), IpAddress::parse("192.168.122.1"), 0},
+                          {*IpPrefix::parse("10.0.0.0/8"), IpAddress::parse("192.168.122.9"), 5},
+                          {*IpPrefix::parse("::/0"), IpAddress::parse("fd00::1"), 0},
+                          {*IpPrefix::parse("0.0.0.0/1"), IpAddress::parse("192.168.122.1"), 4294967295}};
+    net.network.mtu = 1400;
+    d.interfaces = {net, xml::Interface{}};
+    d.interfaces.back().network.bridge = "br-1.x_y";
+    return d;
+}
+
+}  // namespace
+
+TEST_CASE("the walk-through's document is read as it means it") {
+    const xml::Domain d = xml::parse(caisson_test::walk_through);
+    CHECK(d.name == "mycontainer");
+    CHECK(d.memory_kib == 500000);
+    CHECK(d.current_memory_kib == 500000);
+    CHECK(d.vcpus == 1);
+    CHECK(d.arch == xml::Domain::host_arch());
+    CHECK(d.init == "/sbin/init");
+    CHECK(d.clock == xml::Clock::utc);
+    CHECK(d.on_poweroff == xml::Action::destroy);
+    CHECK(d.on_reboot == xml::Action::restart);
+    CHECK(d.on_crash == xml::Action::destroy);
+    REQUIRE(d.filesystems.size() == 1);
+    CHECK(d.filesystems[0] == xml::Filesystem{xml::Filesystem::Type::mount, "/root/mycontainer", 0, "/", false});
+    REQUIRE(d.interfaces.size() == 1);
+    CHECK(d.interfaces[0].network.bridge == "br0");
+    CHECK(d.interfaces[0].network.mac == MacAddress::parse("00:11:22:34:34:34"));
+}
+
+TEST_CASE("the walk-through's document is written in libvirt's form") {
+    xml::Domain d = xml::parse(caisson_test::walk_through);
+    d.uuid = *xml::Uuid::parse("8369f1ac-7e46-e869-4ca5-759d51478066");
+    d.arch = "x86_64";
+    const std::string expected = R"(<domain type='lxc'>
+  <name>mycontainer</name>
+  <uuid>8369f1ac-7e46-e869-4ca5-759d51478066</uuid>
+  <memory unit='KiB'>500000</memory>
+  <currentMemory unit='KiB'>500000</currentMemory>
+  <vcpu placement='static'>1</vcpu>
+  <os>
+    <type arch='x86_64'>exe</type>
+    <init>/sbin/init</init>
+  </os>
+  <clock offset='utc'/>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+    <filesystem type='mount' accessmode='passthrough'>
+      <source dir='/root/mycontainer'/>
+      <target dir='/'/>
+    </filesystem>
+    <interface type='bridge'>
+      <mac address='00:11:22:34:34:34'/>
+      <source bridge='br0'/>
+    </interface>
+    <console type='pty'>
+      <target type='lxc' port='0'/>
+    </console>
+  </devices>
+</domain>
+)";
+    if (xml::Domain::host_arch() != "x86_64") CAISSON_SKIP("the document is an x86_64 machine's");
+    CHECK(xml::dump(d) == expected);
+}
+
+TEST_CASE("the walk-through's live document is read, less what only a running domain has") {
+    if (xml::Domain::host_arch() != "x86_64") CAISSON_SKIP("the document is an x86_64 machine's");
+    const xml::Domain d = xml::parse(caisson_test::live_walk_through);
+    CHECK(d.uuid.str() == "8369f1ac-7e46-e869-4ca5-759d51478066");
+    CHECK(d.arch == "i686");
+    xml::Domain same = xml::parse(caisson_test::walk_through);
+    same.uuid = d.uuid;
+    same.arch = d.arch;
+    same.interfaces.clear();
+    CHECK(d == same);
+}
+
+TEST_CASE("a live domain shows its id and its console, and is read back as the same domain") {
+    const xml::Domain d = full_domain();
+    const std::string text = xml::dump(d, xml::Live{28407, {"/dev/pts/22"}});
+    CHECK(text.starts_with("<domain type='lxc' id='28407'>\n"));
+    CHECK(text.find("    <console type='pty' tty='/dev/pts/22'>\n"
+                    "      <source path='/dev/pts/22'/>\n"
+                    "      <target type='lxc' port='0'/>\n"
+                    "    </console>\n") != std::string::npos);
+    CHECK(xml::parse(text) == d);
+}
+
+TEST_CASE("what is written is read back as the same domain") {
+    for (const xml::Domain& d : {full_domain(), xml::parse(caisson_test::walk_through),
+                                 xml::parse(domain_with("", "<features/><clock offset='utc'/>"))}) {
+        CHECK(xml::parse(xml::dump(d)) == d);
+    }
+}
+
+TEST_CASE("what is written is valid against libvirt's schema") {
+    if (::access("/usr/bin/virt-xml-validate", X_OK) != 0) CAISSON_SKIP("virt-xml-validate is not installed");
+    xml::Domain full = full_domain();
+    full.capability_policy = xml::CapabilityPolicy::allow;
+    xml::Domain plain = full_domain();
+    plain.capability_policy = xml::CapabilityPolicy::standard;
+    plain.capabilities_on = plain.capabilities_off = CapabilitySet{};
+    const std::optional<xml::Live> live = xml::Live{28407, {"/dev/pts/22"}};
+    for (const std::string& text :
+         {xml::dump(xml::parse(caisson_test::walk_through)), xml::dump(xml::parse(caisson_test::walk_through), live),
+          xml::dump(full), xml::dump(plain, live)}) {
+        const TemporaryFile file{text};
+        const std::string command =
+            std::string{"/usr/bin/virt-xml-validate "} + file.path() + " domain >/dev/null 2>&1";
+        INFO(text);
+        CHECK(std::system(command.c_str()) == 0);
+    }
+}
+
+TEST_CASE("a domain that no document says is not written") {
+    const auto message = [](auto&& change) {
+        xml::Domain d = full_domain();
+        change(d);
+        try {
+            (void)xml::dump(d);
+        } catch (const Error& e) {
+            CHECK(e.step() == Step::check_spec);
+            return std::string{e.what()};
+        }
+        return std::string{"written"};
+    };
+    CHECK(message([](xml::Domain& d) { d.memory_kib = 0; }) ==
+          "write the domain 'web.1' as XML: <dump>:7: <memory> is '0': it must be a decimal number from 1 to "
+          "18446744073709551615");
+    CHECK(message([](xml::Domain& d) { d.init_arguments = {"a\x01"}; }) ==
+          "write the domain 'web.1' as XML: <dump>:13: the character U+0001 is not allowed in XML");
+    CHECK(message([](xml::Domain& d) { d.filesystems[1].target = "/a//b"; }) ==
+          "write the domain 'web.1' as XML: it would be read back as another one");
+    CHECK(message([](xml::Domain& d) {
+              d.name = "x'><evil/>";
+          }).starts_with("write the domain 'x'><evil/>' as XML: <dump>:2: <name> is "));
+}
+
+TEST_CASE("a missing uuid is made up") {
+    const xml::Domain a = xml::parse(caisson_test::walk_through);
+    const xml::Domain b = xml::parse(caisson_test::walk_through);
+    CHECK(a.uuid != b.uuid);
+    CHECK(a.uuid != xml::Uuid{});
+    CHECK(a.uuid.str()[14] == '4');
+}
+
+TEST_CASE("a uuid is read from its two forms alone and written in lower case") {
+    const char* const canonical = "8369f1ac-7e46-e869-4ca5-759d51478066";
+    CHECK(xml::Uuid::parse(canonical)->str() == canonical);
+    CHECK(xml::Uuid::parse("8369F1AC7E46E8694CA5759D51478066")->str() == canonical);
+    for (const char* wrong : {"", "8369f1ac-7e46-e869-4ca5-759d5147806", "8369f1ac-7e46-e869-4ca5-759d514780667",
+                              "8369f1ac-7e46-e869-4ca5-759d5147806g", "8369f1ac7-e46-e869-4ca5-759d51478066",
+                              "8369f1ac7e46-e869-4ca5-759d514780661", " 369f1ac-7e46-e869-4ca5-759d51478066",
+                              "8369f1ac-7e46-e869-4ca5--59d51478066", "{369f1ac-7e46-e869-4ca5-759d5147806}"}) {
+        CAPTURE(wrong);
+        CHECK_FALSE(xml::Uuid::parse(wrong).has_value());
+    }
+}
+
+TEST_CASE("memory is taken in every unit of libvirt's, rounded up to KiB") {
+    const struct {
+        const char* text;
+        std::uint64_t kib;
+    } rows[] = {{"<memory>1</memory>", 1},
+                {"<memory unit='KiB'>1</memory>", 1},
+                {"<memory unit='k'>3</memory>", 3},
+                {"<memory unit='b'>1</memory>", 1},
+                {"<memory unit='bytes'>1024</memory>", 1},
+                {"<memory unit='byte'>1025</memory>", 2},
+                {"<memory unit='KB'>1024</memory>", 1000},
+                {"<memory unit='kb'>1</memory>", 1},
+                {"<memory unit='M'>2</memory>", 2048},
+                {"<memory unit='MiB'>2</memory>", 2048},
+                {"<memory unit='MB'>1</memory>", 977},
+                {"<memory unit='G'>1</memory>", 1048576},
+                {"<memory unit='GiB'>1</memory>", 1048576},
+                {"<memory unit='GB'>1</memory>", 976563},
+                {"<memory unit='T'>1</memory>", 1073741824},
+                {"<memory unit='tib'>1</memory>", 1073741824},
+                {"<memory unit='TB'>1</memory>", 976562500},
+                {"<memory unit='P'>1</memory>", 1099511627776},
+                {"<memory unit='EiB'>15</memory>", 16888498602639360},
+                {"<memory unit='EB'>18</memory>", 17578125000000000},
+                {"<memory unit='KiB'>18014398509481983</memory>", 18014398509481983},
+                {"<memory unit='b'>18446744073709550592</memory>", 18014398509481983}};
+    for (const auto& row : rows) {
+        CAPTURE(row.text);
+        CHECK(xml::parse(domain_with("", "", row.text)).memory_kib == row.kib);
+    }
+}
+
+TEST_CASE("currentMemory is at most memory") {
+    const auto current = [](const char* text) { return xml::parse(domain_with("", text)).current_memory_kib; };
+    CHECK(current("") == 500000);
+    CHECK(current("<currentMemory>499999</currentMemory>") == 499999);
+    CHECK(current("<currentMemory unit='GiB'>1</currentMemory>") == 500000);
+}
+
+TEST_CASE("text is taken whole, around comments and from CDATA") {
+    const xml::Domain d =
+        xml::parse(domain_with("", "<description>a<!-- b -->c<![CDATA[<&>]]>&lt;&#65;&#x42;</description>"));
+    CHECK(d.description == "ac<&><AB");
+}
+
+TEST_CASE("an id map is sorted as libvirt does") {
+    const xml::Domain d =
+        xml::parse(domain_with("",
+                               "<idmap><uid start='10' target='5' count='5'/><uid start='0' target='100' count='10'/>"
+                               "<gid start='0' target='0' count='1'/></idmap>"));
+    CHECK(d.uid_map == std::vector<IdMap>{{0, 100, 10}, {10, 5, 5}});
+    CHECK(d.gid_map == std::vector<IdMap>{{0, 0, 1}});
+}
+
+TEST_CASE("an address without a prefix gets libvirt's") {
+    const xml::Domain d = xml::parse(domain_with(R"(<interface type='bridge'><source bridge='b'/>
+        <ip address='10.1.2.3'/><ip address='172.16.0.1'/><ip address='192.168.0.1'/><ip address='fd00::1'/>
+        <route address='0.0.0.0' gateway='10.0.0.1'/><route address='10.0.0.0' gateway='10.0.0.1'/>
+        <route address='10.8.0.0' netmask='255.248.0.0' gateway='10.0.0.1'/>
+        <route family='ipv6' address='::' gateway='fd00::2'/></interface>)"));
+    const NetworkSpec& net = d.interfaces.at(0).network;
+    std::string all;
+    for (const IpPrefix& ip : net.addresses) all += ip.str() + " ";
+    for (const RouteSpec& route : net.routes) all += route.destination.str() + " ";
+    CHECK(all == "10.1.2.3/8 172.16.0.1/16 192.168.0.1/24 fd00::1/64 0.0.0.0/0 10.0.0.0/8 10.8.0.0/13 ::/0 ");
+}
+
+TEST_CASE("paths are taken without doubled and trailing slashes") {
+    const xml::Domain d = xml::parse(domain_with("<filesystem><source dir='//'/><target dir='/a//b/'/></filesystem>"));
+    CHECK(d.filesystems.at(0).source == "/");
+    CHECK(d.filesystems.at(0).target == "/a/b");
+}
+
+TEST_CASE("a file is loaded under its name") {
+    const TemporaryFile good{std::string{caisson_test::walk_through}};
+    CHECK(xml::load(good.path()).name == "mycontainer");
+    const TemporaryFile bad{"<domain type='lxc'>\n<x/></domain>"};
+    try {
+        (void)xml::load(bad.path());
+        FAIL("loaded");
+    } catch (const xml::XmlError& e) {
+        CHECK(std::string{e.what()} == std::string{bad.path()} + ":2: unknown element <x> in <domain>");
+        CHECK(e.file() == bad.path());
+        CHECK(e.line() == 2);
+        CHECK(e.step() == Step::read_xml);
+    }
+}

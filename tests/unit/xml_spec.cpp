@@ -1,0 +1,137 @@
+// What a domain becomes when it is to be started.
+#include <caisson/check.hpp>
+#include <caisson/xml.hpp>
+
+#include <algorithm>
+
+#include "support/doctest.hpp"
+#include "support/documents.hpp"
+
+using namespace caisson;
+using caisson_test::domain_with;
+
+namespace {
+
+ContainerSpec spec_of(std::string_view devices, std::string_view extra = "") {
+    return xml::to_spec(xml::parse(domain_with(devices, extra)));
+}
+
+bool keeps(const ContainerSpec& spec, std::string_view capability) {
+    return spec.capabilities.has(*CapabilitySet::number(capability));
+}
+
+}  // namespace
+
+TEST_CASE("the walk-through becomes a container with its own root, network and memory limit") {
+    const xml::Domain d = xml::parse(caisson_test::walk_through);
+    const ContainerSpec spec = xml::to_spec(d);
+    CHECK(spec.name == "mycontainer");
+    CHECK(spec.uuid == d.uuid.str());
+    CHECK(spec.root == "/root/mycontainer");
+    CHECK_FALSE(spec.root_read_only);
+    CHECK(spec.command == std::vector<std::string>{"/sbin/init"});
+    CHECK(spec.mounts.empty());
+    CHECK(spec.limits.memory == 500000 * 1024);
+    REQUIRE(spec.networks.size() == 1);
+    CHECK(spec.networks[0].bridge == "br0");
+    CHECK(spec.namespaces.has(NamespaceKind::net));
+    CHECK(spec.console.has_value());
+}
+
+TEST_CASE("without id maps a domain has no user namespace, with them it has") {
+    CHECK_FALSE(spec_of("").has_user_namespace());
+    const ContainerSpec mapped = spec_of("",
+                                         "<idmap><uid start='0' target='100000' count='65536'/>"
+                                         "<gid start='0' target='200000' count='10'/></idmap>");
+    CHECK(mapped.has_user_namespace());
+    CHECK(mapped.uid_map == std::vector<IdMap>{{0, 100000, 65536}});
+    CHECK(mapped.gid_map == std::vector<IdMap>{{0, 200000, 10}});
+}
+
+TEST_CASE("a domain has a network namespace with <privnet/> or an interface, else the host's") {
+    CHECK_FALSE(spec_of("").namespaces.has(NamespaceKind::net));
+    CHECK(spec_of("", "<features><privnet/></features>").namespaces.has(NamespaceKind::net));
+    CHECK(spec_of("<interface type='bridge'><source bridge='b'/></interface>").namespaces.has(NamespaceKind::net));
+}
+
+TEST_CASE("the environment of init is libvirt's, and <initenv> wins") {
+    const xml::Domain d = xml::parse(domain_with("", "", "<memory>1</memory>",
+                                                 "<os><type>exe</type><init>/bin/sh</init><initarg>-c</initarg>"
+                                                 "<initarg>exit 0</initarg><initenv name='TERM'>vt100</initenv>"
+                                                 "<initdir>/srv</initdir></os>"));
+    const ContainerSpec spec = xml::to_spec(d);
+    const std::string uuid = d.uuid.str();
+    CHECK(spec.environment == std::vector<std::pair<std::string, std::string>>{{"PATH", "/bin:/sbin"},
+                                                                               {"container", "lxc-libvirt"},
+                                                                               {"HOME", "/"},
+                                                                               {"container_uuid", uuid},
+                                                                               {"LIBVIRT_LXC_UUID", uuid},
+                                                                               {"LIBVIRT_LXC_NAME", "web"},
+                                                                               {"TERM", "vt100"}});
+    CHECK(spec.command == std::vector<std::string>{"/bin/sh", "-c", "exit 0"});
+    CHECK(spec.working_directory == "/srv");
+}
+
+TEST_CASE("capabilities are libvirt's policy with each one's own word") {
+    const ContainerSpec standard = spec_of("");
+    CHECK(standard.capabilities == CapabilitySet::libvirt());
+    CHECK_FALSE(standard.no_new_privileges);
+
+    const ContainerSpec mixed =
+        spec_of("", "<features><capabilities><mknod/><chown state='off'/></capabilities></features>");
+    CHECK(keeps(mixed, "mknod"));
+    CHECK_FALSE(keeps(mixed, "chown"));
+    CHECK_FALSE(keeps(mixed, "sys_time"));
+
+    const ContainerSpec allow =
+        spec_of("", "<features><capabilities policy='allow'><kill state='off'/></capabilities></features>");
+    CHECK(keeps(allow, "sys_time"));
+    CHECK_FALSE(keeps(allow, "kill"));
+
+    const ContainerSpec deny =
+        spec_of("", "<features><capabilities policy='deny'><kill state='on'/></capabilities></features>");
+    CHECK(deny.capabilities.bits() == std::uint64_t{1} << *CapabilitySet::number("kill"));
+}
+
+TEST_CASE("file systems become single binds and tmpfs in the document's order, less the root") {
+    const ContainerSpec spec = spec_of(R"(
+        <filesystem><source dir='/home'/><target dir='/home'/></filesystem>
+        <filesystem type='ram'><source usage='1048576' units='bytes'/><target dir='/run'/></filesystem>
+        <filesystem type='mount'><source dir='/srv/root'/><target dir='/'/><readonly/></filesystem>
+        <filesystem><source dir='/etc/hosts'/><target dir='/etc/hosts'/><readonly/></filesystem>)");
+    CHECK(spec.root == "/srv/root");
+    CHECK(spec.root_read_only);
+    REQUIRE(spec.mounts.size() == 3);
+    CHECK(spec.mounts[0].type == MountSpec::Type::bind);
+    CHECK(spec.mounts[0].source == "/home");
+    CHECK(spec.mounts[0].target == "/home");
+    CHECK(spec.mounts[0].options ==
+          MountOptions{.read_only = false, .no_suid = false, .no_dev = false, .no_exec = false, .recursive = false});
+    CHECK(spec.mounts[1] == MountSpec::tmpfs("/run", 1048576));
+    CHECK(spec.mounts[2].source == "/etc/hosts");
+    CHECK(spec.mounts[2].options.read_only);
+}
+
+TEST_CASE("without a root file system the container has the host's") {
+    CHECK(spec_of("").root == "/");
+}
+
+TEST_CASE("a route without a metric gets libvirt's") {
+    const ContainerSpec spec = spec_of(
+        "<interface type='bridge'><source bridge='b'/>"
+        "<route address='0.0.0.0' gateway='10.0.0.1'/>"
+        "<route address='10.9.0.0' prefix='16' gateway='10.0.0.1' metric='7'/></interface>");
+    REQUIRE(spec.networks.at(0).routes.size() == 2);
+    CHECK(spec.networks[0].routes[0].metric == 1);
+    CHECK(spec.networks[0].routes[1].metric == 7);
+}
+
+TEST_CASE("what a document says can be started, as far as a spec tells") {
+    CHECK_NOTHROW(check(xml::to_spec(xml::parse(caisson_test::walk_through))));
+    CHECK_NOTHROW(
+        check(spec_of("<filesystem type='ram'><source usage='18014398509481983'/><target dir='/run'/></filesystem>"
+                      "<interface type='bridge'><source bridge='b'/><guest dev='eth7'/><mtu size='68'/>"
+                      "<route family='ipv6' address='::' gateway='fd00::1'/></interface>",
+                      "<idmap><uid start='0' target='0' count='4294967295'/>"
+                      "<gid start='0' target='4294967294' count='1'/></idmap>")));
+}
