@@ -3,7 +3,7 @@
 # files as its root. The machine's own /tmp, /var/tmp, /var/lib and /run are covered: by a scratch ext4, which can be
 # id-mapped as a server's file system can, and by a file system in memory.
 #
-#   tests/vm/uml.sh BUILD RESULTS SUITE...
+#   tests/vm/uml.sh BUILD RESULTS SUITE-OR-TEST...
 #
 # RESULTS/NAME.rc and RESULTS/NAME.out are what each program left; see tests/support/count.py. The exit status says only
 # whether the kernel came up and ran the list to its end.
@@ -21,7 +21,7 @@ import json, shlex, sys
 wanted = set(sys.argv[1:])
 for test in json.load(sys.stdin):
     suites = {suite.split(":")[-1] for suite in test["suite"]}
-    if suites & wanted and not suites & {"long", "consumer", "source"}:
+    if test["name"] in wanted or suites & wanted and not suites & {"long", "consumer", "source"}:
         settings = [f"{key}={value}" for key, value in test["env"].items()]
         command = "env " + shlex.join(settings + test["cmd"])
         print(test["name"].replace("/", "-"), test["workdir"] or "/", command)
@@ -74,7 +74,7 @@ while read -r name place command; do
     echo "== \$name"
     cd "\$place" || cd /
     # A session of its own, so that a program that signals its group cannot end this list.
-    setsid --wait timeout -k 5 180 bash -c "\$command" < /dev/null > "$results/\$name.out" 2>&1
+    setsid --wait timeout -k 5 300 bash -c "\$command" < /dev/null > "$results/\$name.out" 2>&1
     echo \$? > "$results/\$name.rc"
 done < "$results/list"
 cd /
@@ -85,7 +85,7 @@ END
 chmod +x "$results/init"
 rm -f "$results/done"
 # /dev/null as the console's input: a guest that reads from a terminal would take the caller's keys.
-timeout -k 10 900 linux.uml mem=768M ubd0="$disk" rootfstype=hostfs rootflags=/ rw init="$results/init" \
+timeout -k 10 1500 linux.uml mem=768M ubd0="$disk" rootfstype=hostfs rootflags=/ rw init="$results/init" \
     con=null con0=null,fd:1 quiet < /dev/null > "$results/console" 2>&1 || true
 stty sane 2> /dev/null < /dev/tty || true
 [[ -e $results/done ]] || { tail -n 40 "$results/console" && exit 1; }
