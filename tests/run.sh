@@ -91,7 +91,8 @@ run() {
     shift
     rm -f "$dir"/meson-logs/testlog*.json
     # The limits in the build files are for a machine of one's own; a busy one may take longer.
-    meson test -C "$dir" --no-rebuild -t "${patience-4}" "$@" > "$dir/meson-logs/run.txt" 2>&1
+    # Signals that the caller ignores, as nohup(1) does, would be ignored by what the tests start.
+    env --default-signal meson test -C "$dir" --no-rebuild -t "${patience-4}" "$@" > "$dir/meson-logs/run.txt" 2>&1
     local log
     log=$(ls "$dir"/meson-logs/testlog*.json 2> /dev/null | head -n 1)
     if [[ -n $log ]]; then
@@ -187,12 +188,13 @@ section_consumers() {
 # The emulated kernel has one CPU and takes its time: it runs in the background while the sections after it build. Its
 # processes are the machine's, so no system test may run beside it: see await_uml.
 uml_pid= uml_began=
+trap '[[ -z $uml_pid ]] || pkill -P "$uml_pid"' EXIT
 section_uml() {
     heading "a kernel with cgroup v2 alone, in user-mode Linux: unit and system tests, in the background"
     [[ -f $out/gcc/build.ninja ]] || build gcc g++ || return
     rm -rf "$out/uml"
     uml_began=$SECONDS
-    tests/vm/uml.sh "$out/gcc" "$out/uml" unit system > "$out/uml.log" 2>&1 &
+    env --default-signal tests/vm/uml.sh "$out/gcc" "$out/uml" unit system > "$out/uml.log" 2>&1 &
     uml_pid=$!
 }
 await_uml() {

@@ -144,8 +144,10 @@ TEST_CASE("Ctrl+C at any point of the quickstart leaves nothing") {
                                           {"+ caissonctl dumpxml"}};
     const auto time_is_up = std::chrono::steady_clock::now() + std::chrono::seconds{60};
     std::size_t done = 0;
-    for (const auto& [point, signal] : interruptions) {
+    for (const Interruption& interruption : interruptions) {
         if (std::chrono::steady_clock::now() > time_is_up) break;
+        const char* const point = interruption.point;
+        const int signal = interruption.signal;
         CAPTURE(point);
         CAPTURE(signal);
         const Quickstart quickstart;
