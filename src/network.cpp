@@ -1,6 +1,7 @@
 // src/network.cpp - bridges, veth pairs, addresses and routes, in terms of src/netlink.hpp.
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 #include <linux/if_addr.h>
@@ -379,6 +380,16 @@ void delete_link(unsigned index) {
     delete_link(open_netlink().get(), index);
 }
 
+std::vector<std::byte> delete_requests(const std::vector<unsigned>& indices) {
+    std::vector<std::byte> all;
+    for (const unsigned index : indices) {
+        Request request{RTM_DELLINK, 0, link_header(index, false)};
+        const auto* const begin = reinterpret_cast<const std::byte*>(request.header());
+        all.insert(all.end(), begin, begin + NLMSG_ALIGN(request.header()->nlmsg_len));
+    }
+    return all;
+}
+
 bool delete_link_quietly(int netlink, unsigned index) noexcept {
     try {
         delete_link(netlink, index);
@@ -429,10 +440,10 @@ void check_network(const std::vector<NetworkSpec>& networks) {
     }
 }
 
-unsigned plug_container(const NetworkSpec& spec, unsigned index_of_unnamed, int netns, int netlink_inside) {
+unsigned plug_container(int netlink, const NetworkSpec& spec, unsigned index_of_unnamed, int netns,
+                        int netlink_inside) {
     check_link_name(spec.bridge, "bridge");
-    const Fd socket = open_netlink();
-    Netlink host{socket.get()};
+    Netlink host{netlink};
     const Link bridge = require_bridge(host, spec.bridge);
     const std::string inner = spec.name.empty() ? "eth" + std::to_string(index_of_unnamed) : spec.name;
     return lay(host, bridge, spec, inner, netns, netlink_inside);

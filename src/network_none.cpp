@@ -31,6 +31,9 @@ void delete_link(int, unsigned) {
 void delete_link(unsigned) {
     refuse();
 }
+std::vector<std::byte> delete_requests(const std::vector<unsigned>&) {
+    return {};
+}
 bool delete_link_quietly(int, unsigned) noexcept {
     return false;
 }
@@ -40,7 +43,7 @@ unsigned plug_link(int, unsigned, const NetworkSpec&, int, int) {
 void check_network(const std::vector<NetworkSpec>& networks) {
     if (!networks.empty()) refuse();
 }
-unsigned plug_container(const NetworkSpec&, unsigned, int, int) {
+unsigned plug_container(int, const NetworkSpec&, unsigned, int, int) {
     refuse();
 }
 std::vector<std::string> sweep_links() {

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include <unistd.h>
+
 #include <caisson/address.hpp>
 #include <caisson/detail/network.hpp>
 #include <caisson/fd.hpp>
@@ -61,7 +63,7 @@ public:
     Bridge(const Bridge&) = delete;
     Bridge& operator=(const Bridge&) = delete;
     ~Bridge() {
-        if (made_) (void)detail::delete_link_quietly(netlink_.get(), index_);
+        if (made_ && maker_ == ::getpid()) (void)detail::delete_link_quietly(netlink_.get(), index_);
     }
 
     /// Lays a veth pair from this bridge into `net`: name (empty: the first free of eth0, eth1, ...), MAC, MTU,
@@ -119,12 +121,14 @@ private:
         name_.swap(other.name_);
         std::swap(index_, other.index_);
         std::swap(made_, other.made_);
+        std::swap(maker_, other.maker_);
     }
 
     Fd netlink_;
     std::string name_;
     unsigned index_ = 0;
     bool made_ = false;
+    pid_t maker_ = ::getpid();  // a fork(2)ed copy removes nothing
 };
 
 }  // namespace caisson::inline v0

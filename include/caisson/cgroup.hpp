@@ -60,6 +60,14 @@ public:
     /// refusal, `Step::cgroup` is thrown, and what was made is removed. `name` must be a valid name (`is_valid_name`)
     /// and `parent` must be without "..": else std::invalid_argument.
     [[nodiscard]] static Cgroup create(const std::string& name, const std::string& parent = {}) {
+        Cgroup group = begin(name, parent);
+        group.complete();
+        return group;
+    }
+    /// The first half of `create`, for who has other work before the second, `complete`: gives the group its name and
+    /// makes its first directory, which is the v2 one where there is one: a process may be born in it. Throws as
+    /// `create` does.
+    [[nodiscard]] static Cgroup begin(const std::string& name, const std::string& parent = {}) {
         if (!is_valid_name(name))
             throw std::invalid_argument{"control group " + detail::quote(name) + ": not a valid name"};
         if (detail::list_has(parent, "..", '/')) {
@@ -67,12 +75,27 @@ public:
         }
         Cgroup group;
         group.maker_ = ::getpid();
-        std::vector<CgroupDirectory> parents = group.open_parents(name, parent);
+        group.open_parents(name, parent);
         const std::string base = "caisson." + name + "." + detail::Owner::current().tag();
         group.name_ = base;
-        for (unsigned n = 2; !group.make(parents); ++n) group.name_ = base + "." + std::to_string(n);
+        for (unsigned n = 2; group.directories_.empty() && !group.pending_.empty();) {
+            if (!group.make_next()) group.name_ = base + "." + std::to_string(n++);
+        }
         if (group.directories_.empty()) group.fail_left_out(name);
         return group;
+    }
+    /// Makes the directories in the other hierarchies; see `begin`. Does nothing on a complete group.
+    void complete() {
+        while (!pending_.empty()) {
+            if (make_next()) continue;
+            // The first directory is made first and removed last, so this one is what a removal has left behind.
+            const CgroupDirectory& d = pending_.front();
+            detail::Patience patience{2000};
+            const int error = detail::remove_group(d.parent.get(), name_, patience);
+            if (error != 0 && error != ENOENT) {
+                throw Error{Step::cgroup, error, "remove the old control group " + detail::quote(path(d))};
+            }
+        }
     }
 
     Cgroup(Cgroup&& other) noexcept { swap(other); }
@@ -99,6 +122,14 @@ public:
     [[nodiscard]] const std::string& name() const noexcept { return name_; }
     /// In the order in which they were made; the last is to be removed first.
     [[nodiscard]] const std::vector<CgroupDirectory>& directories() const noexcept { return directories_; }
+    /// The directories in which `name()` is, or will be once the group is complete, in the order of making.
+    [[nodiscard]] std::vector<int> parent_fds() const {
+        std::vector<int> fds;
+        for (const auto* list : {&directories_, &pending_}) {
+            for (const CgroupDirectory& d : *list) fds.push_back(d.parent.get());
+        }
+        return fds;
+    }
     /// The v2 directory for CLONE_INTO_CGROUP; -1 where the host has no v2 hierarchy (or after `settle`).
     [[nodiscard]] int into_fd() const noexcept {
         for (const CgroupDirectory& d : directories_) {
@@ -165,6 +196,7 @@ public:
     /// Gives the group up: it stays, and is whoever's removes it. Closes all descriptors.
     void release() noexcept {
         directories_.clear();
+        pending_.clear();
         oom_.reset();
         usage_.reset();
     }
@@ -188,6 +220,7 @@ private:
     void swap(Cgroup& other) noexcept {
         std::swap(name_, other.name_);
         std::swap(directories_, other.directories_);
+        std::swap(pending_, other.pending_);
         std::swap(left_out_, other.left_out_);
         std::swap(oom_, other.oom_);
         std::swap(usage_, other.usage_);
@@ -209,12 +242,11 @@ private:
     static std::string_view without_newline(std::string_view text) noexcept { return detail::take_field(text, '\n'); }
     [[nodiscard]] std::string path(const CgroupDirectory& d) const { return d.parent_path + "/" + name_; }
 
-    std::vector<CgroupDirectory> open_parents(const std::string& name, const std::string& parent) {
-        std::vector<CgroupDirectory> parents;
+    void open_parents(const std::string& name, const std::string& parent) {
         for (const detail::CgroupHierarchy& h : detail::cgroup_hierarchies()) {
             detail::CgroupParent p = detail::open_cgroup_parent(h, parent);
             if (p.directory) {
-                parents.push_back({std::move(p.controllers), std::move(p.path), std::move(p.directory), Fd{}, Fd{}});
+                pending_.push_back({std::move(p.controllers), std::move(p.path), std::move(p.directory), Fd{}, Fd{}});
             } else if (p.path.empty() || is_refusal(p.error)) {
                 left_out_.push_back({std::move(p.controllers), std::move(p.path), p.error});
             } else {
@@ -223,33 +255,29 @@ private:
                             remedy_for(p.error, p.path)};
             }
         }
-        return parents;
+        std::stable_partition(pending_.begin(), pending_.end(), [](const CgroupDirectory& d) { return d.v2(); });
+        directories_.reserve(pending_.size());
+        left_out_.reserve(left_out_.size() + pending_.size());
     }
 
-    /// Makes `name_` in each of `parents`, which become this group's directories; those that refuse are dropped. False,
-    /// with nothing made, if one has that name already.
-    bool make(std::vector<CgroupDirectory>& parents) {
-        left_out_.reserve(left_out_.size() + parents.size());
-        for (std::size_t i = 0; i < parents.size();) {
-            CgroupDirectory& d = parents[i];
-            if (d.v2()) enable_controllers(d);
-            if (::mkdirat(d.parent.get(), name_.c_str(), 0755) == 0) {
-                ++i;
-                continue;
-            }
-            const int error = errno;
-            if (is_refusal(error)) {
-                left_out_.push_back({std::move(d.controllers), std::move(d.parent_path), error});
-                parents.erase(parents.begin() + static_cast<std::ptrdiff_t>(i));
-                continue;
-            }
-            while (i > 0) (void)::unlinkat(parents[--i].parent.get(), name_.c_str(), AT_REMOVEDIR);
-            if (error == EEXIST) return false;
+    /// Makes `name_` in the first of the pending ones, or leaves it out where that is refused. False if it is there.
+    bool make_next() {
+        CgroupDirectory& d = pending_.front();
+        if (d.v2()) enable_controllers(d);
+        if (::mkdirat(d.parent.get(), name_.c_str(), 0755) == 0) {
+            directories_.push_back(std::move(d));
+            pending_.erase(pending_.begin());
+            prepare(directories_.back());
+            return true;
+        }
+        const int error = errno;
+        if (error == EEXIST) return false;
+        if (!is_refusal(error)) {
             throw Error{Step::cgroup, error, "make control group " + detail::quote(path(d)),
                         remedy_for(error, d.parent_path)};
         }
-        directories_ = std::move(parents);
-        for (CgroupDirectory& d : directories_) prepare(d);
+        left_out_.push_back({std::move(d.controllers), std::move(d.parent_path), error});
+        pending_.erase(pending_.begin());
         return true;
     }
 
@@ -459,6 +487,7 @@ private:
 
     std::string name_;
     std::vector<CgroupDirectory> directories_;
+    std::vector<CgroupDirectory> pending_;  // in which it is not made yet
     std::vector<LeftOut> left_out_;
     Fd oom_;
     std::optional<detail::UsageFiles> usage_;

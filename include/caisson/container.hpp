@@ -110,6 +110,7 @@ public:
                 case detail::Channel::State::report:
                     if (message.report.kind != detail::Report::Kind::ended) break;
                     if (message.report.left == 0 && running_.cgroup) running_.cgroup->release();
+                    running_.links.release();
                     finish(detail::exit_status_of(message.report));
                     break;
             }
@@ -157,6 +158,7 @@ private:
         status_ = status;
         detail::reap_if_ours(running_.keeper.get());
         running_.cgroup.reset();
+        running_.links.remove();
     }
     /// Somebody killed the keeper: the kernel kills init with it, and what the keeper would have removed is removed
     /// here.

@@ -9,6 +9,35 @@ using plan::Op;
 
 constexpr u64 in_root = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
 
+// Not in `Stage`, which is on the keeper's stack too: the keeper never touches this memory and so has none of it.
+int received[plan::most_received];
+int made[plan::dynamic_slots];
+
+int descriptor(plan::Slot slot) {
+    if (slot >= plan::first_received_slot) return received[slot - plan::first_received_slot];
+    return slot < plan::first_dynamic_slot ? slot : made[slot - plan::first_dynamic_slot];
+}
+
+/// True if the keeper is dead: the pipe has no writer left.
+bool keeper_is_dead(const Stage& stage) {
+    pollfd hang_up{stage.go, 0, 0};
+    const __kernel_timespec at_once{};
+    return retry(__NR_ppoll, &hang_up, 1, &at_once, nullptr, 8) > 0;
+}
+
+/// Arms the parent-death signal, which every change of ids takes away, also against a keeper that has died meanwhile.
+s64 die_with_keeper(const Stage& stage) {
+    const s64 result = prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (result == 0 && keeper_is_dead(stage)) end(1);
+    return result;
+}
+
+/// Waits until the keeper says so.
+void wait_for_keeper(const Stage& stage) {
+    char byte = 0;
+    if (retry(__NR_read, stage.go, &byte, 1) != 1) end(1);
+}
+
 /// The one way from a path of the container to a descriptor. The root is "/" of this process, which is the container's.
 s64 resolve(const char* path, u64 extra) {
     open_how how{};
@@ -49,25 +78,46 @@ s64 resolve_making(char* path, u64 extra, bool directory) {
         *finish = 0;
         fd = resolve(path, extra);
         if (fd == enoent) {
-            const s64 made = last && !directory ? call(__NR_mknodat, parent, component, 0100644, 0)
-                                                : call(__NR_mkdirat, parent, component, 0755);
-            fd = made < 0 && made != eexist ? made : resolve(path, extra);
+            const s64 created = last && !directory ? call(__NR_mknodat, parent, component, 0100644, 0)
+                                                   : call(__NR_mkdirat, parent, component, 0755);
+            fd = created < 0 && created != eexist ? created : resolve(path, extra);
         }
         *finish = saved;
-        call(__NR_close, parent);
+        close(parent);
         if (fd < 0 || last) return fd;
         parent = fd;
         component = rest;
     }
 }
 
-s64 become_root() {
+s64 become_root(const Stage& stage) {
     // Before this, files cannot be made (EOVERFLOW) and an exec would drop every capability.
     s64 result = call(__NR_setresgid, 0, 0, 0);
     if (result == 0) result = call(__NR_setresuid, 0, 0, 0);
     // A change of ids sets it to what fs.suid_dumpable says.
-    if (result == 0) result = call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
-    return result;
+    if (result == 0) result = prctl(PR_SET_DUMPABLE, 0);
+    return result == 0 ? die_with_keeper(stage) : result;
+}
+
+/// The host sends the second part when it has made what the descriptors stand for, and the keeper follows when it has
+/// written their id maps.
+s64 receive_rest(Stage& stage) {
+    plan::Rest announced{};
+    unsigned count = 0;
+    do {
+        int fds[plan::most_in_message];
+        const s64 n = receive(plan::rest_slot, &announced, sizeof announced, fds);
+        if (n == epipe || n == econnreset) end(1);  // the host has given up or is dead
+        if (n < 0) return n;
+        if (count + static_cast<u64>(n) > plan::most_received) return einval;
+        for (s64 i = 0; i < n; ++i) received[count++] = fds[i];
+    } while (count < announced.count);
+    wait_for_keeper(stage);
+    for (int i = 0; i < 3; ++i) {
+        const s64 result = retry(__NR_dup3, descriptor(plan::standard_slot + i), i, 0);
+        if (result < 0) return result;
+    }
+    return map_plan(stage, descriptor(plan::second_plan_slot), stage.rest);
 }
 
 /// A session keyring is inherited through clone and exec, whatever namespaces are new, and who has it has its keys.
@@ -92,9 +142,9 @@ s64 new_filesystem(Stage& stage, const Instr& instr) {
     }
     if (result == 0) result = call(__NR_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
     if (result == 0) result = call(__NR_fsmount, context, FSMOUNT_CLOEXEC, instr.x);
-    call(__NR_close, context);
+    close(context);
     if (result < 0) return result;
-    stage.dynamic[instr.slot - plan::first_dynamic_slot] = static_cast<int>(result);
+    made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(result);
     return 0;
 }
 
@@ -108,7 +158,7 @@ s64 loopback_up() {
         char rest[22];
     } request{{'l', 'o'}, 1 /* IFF_UP */, {}};
     const s64 result = call(__NR_ioctl, socket, 0x8914 /* SIOCSIFFLAGS */, &request);
-    call(__NR_close, socket);
+    close(socket);
     return result;
 }
 
@@ -116,26 +166,27 @@ s64 set_attributes(int fd, u64 set, u64 flags) {
     if (fd < 0) return 0;
     mount_attr attr{};
     attr.attr_set = set;
-    return call(__NR_mount_setattr, fd, "", at_empty_path | flags, &attr, sizeof attr);
+    return mount_setattr(fd, "", at_empty_path | flags, attr);
 }
 
 s64 private_mounts() {
     mount_attr attr{};
     attr.propagation = 1 << 18;  // MS_PRIVATE
-    return call(__NR_mount_setattr, at_fdcwd, "/", 0x8000 /* AT_RECURSIVE */, &attr, sizeof attr);
+    return mount_setattr(at_fdcwd, "/", at_recursive, attr);
 }
 
 s64 clone_mount(Stage& stage, const Instr& instr) {
-    const s64 source = instr.a != 0 ? resolve_below(stage.fd(instr.other), stage.text(instr.a)) : stage.fd(instr.other);
+    const s64 source =
+        instr.a != 0 ? resolve_below(descriptor(instr.other), stage.text(instr.a)) : descriptor(instr.other);
     if (source == enoent && instr.x != 0) {
-        stage.dynamic[instr.slot - plan::first_dynamic_slot] = -1;
+        made[instr.slot - plan::first_dynamic_slot] = -1;
         return 0;
     }
     if (source < 0) return source;
     const s64 tree = call(__NR_open_tree, source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | at_empty_path);
-    if (instr.a != 0) call(__NR_close, source);
+    if (instr.a != 0) close(source);
     if (tree < 0) return tree;
-    stage.dynamic[instr.slot - plan::first_dynamic_slot] = static_cast<int>(tree);
+    made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(tree);
     return 0;
 }
 
@@ -151,17 +202,17 @@ s64 enter_root(int tree) {
 }
 
 s64 place(Stage& stage, const Instr& instr) {
-    if (stage.fd(instr.slot) < 0) return 0;  // an optional source that is not there
+    if (descriptor(instr.slot) < 0) return 0;  // an optional source that is not there
     const u64 extra = (instr.x & plan::place_no_symlinks) != 0 ? RESOLVE_NO_SYMLINKS : 0;
     char* path = stage.base + instr.a;
-    const s64 target = instr.other != plan::no_slot ? resolve_below(stage.fd(instr.other), path)
+    const s64 target = instr.other != plan::no_slot ? resolve_below(descriptor(instr.other), path)
                        : (instr.x & (plan::place_make_directory | plan::place_make_file)) != 0
                            ? resolve_making(path, extra, (instr.x & plan::place_make_directory) != 0)
                            : resolve(path, extra);
     if (target < 0) return target;
-    const s64 result =
-        call(__NR_move_mount, stage.fd(instr.slot), "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
-    call(__NR_close, target);
+    const s64 result = call(__NR_move_mount, descriptor(instr.slot), "", target, "",
+                            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    close(target);
     return result;
 }
 
@@ -175,28 +226,27 @@ s64 working_directory(const char* path) {
     const s64 fd = resolve(path, 0);
     if (fd < 0) return fd;
     const s64 result = call(__NR_fchdir, fd);
-    call(__NR_close, fd);
+    close(fd);
     return result;
 }
 
 s64 bounding_set(u64 kept) {
     for (u64 capability = 0; capability < 64; ++capability) {
         if ((kept >> capability & 1) != 0) continue;
-        const s64 result = call(__NR_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0);
+        const s64 result = prctl(PR_CAPBSET_DROP, capability);
         if (result == einval) return 0;  // past the kernel's last capability
         if (result < 0) return result;
     }
     return 0;
 }
 
-s64 credentials(const Stage& stage, u64 ids) {
+s64 credentials(u64 ids) {
     const u64 uid = ids >> 32;
     const u64 gid = ids & 0xffffffff;
-    s64 result = 0;
-    if ((stage.header->flags & plan::plan_deny_setgroups) == 0) result = call(__NR_setgroups, 0, nullptr);
+    s64 result = call(__NR_setgroups, 0, nullptr);
     if (result == 0) result = call(__NR_setresgid, gid, gid, gid);
     if (result == 0) result = call(__NR_setresuid, uid, uid, uid);
-    if (result == 0) result = call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (result == 0) result = prctl(PR_SET_DUMPABLE, 0);
     return result;
 }
 
@@ -211,8 +261,7 @@ s64 capabilities(u64 wanted) {
         data[i].effective = data[i].permitted;
         data[i].inheritable = 0;
     }
-    if (const s64 cleared = call(__NR_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); cleared < 0)
-        return cleared;
+    if (const s64 cleared = prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL); cleared < 0) return cleared;
     return call(__NR_capset, &header, data);
 }
 
@@ -224,14 +273,10 @@ char** pointers(Stage& stage, plan::Ref ref) {
 }
 
 s64 exec(Stage& stage) {
-    char** argv = pointers(stage, stage.header->argv);
-    char** envp = pointers(stage, stage.header->envp);
-    // Setting ids has cleared it; the keeper's death must still end the container, also one that has been meanwhile.
-    s64 result = call(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    char** argv = pointers(stage, stage.rest->argv);
+    char** envp = pointers(stage, stage.rest->envp);
+    s64 result = die_with_keeper(stage);
     if (result < 0) return result;
-    pollfd hang_up{stage.go, POLLIN, 0};
-    const __kernel_timespec at_once{};
-    if (retry(__NR_ppoll, &hang_up, 1, &at_once, nullptr, 8) > 0) end(1);
     // Closed, not close-on-exec: execve(2) resolves the command's path first, and a link in the root that leads through
     // /proc/self/fd would lead to the host by a directory that is still open.
     constexpr int kept = 3;
@@ -252,39 +297,39 @@ s64 exec(Stage& stage) {
 s64 run(Stage& stage, const Instr& instr) {
     switch (instr.op) {
         case Op::join_group: {
-            const s64 n = retry(__NR_write, stage.fd(instr.slot), "0", 1);
+            const s64 n = retry(__NR_write, descriptor(instr.slot), "0", 1);
             return n < 0 ? n : 0;
         }
         case Op::unshare_cgroup: return call(__NR_unshare, CLONE_NEWCGROUP);
         case Op::loopback_up: return loopback_up();
-        case Op::become_root: return become_root();
+        case Op::receive_rest: return receive_rest(stage);
+        case Op::become_root: return become_root(stage);
         case Op::session_keyring: return session_keyring();
         case Op::hostname: return call(__NR_sethostname, stage.text(instr.a), instr.x);
         case Op::private_mounts: return private_mounts();
         case Op::new_filesystem: return new_filesystem(stage, instr);
-        case Op::set_attributes: return set_attributes(stage.fd(instr.slot), instr.x, instr.y);
+        case Op::set_attributes: return set_attributes(descriptor(instr.slot), instr.x, instr.y);
         case Op::clone_mount: return clone_mount(stage, instr);
-        case Op::enter_root: return enter_root(stage.fd(instr.slot));
+        case Op::enter_root: return enter_root(descriptor(instr.slot));
         case Op::place: return place(stage, instr);
         case Op::session: return session(instr.x != 0);
         case Op::working_directory: return working_directory(stage.text(instr.a));
         case Op::bounding_set: return bounding_set(instr.x);
-        case Op::credentials: return credentials(stage, instr.x);
+        case Op::credentials: return credentials(instr.x);
         case Op::capabilities: return capabilities(instr.x);
-        case Op::no_new_privileges: return call(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        case Op::no_new_privileges: return prctl(PR_SET_NO_NEW_PRIVS, 1);
         case Op::exec: return exec(stage);
     }
     return einval;
 }
 
-/// Runs the instructions from `first` up to `last`; a failure is reported and ends this process.
-void run_all(Stage& stage, unsigned first, unsigned last) {
-    const auto* instrs = stage.array<Instr>(stage.header->instrs);
-    for (unsigned i = first; i < last; ++i) {
-        *stage.progress = i;
+/// Runs instructions, the first of which has `number` in the whole plan; a failure is reported and ends this process.
+void run_all(Stage& stage, const Instr* instrs, unsigned count, unsigned number) {
+    for (unsigned i = 0; i < count; ++i) {
+        *stage.progress = number + i;
         const s64 result = run(stage, instrs[i]);
         if (result < 0) {
-            const plan::InitFailure failure{i, static_cast<int>(-result)};
+            const plan::InitFailure failure{number + i, static_cast<int>(-result)};
             retry(__NR_write, stage.status, &failure, sizeof failure);
             end(127);
         }
@@ -294,28 +339,25 @@ void run_all(Stage& stage, unsigned first, unsigned last) {
 }  // namespace
 
 void init(Stage& stage) {
-    if (call(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) end(1);
-    if ((stage.header->flags & plan::plan_send_netlink) != 0) {
+    if (die_with_keeper(stage) < 0) end(1);
+    const plan::PlanHeader& header = *stage.header;
+    if ((header.flags & plan::plan_send_netlink) != 0) {
         const s64 socket = call(__NR_socket, 16 /* AF_NETLINK */, 3 /* SOCK_RAW */ | O_CLOEXEC, 0);
         plan::Report report{};
         report.kind = plan::Report::Kind::netlink;
         report.value = static_cast<int>(socket < 0 ? -socket : 0);
         // The host waits for it.
         if (send_report(report, static_cast<int>(socket)) < 0) end(1);
-        if (socket >= 0) call(__NR_close, socket);
+        if (socket >= 0) close(socket);
     }
-    run_all(stage, 0, stage.header->early_count);
-    // Waiting closes the window in which the keeper dies before PR_SET_PDEATHSIG is armed: the end-of-file or hang-up
-    // of this pipe tells.
-    char byte = 0;
-    if (retry(__NR_read, stage.go, &byte, 1) != 1) end(1);
-    pollfd hang_up{stage.go, POLLIN, 0};
-    const __kernel_timespec at_once{};
-    if (retry(__NR_ppoll, &hang_up, 1, &at_once, nullptr, 8) > 0) end(1);
-    if (call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) end(1);
+    const auto* instrs = stage.array<Instr>(header.instrs);
+    run_all(stage, instrs, header.early_count, 0);
+    wait_for_keeper(stage);
+    if (prctl(PR_SET_DUMPABLE, 0) < 0) end(1);
     call(__NR_umask, 022);
-
-    run_all(stage, stage.header->early_count, stage.header->instr_count);
+    // The last of these brings the second part.
+    run_all(stage, instrs + header.early_count, header.instr_count - header.early_count, header.early_count);
+    run_all(stage, stage.array<Instr>(stage.rest->instrs), stage.rest->instr_count, header.instr_count);
     end(127);
 }
 

@@ -4,19 +4,40 @@
 
 namespace stage {
 
+namespace {
+
+constexpr u64 control_header = sizeof(u64) + 2 * sizeof(int);
+
+}  // namespace
+
 s64 send_report(const plan::Report& report, int first, int second) {
     plan::Report copy = report;
-    Message m{};
+    Message m;
     m.iov = {&copy, sizeof copy};
-    m.header.iov = &m.iov;
-    m.header.iov_count = 1;
+    m.header = {nullptr, 0, &m.iov, 1, nullptr, 0, 0};
     if (first >= 0) {
-        const u64 count = second >= 0 ? 2 : 1;
-        m.control = {sizeof(u64) + (2 + count) * sizeof(int), 1 /* SOL_SOCKET */, 1 /* SCM_RIGHTS */, {first, second}};
+        m.control.length = control_header + (second >= 0 ? 2 : 1) * sizeof(int);
+        m.control.level = 1;  // SOL_SOCKET
+        m.control.type = 1;   // SCM_RIGHTS
+        m.control.fds[0] = first;
+        m.control.fds[1] = second;
         m.header.control = &m.control;
-        m.header.control_length = sizeof m.control;
+        m.header.control_length = control_header + 2 * sizeof(int);
     }
     return retry(__NR_sendmsg, plan::host_slot, &m.header, 0x4040 /* MSG_NOSIGNAL | MSG_DONTWAIT */);
+}
+
+s64 receive(int socket, void* body, u64 size, int (&fds)[plan::most_in_message]) {
+    Message m;
+    m.iov = {body, size};
+    m.header = {nullptr, 0, &m.iov, 1, &m.control, sizeof m.control, 0};
+    const s64 n = retry(__NR_recvmsg, socket, &m.header, 0x40000000 /* MSG_CMSG_CLOEXEC */);
+    if (n <= 0) return n < 0 ? n : epipe;
+    if ((m.header.flags & 0x8 /* MSG_CTRUNC */) != 0) return emfile;
+    if (static_cast<u64>(n) != size) return einval;
+    const u64 count = m.header.control_length < control_header ? 0 : (m.control.length - control_header) / sizeof(int);
+    for (u64 i = 0; i < count; ++i) fds[i] = m.control.fds[i];
+    return static_cast<s64>(count);
 }
 
 namespace {
@@ -36,21 +57,19 @@ using plan::Report;
 
 /// "/proc/PID" as a descriptor; PID is our child and not reaped, so it cannot be another process.
 s64 open_proc(s64 pid) {
-    char path[32] = "/proc/";
-    char digits[20];
-    int n = 0;
-    for (s64 rest = pid; rest != 0; rest /= 10) digits[n++] = static_cast<char>('0' + rest % 10);
-    int at = 6;
-    while (n > 0) path[at++] = digits[--n];
-    path[at] = 0;
-    return retry(__NR_openat, at_fdcwd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    char path[32];
+    char* at = path + sizeof path - 1;
+    *at = 0;
+    for (s64 rest = pid; rest != 0; rest /= 10) *--at = static_cast<char>('0' + rest % 10);
+    for (int i = 5; i >= 0; --i) *--at = "/proc/"[i];
+    return retry(__NR_openat, at_fdcwd, at, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
 s64 write_file(s64 directory, const char* name, const char* text) {
     const s64 fd = retry(__NR_openat, directory, name, O_WRONLY | O_CLOEXEC);
     if (fd < 0) return fd;
     const s64 n = retry(__NR_write, fd, text, length(text));
-    call(__NR_close, fd);
+    close(fd);
     return n < 0 ? n : 0;
 }
 
@@ -61,7 +80,8 @@ s64 write_file(s64 directory, const char* name, const char* text) {
     refuse(step, error, index);
 }
 
-void write_maps(const Stage& stage, s64 pid, int pidfd) {
+/// Writes init's id maps; the result is its user namespace, or -1 where it has none of its own.
+int write_maps(const Stage& stage, s64 pid, int pidfd) {
     const plan::PlanHeader& header = *stage.header;
     const s64 proc = open_proc(pid);
     if (proc < 0) kill_and_refuse(pidfd, KeeperStep::prepare, proc);
@@ -70,29 +90,27 @@ void write_maps(const Stage& stage, s64 pid, int pidfd) {
     s64 result = write_file(proc, "oom_score_adj", "0");
     if (result < 0 && result != eacces) kill_and_refuse(pidfd, KeeperStep::prepare, result);
     if (header.uid_map == 0) {
-        call(__NR_close, proc);
-        return;
+        close(proc);
+        return -1;
     }
-    result = 0;
-    if (result == 0 && (header.flags & plan::plan_deny_setgroups) != 0) result = write_file(proc, "setgroups", "deny");
-    if (result == 0) result = write_file(proc, "uid_map", stage.text(header.uid_map));
+    result = write_file(proc, "uid_map", stage.text(header.uid_map));
     if (result == 0) result = write_file(proc, "gid_map", stage.text(header.gid_map));
     if (result < 0) kill_and_refuse(pidfd, KeeperStep::id_map, result);
-    if (header.idmap_count > 0) {
-        const s64 user = retry(__NR_openat, proc, "ns/user", O_RDONLY | O_CLOEXEC);
-        if (user < 0) kill_and_refuse(pidfd, KeeperStep::id_map, user);
-        const auto* mounts = stage.array<plan::Slot>(header.idmaps);
-        for (unsigned i = 0; i < header.idmap_count; ++i) {
-            mount_attr attr{};
-            attr.attr_set = MOUNT_ATTR_IDMAP;
-            attr.userns_fd = static_cast<u64>(user);
-            result =
-                call(__NR_mount_setattr, mounts[i], "", at_empty_path | 0x8000 /* AT_RECURSIVE */, &attr, sizeof attr);
-            if (result < 0) kill_and_refuse(pidfd, KeeperStep::id_map_mount, result, i);
-        }
-        call(__NR_close, user);
-    }
-    call(__NR_close, proc);
+    // While init may still be looked into.
+    const s64 user = retry(__NR_openat, proc, "ns/user", O_RDONLY | O_CLOEXEC);
+    if (user < 0) kill_and_refuse(pidfd, KeeperStep::id_map, user);
+    close(proc);
+    return static_cast<int>(user);
+}
+
+/// Lets a mount be seen through the id map of the user namespace, and closes it.
+void map_mount(int pidfd, int user, int mount, unsigned index) {
+    mount_attr attr{};
+    attr.attr_set = MOUNT_ATTR_IDMAP;
+    attr.userns_fd = static_cast<u64>(user);
+    const s64 result = mount_setattr(mount, "", at_empty_path | at_recursive, attr);
+    if (result < 0) kill_and_refuse(pidfd, KeeperStep::id_map_mount, result, index);
+    close(mount);
 }
 
 /// The number behind "oom_kill " in the group's file; 0 where it cannot be read.
@@ -151,7 +169,7 @@ void remove_children(int parent, const char* name, int depth, Patience& patience
             at += entry->size;
         }
     }
-    call(__NR_close, directory);
+    close(directory);
 }
 
 s64 remove_group(int parent, const char* name, int depth, Patience& patience) {
@@ -169,35 +187,70 @@ s64 remove_group(int parent, const char* name, int depth, Patience& patience) {
 }
 
 /// Gives up what is not needed to watch, kill and clean up.
-s64 lower_privileges() {
+s64 lower_privileges(bool has_links) {
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
     __user_cap_data_struct data[2]{};
     if (const s64 result = call(__NR_capget, &header, data); result < 0) return result;
-    constexpr unsigned kept = 1u << CAP_KILL | 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH;
+    unsigned kept = 1u << CAP_KILL | 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH;
+    if (has_links) kept |= 1u << CAP_NET_ADMIN;
     data[0].permitted &= kept;
     data[0].effective = data[0].permitted;
     data[0].inheritable = 0;
     data[1] = {};
     if (const s64 result = call(__NR_capset, &header, data); result < 0) return result;
     // Id maps have been written: nothing needs to look into this process any more.
-    const s64 result = call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
-    return result < 0 ? result : call(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    const s64 result = prctl(PR_SET_DUMPABLE, 0);
+    return result < 0 ? result : prctl(PR_SET_NO_NEW_PRIVS, 1);
 }
 
-/// Waits for the host's "go"; false if host or init died before it.
-bool wait_for_host(int pidfd) {
-    for (;;) {
-        pollfd p[3]{{plan::host_slot, POLLIN, 0}, {plan::owner_slot, POLLIN, 0}, {pidfd, POLLIN, 0}};
-        if (call(__NR_ppoll, p, 3, nullptr, nullptr, 8) <= 0) continue;
-        if (p[1].revents != 0 || p[2].revents != 0) return false;
-        char go = 0;
-        if (p[0].revents != 0) return retry(__NR_read, plan::host_slot, &go, 1) == 1;
+/// Lets init go on. Its death is seen elsewhere.
+void let_go_on(int go, int pidfd) {
+    const char byte = 1;
+    if (retry(__NR_write, go, &byte, 1) != 1) call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
+}
+
+/// Waits for the host's `Go` on the socket `host` and does what it says. Kills init if the host dies or gives up before
+/// it; if init dies, that is all. `user`: see `write_maps`.
+void wait_for_host(int pidfd, int user, int host, int go, int (&kept)[plan::kept_descriptors]) {
+    plan::Go message{};
+    unsigned count = 0;
+    do {
+        pollfd p[4]{{host, POLLIN, 0}, {plan::host_slot, 0, 0}, {plan::owner_slot, POLLIN, 0}, {pidfd, POLLIN, 0}};
+        while (call(__NR_ppoll, p, 4, nullptr, nullptr, 8) <= 0) {
+        }
+        if (p[3].revents != 0) return;
+        int fds[plan::most_in_message];
+        s64 n = (p[1].revents | p[2].revents) != 0 ? epipe : receive(host, &message, sizeof message, fds);
+        if (n == epipe || n == econnreset) {
+            call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
+            return;
+        }
+        if (n < 0) kill_and_refuse(pidfd, KeeperStep::prepare, n);
+        for (s64 i = 0; i < n; ++i, ++count) {
+            if (count < plan::kept_descriptors) kept[count] = fds[i];
+            else map_mount(pidfd, user, fds[i], count - plan::kept_descriptors);
+        }
+    } while (count < plan::kept_descriptors + message.idmap_count);
+    if (user >= 0) close(user);
+    close(host);
+    if (const s64 result = lower_privileges(message.has_links != 0); result < 0)
+        kill_and_refuse(pidfd, KeeperStep::prepare, result);
+    let_go_on(go, pidfd);
+}
+
+/// The kernel has carried the requests out, messages of rtnetlink(7), when write(2) returns.
+void remove_links(int netlink, int requests) {
+    char buffer[512];
+    for (s64 at = 0;;) {
+        const s64 n = call(__NR_pread64, requests, buffer, sizeof buffer, at);
+        if (n <= 0) return;
+        call(__NR_write, netlink, buffer, n);
+        at += n;
     }
 }
 
 /// What is needed when init has ended, so that the plan does not take memory as long as the container runs.
 struct Cleanup {
-    plan::Slot oom;
     unsigned reached;  // the instruction that init was at when it executed its command, or died
     unsigned count;
     plan::Slot parents[plan::most_teardowns];
@@ -207,7 +260,6 @@ struct Cleanup {
 Cleanup cleanup_of(const Stage& stage) {
     const plan::PlanHeader& header = *stage.header;
     Cleanup cleanup;
-    cleanup.oom = header.oom_slot;
     cleanup.reached = ~0u;
     cleanup.count = header.teardown_count < plan::most_teardowns ? header.teardown_count : plan::most_teardowns;
     const auto* parents = stage.array<plan::Slot>(header.teardowns);
@@ -229,7 +281,7 @@ void watch(Stage& stage, Cleanup& cleanup, int pidfd, int status) {
             cleanup.reached = *stage.progress;
             call(__NR_munmap, stage.progress, 4096);
             call(__NR_munmap, stage.base, stage.header->size);
-            call(__NR_close, status);
+            close(status);
             p[2].fd = -1;
         }
         for (int i = 1; i < 4; i += 2) {
@@ -248,22 +300,25 @@ struct ChildInfo {
     int rest[25];
 };
 
-/// A socket to the host whose end here nobody else has, in the place of the inherited one.
-void own_channel() {
+/// A socket to the host whose end here nobody else has, in the place of the inherited one, which is the result.
+int own_channel() {
     int ends[2];
+    const s64 inherited = call(__NR_fcntl, plan::host_slot, 1030 /* F_DUPFD_CLOEXEC */, 3);
+    if (inherited < 0) refuse(KeeperStep::prepare, inherited);
     s64 result = call(__NR_socketpair, 1 /* AF_UNIX */, 5 /* SOCK_SEQPACKET */ | O_CLOEXEC, 0, ends);
     Report report{};
     report.kind = Report::Kind::channel;
     if (result == 0) result = send_report(report, ends[0]);
     if (result >= 0) result = call(__NR_dup3, ends[1], plan::host_slot, O_CLOEXEC);
     if (result < 0) refuse(KeeperStep::prepare, result);
-    call(__NR_close, ends[0]);
-    call(__NR_close, ends[1]);
+    close(ends[0]);
+    close(ends[1]);
+    return static_cast<int>(inherited);
 }
 
 [[noreturn]] void keep(Stage& stage) {
     const plan::PlanHeader& header = *stage.header;
-    own_channel();
+    const int host = own_channel();
     int go[2];
     int status[2];
     if (const s64 result = call(__NR_pipe2, go, O_CLOEXEC); result < 0) refuse(KeeperStep::prepare, result);
@@ -287,14 +342,14 @@ void own_channel() {
     if (pid == 0) {
         stage.go = go[0];
         stage.status = status[1];
-        call(__NR_close, go[1]);
+        close(go[1]);
         init(stage);
     }
-    call(__NR_close, status[1]);
-    call(__NR_close_range, 0, 2, 0);
-    call(__NR_close, go[0]);
-    write_maps(stage, pid, pidfd);
-    if (const s64 result = lower_privileges(); result < 0) kill_and_refuse(pidfd, KeeperStep::prepare, result);
+    const int inits[]{plan::plan_slot, plan::rest_slot, status[1], go[0]};
+    for (const int fd : inits) close(fd);
+    if (header.cgroup_slot >= 0) close(header.cgroup_slot);
+    const int user = write_maps(stage, pid, pidfd);
+    let_go_on(go[1], pidfd);
 
     Report report{};
     report.kind = Report::Kind::cloned;
@@ -302,16 +357,9 @@ void own_channel() {
     // A host that has not got these descriptors would wait for ever: init ends, and that is reported.
     if (send_report(report, pidfd, status[0]) < 0) call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
 
-    if ((header.flags & plan::plan_wait_for_host) == 0 || wait_for_host(pidfd)) {
-        char byte = 1;
-        if (retry(__NR_write, go[1], &byte, 1) != 1) call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
-        // Kept open until the end: its hang-up tells init that the keeper died.
-    } else {
-        call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
-    }
-    if (header.inherited_end > header.keep_end) {
-        call(__NR_close_range, header.keep_end, header.inherited_end - 1, 0);
-    }
+    // The pipe is kept open until the end: its hang-up tells init that the keeper died.
+    int kept[plan::kept_descriptors]{-1, -1, -1};
+    wait_for_host(pidfd, user, host, go[1], kept);
     Cleanup cleanup = cleanup_of(stage);
     watch(stage, cleanup, pidfd, status[0]);
 
@@ -322,7 +370,8 @@ void own_channel() {
     report.value = info.status;
     report.place = static_cast<unsigned>(info.code);
     report.index = cleanup.reached;
-    report.oom_kills = oom_kills(cleanup.oom);
+    report.oom_kills = oom_kills(kept[0]);
+    remove_links(kept[1], kept[2]);
     Patience patience = 3'000'000'000;
     for (unsigned i = 0; i < cleanup.count; ++i) {
         const s64 result = remove_group(cleanup.parents[i], cleanup.name, 0, patience);
@@ -338,7 +387,7 @@ s64 leave_chroot() {
     const s64 self = call(__NR_pidfd_open, call(__NR_getpid), 0);
     if (self < 0) return self;
     const s64 result = call(__NR_setns, self, CLONE_NEWNS);
-    call(__NR_close, self);
+    close(self);
     return result;
 }
 
@@ -360,17 +409,10 @@ void reset_signals() {
     // A session of its own: the host's terminal does not hang it up, and ps(1) shows it by itself.
     call(__NR_setsid);
     Stage stage;
-    const s64 size = call(__NR_lseek, plan::plan_slot, 0, 2 /* SEEK_END */);
-    if (size < static_cast<s64>(sizeof(plan::PlanHeader))) refuse(KeeperStep::read_plan, size < 0 ? size : einval);
-    const s64 base = call(__NR_mmap, nullptr, size, 3 /* read, write */, 2 /* MAP_PRIVATE */, plan::plan_slot, 0);
-    if (base < 0) refuse(KeeperStep::read_plan, base);
-    call(__NR_close, plan::plan_slot);
-    stage.base = reinterpret_cast<char*>(base);
-    stage.header = reinterpret_cast<const plan::PlanHeader*>(base);
-    if (stage.header->magic != plan::plan_magic || stage.header->size != static_cast<u64>(size)) {
-        refuse(KeeperStep::read_plan, einval);
+    if (const s64 result = map_plan(stage, plan::plan_slot, stage.header); result < 0) {
+        refuse(KeeperStep::read_plan, result);
     }
-    if (stage.header->name != 0) call(__NR_prctl, PR_SET_NAME, stage.text(stage.header->name), 0, 0, 0);
+    if (stage.header->name != 0) prctl(PR_SET_NAME, reinterpret_cast<u64>(stage.text(stage.header->name)));
     const bool own_root = (stage.header->flags & plan::plan_own_root) != 0;
     // The host's working directory must neither be kept busy nor be what init resolves the container's paths from.
     if (const s64 result = own_root ? leave_chroot() : call(__NR_chdir, "/"); result < 0) {
@@ -383,18 +425,18 @@ void reset_signals() {
 
 // The compiler may call these for copies and initialisers.
 extern "C" {
-void* memcpy(void* to, const void* from, unsigned long n) {
+[[gnu::used]] void* memcpy(void* to, const void* from, unsigned long n) {
     auto* t = static_cast<char*>(to);
     const auto* f = static_cast<const char*>(from);
     while (n-- > 0) *t++ = *f++;
     return to;
 }
-void* memset(void* to, int value, unsigned long n) {
+[[gnu::used]] void* memset(void* to, int value, unsigned long n) {
     auto* t = static_cast<char*>(to);
     while (n-- > 0) *t++ = static_cast<char>(value);
     return to;
 }
-[[noreturn]] void caisson_stage_start() {
+[[noreturn, gnu::used]] void caisson_stage_start() {
     stage::main();
 }
 }

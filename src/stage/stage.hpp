@@ -25,26 +25,48 @@ namespace plan = caisson::detail;
 inline constexpr int at_fdcwd = -100;
 inline constexpr int at_empty_path = 0x1000;
 inline constexpr int at_removedir = 0x200;
+inline constexpr int at_recursive = 0x8000;
 inline constexpr s64 enoent = -2, esrch = -3, eacces = -13, eagain = -11, einval = -22, ebusy = -16, eexist = -17,
-                     enotempty = -39, enotdir = -20, eloop = -40, eperm = -1, enosys = -38;
+                     enotempty = -39, enotdir = -20, eloop = -40, eperm = -1, enosys = -38, emfile = -24, epipe = -32,
+                     econnreset = -104;
+
+// What is called often: in a copy at each place, the program would need a page more in every keeper.
+[[gnu::noinline]] inline void close(s64 fd) {
+    call(__NR_close, fd);
+}
+[[gnu::noinline]] inline s64 prctl(int option, u64 value) {
+    return call(__NR_prctl, option, value, 0, 0, 0);
+}
+[[gnu::noinline]] inline s64 mount_setattr(s64 directory, const char* path, u64 flags, const mount_attr& attr) {
+    return call(__NR_mount_setattr, directory, path, flags, &attr, sizeof attr);
+}
 
 struct Stage {
-    char* base = nullptr;  // the plan, mapped privately
-    const plan::PlanHeader* header = nullptr;
-    volatile unsigned* progress = nullptr;  // one page shared by keeper and init: the instruction that init is at
-    int status = -1;                        // init: the status pipe
-    int go = -1;  // init: readable when it may go on, and at end-of-file when the keeper is dead
-    int dynamic[plan::dynamic_slots]{};
+    char* base = nullptr;                      // the part of the plan that is being read, mapped privately
+    const plan::PlanHeader* header = nullptr;  // the first part's
+    const plan::RestHeader* rest = nullptr;    // init: the second part's
+    volatile unsigned* progress = nullptr;     // one page shared by keeper and init: the instruction that init is at
+    int status = -1;                           // init: the status pipe
+    int go = -1;  // init: brings the keeper's leave to go on; its hang-up tells that the keeper is dead
 
     const char* text(plan::Ref ref) const { return base + ref; }
     template <class T>
     const T* array(plan::Ref ref) const {
         return reinterpret_cast<const T*>(base + ref);
     }
-    int fd(plan::Slot slot) const {
-        return slot < plan::first_dynamic_slot ? slot : dynamic[slot - plan::first_dynamic_slot];
-    }
 };
+
+/// Maps a part of the plan; a negative result is the error.
+template <class Header>
+s64 map_plan(Stage& stage, int fd, const Header*& header) {
+    const s64 size = call(__NR_lseek, fd, 0, 2 /* SEEK_END */);
+    if (size < static_cast<s64>(sizeof(Header))) return size < 0 ? size : einval;
+    const s64 base = call(__NR_mmap, nullptr, size, 3 /* read, write */, 2 /* MAP_PRIVATE */, fd, 0);
+    if (base < 0) return base;
+    stage.base = reinterpret_cast<char*>(base);
+    header = reinterpret_cast<const Header*>(base);
+    return header->magic == plan::plan_magic && header->size == static_cast<u64>(size) ? 0 : einval;
+}
 
 inline u64 length(const char* text) {
     u64 n = 0;
@@ -52,18 +74,12 @@ inline u64 length(const char* text) {
     return n;
 }
 
-/// The kernel's struct msghdr with one buffer and at most two descriptors.
+/// The kernel's struct msghdr with one buffer and room for some descriptors.
 struct Message {
     struct Iovec {
         void* base;
         u64 length;
     } iov;
-    struct Control {
-        u64 length;
-        int level;
-        int type;
-        int fds[2];
-    } control;
     struct Header {
         void* name;
         int name_length;
@@ -73,7 +89,17 @@ struct Message {
         u64 control_length;
         unsigned flags;
     } header;
+    struct Control {
+        u64 length;
+        int level;
+        int type;
+        int fds[plan::most_in_message];
+    } control;
 };
+
+/// Receives one message of exactly `size` bytes and its descriptors; the result is how many they are. EPIPE where
+/// nobody is left to send, EMFILE where this process has no place for them.
+s64 receive(int socket, void* body, u64 size, int (&fds)[plan::most_in_message]);
 
 /// Sends one report to the host, with the descriptors that are not negative. The host may be gone: that is no error
 /// here.

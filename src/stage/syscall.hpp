@@ -8,7 +8,13 @@ namespace stage {
 using s64 = long;
 using u64 = unsigned long;
 
+// Most calls need no more than three registers set, which is a third of the program's size.
 #if defined(__x86_64__)
+inline s64 syscall3(s64 number, s64 a, s64 b, s64 c) {
+    s64 result;
+    asm volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+    return result;
+}
 inline s64 syscall6(s64 number, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f) {
     s64 result;
     register s64 r10 asm("r10") = d;
@@ -21,6 +27,14 @@ inline s64 syscall6(s64 number, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f) {
     return result;
 }
 #elif defined(__aarch64__)
+inline s64 syscall3(s64 number, s64 a, s64 b, s64 c) {
+    register s64 x8 asm("x8") = number;
+    register s64 x0 asm("x0") = a;
+    register s64 x1 asm("x1") = b;
+    register s64 x2 asm("x2") = c;
+    asm volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2) : "memory");
+    return x0;
+}
 inline s64 syscall6(s64 number, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f) {
     register s64 x8 asm("x8") = number;
     register s64 x0 asm("x0") = a;
@@ -48,8 +62,12 @@ s64 word(T value) {
     return static_cast<s64>(value);
 }
 
-template <class A = int, class B = int, class C = int, class D = int, class E = int, class F = int>
-s64 call(s64 number, A a = 0, B b = 0, C c = 0, D d = 0, E e = 0, F f = 0) {
+template <class A = int, class B = int, class C = int>
+s64 call(s64 number, A a = 0, B b = 0, C c = 0) {
+    return syscall3(number, word(a), word(b), word(c));
+}
+template <class A, class B, class C, class D, class E = int, class F = int>
+s64 call(s64 number, A a, B b, C c, D d, E e = 0, F f = 0) {
     return syscall6(number, word(a), word(b), word(c), word(d), word(e), word(f));
 }
 

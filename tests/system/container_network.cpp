@@ -2,16 +2,19 @@
 #include <caisson/bridge.hpp>
 #include <caisson/container.hpp>
 
+#include <csignal>
 #include <cstdio>
 #include <string>
 
 #include <unistd.h>
 
 #include "support/doctest.hpp"
+#include "support/host.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
 
 using namespace caisson;
+using caisson_test::keeper_of;
 using caisson_test::TestRoot;
 
 namespace {
@@ -63,15 +66,6 @@ ContainerSpec on_bridge(const TestRoot& root, const std::string& name, const std
     return spec;
 }
 
-bool wait_for_links(const std::string& wanted) {
-    // A network namespace, and the veth pair in it, is taken down by the kernel in its own time.
-    for (int i = 0; i < 200; ++i) {
-        if (links() == wanted) return true;
-        ::usleep(20'000);
-    }
-    return false;
-}
-
 }  // namespace
 
 TEST_CASE("a container on a bridge has its name, address, MAC and route, and reaches the bridge") {
@@ -97,7 +91,7 @@ TEST_CASE("a container on a bridge has its name, address, MAC and route, and rea
         CHECK(text.find("default via 10.9.0.1") != std::string::npos);
         CHECK(text.find("0% packet loss") != text.rfind("0% packet loss"));
         CHECK(text.substr(text.size() - 2) == "2\n");
-        CHECK(wait_for_links(before));
+        CHECK(links() == before);
     }
 }
 
@@ -151,7 +145,41 @@ TEST_CASE("a route that the kernel refuses makes the start fail, and nothing sta
         CHECK(e.step() == Step::network);
         CHECK(std::string{e.what()}.find("192.0.2.1") != std::string::npos);
     }
-    CHECK(wait_for_links(before));
+    CHECK(links() == before);
+}
+
+TEST_CASE("once a container has ended, however it did, its interfaces are gone and their names are free") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    const std::string before = links();
+    ContainerSpec spec = on_bridge(root, "net", "10.9.0.2/24", "read line");
+    spec.networks.push_back(spec.networks[0]);
+    spec.networks[1].mac.reset();
+    spec.networks[1].addresses.clear();
+    spec.networks[1].routes.clear();
+    spec.networks[0].host_name = "outer0";
+    spec.networks[1].host_name = "outer1";
+    for (int round = 0; round < 3; ++round) {
+        Container container = Container::start(spec);
+        CHECK(links().find("outer0") != std::string::npos);
+        CHECK(links().find("outer1") != std::string::npos);
+        container.kill();
+        CHECK(links() == before);
+    }
+    {
+        Container container = Container::start(spec);
+        (void)::kill(keeper_of(container), SIGKILL);
+        CHECK(container.wait() == ExitStatus::killed(SIGKILL));
+        CHECK(links() == before);
+    }
+    { const Container container = Container::start(spec); }
+    CHECK(links() == before);
+    spec.command = {"/missing"};
+    CHECK_THROWS_AS((void)Container::start(spec), Error);
+    CHECK(links() == before);
 }
 
 TEST_CASE("a network namespace of its own without a network has lo alone, and it is up") {

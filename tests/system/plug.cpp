@@ -49,7 +49,7 @@ TEST_CASE("a container is plugged through a socket that came from its network na
     NetworkSpec spec;
     spec.bridge = "br0";
     spec.addresses = {prefix("10.7.0.2/24")};
-    const unsigned outer = detail::plug_container(spec, 4, lab.inside.fd(), inside.get());
+    const unsigned outer = detail::plug_container(detail::open_netlink().get(), spec, 4, lab.inside.fd(), inside.get());
     CHECK(has(lab.in("ip addr show eth4"), "inet 10.7.0.2/24"));
     CHECK(connects(lab, address("10.7.0.1")));
     detail::delete_link(outer);
@@ -57,7 +57,9 @@ TEST_CASE("a container is plugged through a socket that came from its network na
     CHECK(message_of([&] { detail::delete_link(outer); }, ENODEV) ==
           "remove link " + std::to_string(outer) + ": No such device");
     spec.bridge = "br9";
-    CHECK(has(message_of([&] { detail::plug_container(spec, 0, lab.inside.fd(), inside.get()); }, ENODEV),
+    CHECK(has(message_of(
+                  [&] { detail::plug_container(detail::open_netlink().get(), spec, 0, lab.inside.fd(), inside.get()); },
+                  ENODEV),
               "bridge 'br9'"));
 }
 
@@ -95,7 +97,7 @@ TEST_CASE("a container with a user namespace of its own is plugged through a soc
         spec.bridge = "br0";
         spec.addresses = {prefix("10.7.0.2/24"), prefix("fd07::2/64")};
         spec.routes = {{prefix("0.0.0.0/0"), address("10.7.0.1"), 0}};
-        detail::plug_container(spec, 0, net.fd(), inside.get());
+        detail::plug_container(detail::open_netlink().get(), spec, 0, net.fd(), inside.get());
         const Namespace::Scope there = net.enter_scoped();
         CHECK(has(output("ip addr show eth0"), "inet6 fd07::2/64"));
         CHECK(has(output("ip route"), "default via 10.7.0.1 dev eth0"));

@@ -11,7 +11,7 @@ TEST_CASE("a library without networks says so and how to get them") {
     CHECK_THROWS_WITH_AS((void)Bridge::create("br0"), text, Error);
     CHECK_THROWS_WITH_AS((void)Bridge::use("br0"), text, Error);
     CHECK_THROWS_WITH_AS(detail::check_network({NetworkSpec{}}), text, Error);
-    CHECK_THROWS_WITH_AS((void)detail::plug_container({}, 0, -1, -1), text, Error);
+    CHECK_THROWS_WITH_AS((void)detail::plug_container(-1, {}, 0, -1, -1), text, Error);
     CHECK_NOTHROW(detail::check_network({}));
     CHECK(detail::sweep_links().empty());
 }

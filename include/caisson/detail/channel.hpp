@@ -1,10 +1,12 @@
 // caisson/detail/channel.hpp - the host's end of the socket to a container's keeper.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -41,6 +43,13 @@ namespace caisson::inline v0::detail {
         if (n > 0) return true;
         if (n < 0 && errno != EINTR) return true;  // the caller's next call on it tells what is wrong
         if (n == 0 && milliseconds >= 0 && monotonic_ms() >= deadline) return false;
+    }
+}
+
+/// Waits for the hang-up of a pipe, whatever comes in meanwhile.
+inline void wait_hang_up(int fd) noexcept {
+    pollfd p{fd, 0, 0};
+    while (::poll(&p, 1, -1) < 0 && errno == EINTR) {
     }
 }
 
@@ -107,13 +116,37 @@ public:
             if (dead) return State::closed;
         }
     }
-    /// Lets init go on; false if the keeper is dead.
-    [[nodiscard]] bool send_go() noexcept {
-        const char go = 1;
-        return sys::retry([&] { return ::send(socket_.get(), &go, 1, MSG_NOSIGNAL); }) == 1;
+    /// Sends `body` with descriptors, again with each `most_in_message` of them; false and `errno` on failure.
+    template <class T>
+    [[nodiscard]] bool send_all(const T& body, std::span<const int> fds) noexcept {
+        do {
+            const std::size_t count = std::min<std::size_t>(most_in_message, fds.size());
+            if (!send(body, fds.first(count))) return false;
+            fds = fds.subspan(count);
+        } while (!fds.empty());
+        return true;
     }
 
 private:
+    template <class T>
+    [[nodiscard]] bool send(const T& body, std::span<const int> fds) noexcept {
+        iovec iov{const_cast<T*>(&body), sizeof body};
+        alignas(cmsghdr) char control[CMSG_SPACE(most_in_message * sizeof(int))];
+        msghdr message{};
+        message.msg_iov = &iov;
+        message.msg_iovlen = 1;
+        if (!fds.empty()) {
+            message.msg_control = control;
+            message.msg_controllen = CMSG_SPACE(fds.size_bytes());
+            cmsghdr* c = CMSG_FIRSTHDR(&message);
+            c->cmsg_level = SOL_SOCKET;
+            c->cmsg_type = SCM_RIGHTS;
+            c->cmsg_len = CMSG_LEN(fds.size_bytes());
+            std::memcpy(CMSG_DATA(c), fds.data(), fds.size_bytes());
+        }
+        return sys::retry([&] { return ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL); }) >= 0;
+    }
+
     Fd socket_{};
 };
 

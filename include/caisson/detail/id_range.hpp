@@ -37,8 +37,11 @@ public:
         }
         IdRange range;
         range.lock_ = sys::open(registry, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
-        if (!range.lock_)
-            fail(Step::map_ids, std::string{"file "} + quote(registry) + " of the id ranges in use", remedy);
+        if (!range.lock_) {
+            const bool full = errno == EMFILE || errno == ENFILE;
+            fail(Step::map_ids, std::string{"file "} + quote(registry) + " of the id ranges in use",
+                 full ? "" : remedy);
+        }
         std::uint32_t start = 0;
         // A random start keeps a range that was given back from being given out at once; below 2^31 as long as there is
         // room, for programs that take ids for signed.

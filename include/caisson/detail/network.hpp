@@ -2,11 +2,15 @@
 // src/network.cpp.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include <unistd.h>
 
 #include <caisson/address.hpp>
 #include <caisson/error.hpp>
@@ -48,6 +52,8 @@ inline void check_link_name(std::string_view name, std::string_view what) {
 [[gnu::visibility("default")]] void delete_link(int netlink, unsigned index);
 /// The same in the calling thread's network namespace.
 [[gnu::visibility("default")]] void delete_link(unsigned index);
+/// What a netlink socket has to be given by write(2) to remove these links.
+[[nodiscard, gnu::visibility("default")]] std::vector<std::byte> delete_requests(const std::vector<unsigned>& indices);
 /// For destructors: false where the loud one would throw.
 [[gnu::visibility("default")]] bool delete_link_quietly(int netlink, unsigned index) noexcept;
 
@@ -59,10 +65,57 @@ inline void check_link_name(std::string_view name, std::string_view what) {
 
 /// Looks at what a start will need, and makes nothing: bridges are there, names are valid and free and not given twice.
 [[gnu::visibility("default")]] void check_network(const std::vector<NetworkSpec>& networks);
-/// As `plug_link`, to the bridge that the spec names, which is looked up in the calling thread's network namespace; an
-/// unnamed inner end is called eth and `index_of_unnamed`.
-[[gnu::visibility("default")]] unsigned plug_container(const NetworkSpec& spec, unsigned index_of_unnamed, int netns,
-                                                       int netlink_inside);
+/// As `plug_link`, to the bridge that the spec names; an unnamed inner end is called eth and `index_of_unnamed`.
+[[gnu::visibility("default")]] unsigned plug_container(int netlink, const NetworkSpec& spec, unsigned index_of_unnamed,
+                                                       int netns, int netlink_inside);
+
+/// The outer ends of a container's veth pairs. The kernel would take them away with the container's network namespace,
+/// but only some time after the container's end, and until then their names are taken.
+class Links {
+public:
+    Links() noexcept = default;
+    Links(Links&& other) noexcept { swap(other); }
+    Links& operator=(Links&& other) noexcept {
+        Links taken{std::move(other)};
+        swap(taken);
+        return *this;
+    }
+    Links(const Links&) = delete;
+    Links& operator=(const Links&) = delete;
+    ~Links() { remove(); }
+
+    /// As `plug_container`, in the network namespace that the calling thread is in at the first call.
+    void plug(const NetworkSpec& spec, unsigned index_of_unnamed, int netns, int netlink_inside) {
+        if (!netlink_) netlink_ = open_netlink();
+        maker_ = ::getpid();
+        indices_.reserve(indices_.size() + 1);
+        indices_.push_back(plug_container(netlink_.get(), spec, index_of_unnamed, netns, netlink_inside));
+    }
+    [[nodiscard]] bool empty() const noexcept { return indices_.empty(); }
+    [[nodiscard]] int netlink() const noexcept { return netlink_.get(); }
+    [[nodiscard]] std::vector<std::byte> delete_requests() const { return detail::delete_requests(indices_); }
+    /// They are gone.
+    void release() noexcept {
+        indices_.clear();
+        netlink_.reset();
+    }
+    /// Does nothing in a fork(2)ed copy of the process.
+    void remove() noexcept {
+        if (maker_ != ::getpid()) return;
+        for (const unsigned index : indices_) (void)delete_link_quietly(netlink_.get(), index);
+        release();
+    }
+
+private:
+    void swap(Links& other) noexcept {
+        std::swap(netlink_, other.netlink_);
+        std::swap(indices_, other.indices_);
+        std::swap(maker_, other.maker_);
+    }
+    Fd netlink_{};
+    std::vector<unsigned> indices_{};
+    pid_t maker_ = -1;
+};
 
 /// Deletes the bridges and veth pairs in the calling thread's network namespace whose tag names an owner that is dead
 /// for certain; the names of what is gone. What cannot be deleted is left for the next time.

@@ -1,5 +1,8 @@
 // caisson/detail/plan.hpp - the Plan: a ContainerSpec compiled to flat, pointer-free bytes, which the stage executes
 // with system calls alone. Read by the freestanding stage too: nothing but fixed-size integers here.
+//
+// A plan has two parts. The stage is launched with the first, which needs little that the host has to make: namespaces
+// and id maps. While the kernel makes those, the host makes the rest, and sends the second part with the descriptors.
 #pragma once
 
 #include <cstdint>
@@ -10,23 +13,33 @@ namespace caisson::inline v0::detail {
 using Ref = std::uint32_t;
 
 /// A descriptor of the stage. Below `first_dynamic_slot`: inherited, and the number itself. From there on: made by an
-/// instruction while the plan runs.
+/// instruction while the plan runs. From `first_received_slot` on: come with the second part, in that order.
 using Slot = std::int32_t;
 inline constexpr Slot no_slot = -1;
 inline constexpr Slot first_dynamic_slot = 4096;
 inline constexpr Slot dynamic_slots = 64;
+inline constexpr Slot first_received_slot = 8192;
+inline constexpr std::uint32_t most_received = 512;
 
-/// The descriptors that every stage inherits, besides 0, 1 and 2, which are the payload's.
-inline constexpr Slot plan_slot = 3;   ///< the plan itself (memfd)
-inline constexpr Slot host_slot = 4;   ///< reports to the host, and its "go" (SOCK_SEQPACKET)
-inline constexpr Slot owner_slot = 5;  ///< pidfd of the host
-inline constexpr Slot first_free_slot = 6;
+/// The descriptors that every stage inherits. The payload's 0, 1 and 2 come with the second part.
+inline constexpr Slot plan_slot = 0;   ///< the first part (memfd)
+inline constexpr Slot host_slot = 1;   ///< reports to the host; the inherited one brings its `Go` (SOCK_SEQPACKET)
+inline constexpr Slot owner_slot = 2;  ///< pidfd of the host
+inline constexpr Slot rest_slot = 3;   ///< init: brings the second part (SOCK_SEQPACKET)
+inline constexpr Slot first_free_slot = 4;
+
+/// What comes first with the second part.
+inline constexpr Slot second_plan_slot = first_received_slot;   ///< the second part itself (memfd)
+inline constexpr Slot standard_slot = first_received_slot + 1;  ///< the payload's 0; its 1 and 2 follow
+/// Descriptors of one message; there are as many messages as it takes.
+inline constexpr std::uint32_t most_in_message = 60;
 
 /// One thing that init does; each is one system call or a few that belong together.
 enum class Op : std::uint16_t {
     join_group,  ///< slot: a v1 hierarchy's `tasks` file
     unshare_cgroup,
     loopback_up,        ///< sets `lo` up
+    receive_rest,       ///< the second part, with its descriptors; 0, 1 and 2 become the payload's
     become_root,        ///< set{res}gid, setresuid, setgroups to root of the user namespace
     session_keyring,    ///< a new one, without the host's keys
     hostname,           ///< a: text, x: length
@@ -71,14 +84,13 @@ inline constexpr std::uint32_t most_teardowns = 32;
 inline constexpr std::uint32_t longest_teardown_name = 255;
 
 enum PlanFlag : std::uint32_t {
-    plan_wait_for_host = 1,  ///< init waits until the host has said "go" (links are plugged)
-    plan_send_netlink = 2,   ///< init opens a NETLINK_ROUTE socket in its namespace and passes it to the host
-    plan_deny_setgroups = 4,
-    plan_own_root = 8,  ///< the container's root is not the host's
+    plan_send_netlink = 1,  ///< init opens a NETLINK_ROUTE socket in its namespace and passes it to the host
+    plan_own_root = 2,      ///< the container's root is not the host's
 };
 
 inline constexpr std::uint32_t plan_magic = 0x43616973;
 
+/// Begins the first part.
 struct PlanHeader {
     std::uint32_t magic = plan_magic;
     std::uint32_t size = 0;
@@ -86,22 +98,40 @@ struct PlanHeader {
     Ref name = 0;  ///< for the keeper's entry in ps(1), at most 15 bytes
     std::uint32_t instr_count = 0;
     Ref instrs = 0;
-    Ref argv = 0;  ///< arrays of 64-bit offsets, 0 ends: the stage turns them into pointers
-    Ref envp = 0;
+    std::uint32_t early_count = 0;  ///< instructions that need no id map: init runs them while the keeper writes it
+    Slot cgroup_slot = no_slot;     ///< a v2 group for CLONE_INTO_CGROUP
     std::uint64_t clone_flags = 0;
-    Slot cgroup_slot = no_slot;  ///< a v2 group for CLONE_INTO_CGROUP
-    Slot oom_slot = no_slot;     ///< file with an `oom_kill N` line
     Ref uid_map = 0;
     Ref gid_map = 0;
-    std::uint32_t idmap_count = 0;
-    Ref idmaps = 0;  ///< array of Slot: mounts that get the user namespace's id map
     std::uint32_t teardown_count = 0;
     Ref teardowns = 0;  ///< array of Slot: directories in which the keeper removes `teardown_name` at the end
     Ref teardown_name = 0;
-    Slot keep_end = 0;  ///< inherited slots from here on are init's alone: the keeper closes them
-    Slot inherited_end = 0;
-    std::uint32_t early_count = 0;  ///< instructions that need no id map: init runs them while the keeper writes it
+    std::uint32_t pad = 0;
 };
+
+/// Begins the second part. Its instructions are counted on from those of the first.
+struct RestHeader {
+    std::uint32_t magic = plan_magic;
+    std::uint32_t size = 0;
+    std::uint32_t instr_count = 0;
+    Ref instrs = 0;
+    Ref argv = 0;  ///< arrays of 64-bit offsets, 0 ends: the stage turns them into pointers
+    Ref envp = 0;
+};
+
+/// Goes to init with the descriptors of the second part, and tells how many they are in all messages together.
+struct Rest {
+    std::uint32_t count = 0;
+};
+
+/// Goes to the keeper, in as many messages as its descriptors need, when the second part is on its way: it id-maps
+/// mounts and lets init go on. With it come, in this order: the file with an `oom_kill N` line, a netlink socket and a
+/// file of the requests that remove the links, and the mounts. Of the first three, what is not there is a null device.
+struct Go {
+    std::uint32_t has_links = 0;
+    std::uint32_t idmap_count = 0;  ///< mounts that get the user namespace's id map
+};
+inline constexpr std::uint32_t kept_descriptors = 3;
 
 /// What init writes to its status pipe: 'E' right before execve, and instead of it or after it the instruction that
 /// failed. The keeper makes the pipe, and only init has the writing end, so that a fork(2)ed copy of the host cannot

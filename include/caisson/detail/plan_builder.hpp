@@ -22,7 +22,14 @@ struct PlanNote {
     std::string context{};
 };
 
-/// Collects instructions, texts and descriptors. The descriptors are borrowed until the stage has been launched.
+/// What the stage gets: the bytes, and the descriptors in the order of their slots.
+struct PlanPart {
+    std::vector<std::byte> bytes{};
+    std::vector<int> descriptors{};
+};
+
+/// Collects instructions, texts and descriptors, first of the one part and after `finish_first` of the other. The
+/// descriptors are borrowed until the stage has them.
 class PlanBuilder {
 public:
     PlanBuilder() : bytes_(sizeof(PlanHeader)) {}
@@ -31,11 +38,9 @@ public:
 
     /// Descriptor `fd` of the host as a slot of the stage.
     [[nodiscard]] Slot inherit(int fd) {
-        inherited_.push_back(fd);
-        return static_cast<Slot>(inherited_.size()) - 1;
+        descriptors_.push_back(fd);
+        return (in_rest_ ? first_received_slot : 0) + static_cast<Slot>(descriptors_.size()) - 1;
     }
-    /// From here on, inherited slots are init's alone.
-    void end_of_keeper_slots() { header.keep_end = static_cast<Slot>(inherited_.size()); }
     /// The instructions so far need no id map.
     void end_of_early() { header.early_count = static_cast<std::uint32_t>(instrs_.size()); }
     /// A slot that an instruction fills.
@@ -70,23 +75,36 @@ public:
         instrs_.push_back(instr);
         notes_.push_back({step, std::move(context)});
     }
-    /// The whole plan. `argv` and `envp` end with the program's arguments and variables ("NAME=value").
-    [[nodiscard]] std::vector<std::byte> finish(const std::vector<std::string>& argv,
-                                                const std::vector<std::string>& envp) {
-        header.argv = texts(argv);
-        header.envp = texts(envp);
-        header.instrs = array(instrs_);
-        header.instr_count = static_cast<std::uint32_t>(instrs_.size());
-        header.inherited_end = static_cast<Slot>(inherited_.size());
-        header.size = static_cast<std::uint32_t>(bytes_.size());
-        std::memcpy(bytes_.data(), &header, sizeof header);
-        return std::move(bytes_);
+    /// The first part's bytes and descriptors; what comes now belongs to the second.
+    [[nodiscard]] PlanPart finish_first() {
+        PlanPart part = finish(header);
+        bytes_.resize(sizeof(RestHeader));
+        in_rest_ = true;
+        return part;
+    }
+    /// The second part's. `argv` and `envp` end with the program's arguments and variables ("NAME=value").
+    [[nodiscard]] PlanPart finish_rest(const std::vector<std::string>& argv, const std::vector<std::string>& envp) {
+        RestHeader rest{};
+        rest.argv = texts(argv);
+        rest.envp = texts(envp);
+        return finish(rest);
     }
 
-    [[nodiscard]] const std::vector<int>& inherited() const noexcept { return inherited_; }
+    /// Of the part that is being written.
+    [[nodiscard]] const std::vector<int>& descriptors() const noexcept { return descriptors_; }
+    /// Of all instructions of both parts.
     [[nodiscard]] const std::vector<PlanNote>& notes() const noexcept { return notes_; }
 
 private:
+    template <class Header>
+    PlanPart finish(Header& head) {
+        head.instrs = array(instrs_);
+        head.instr_count = static_cast<std::uint32_t>(instrs_.size());
+        head.size = static_cast<std::uint32_t>(bytes_.size());
+        std::memcpy(bytes_.data(), &head, sizeof head);
+        instrs_.clear();
+        return {std::exchange(bytes_, {}), std::exchange(descriptors_, {})};
+    }
     void align() { bytes_.resize((bytes_.size() + 7) / 8 * 8); }
     Ref append(const void* data, std::size_t size) {
         const auto at = static_cast<Ref>(bytes_.size());
@@ -105,8 +123,9 @@ private:
     std::vector<std::byte> bytes_;
     std::vector<Instr> instrs_;
     std::vector<PlanNote> notes_;
-    std::vector<int> inherited_;
+    std::vector<int> descriptors_;
     Slot dynamic_ = 0;
+    bool in_rest_ = false;
 };
 
 }  // namespace caisson::inline v0::detail

@@ -30,18 +30,23 @@ namespace caisson::inline v0::detail {
 /// What a container needs and what its plan says. Everything made is a member, so that any throw unwinds what is there.
 class Preparation {
 public:
-    /// Throws the start's errors, without the container's name.
+    /// Checks the spec and makes the plan's first part. Throws the start's errors, without the container's name.
     explicit Preparation(const ContainerSpec& spec) : spec_{spec}, namespaces_{spec.effective_namespaces()} {
         check(spec_);
         if (!spec_.networks.empty()) check_network(spec_.networks);
         open_root();
         map_ids();
-        if (spec_.cgroup) {
-            cgroup_.emplace(Cgroup::create(spec_.name, spec_.cgroup_parent));
+        if (spec_.cgroup) cgroup_.emplace(Cgroup::begin(spec_.name, spec_.cgroup_parent));
+        compile_first();
+    }
+    /// Makes everything else, and the second part; meanwhile the stage makes the namespaces. Throws as above.
+    void finish() {
+        if (cgroup_) {
+            cgroup_->complete();
             cgroup_->limit(spec_.limits);
         }
         open_terminal();
-        compile();
+        compile_rest();
     }
     Preparation(const Preparation&) = delete;
     Preparation& operator=(const Preparation&) = delete;
@@ -49,10 +54,12 @@ public:
     [[nodiscard]] const ContainerSpec& spec() const noexcept { return spec_; }
     [[nodiscard]] NamespaceSet namespaces() const noexcept { return namespaces_; }
     [[nodiscard]] bool has_new(NamespaceKind kind) const noexcept { return namespaces_.has(kind); }
-    /// The plan's bytes.
-    [[nodiscard]] const std::vector<std::byte>& bytes() const noexcept { return bytes_; }
-    /// The descriptors that the stage inherits, in the order of its slots; -1 for those that the launch fills in.
-    [[nodiscard]] const std::vector<int>& inherited() const noexcept { return plan_.inherited(); }
+    /// The first part's descriptors are -1 where the launch fills them in; so is the second part's first.
+    [[nodiscard]] const PlanPart& first() const noexcept { return first_; }
+    [[nodiscard]] const PlanPart& rest() const noexcept { return rest_; }
+    /// What the keeper gets with `Go`; the second and third descriptor are filled in where there are links.
+    [[nodiscard]] const Go& go() const noexcept { return go_; }
+    [[nodiscard]] const std::vector<int>& go_descriptors() const noexcept { return go_descriptors_; }
     /// What each of the plan's instructions means.
     [[nodiscard]] const std::vector<PlanNote>& notes() const noexcept { return plan_.notes(); }
     /// Of each id-mapped mount: what it is, and the name of its file system.
@@ -112,19 +119,39 @@ private:
             fail(Step::terminal, "owner of the console");
     }
 
-    void compile() {
-        inherit_standard();
-        inherit_for_keeper();
-        join_groups();
+    void compile_first() {
+        for (Slot slot = 0; slot < first_free_slot; ++slot) (void)plan_.inherit(-1);  // set by launch_stage
+        if (range_) (void)plan_.inherit(range_->fd());
+        if (cgroup_) tell_groups();
         set_hostname();
         if (has_new(NamespaceKind::net)) add({.op = Op::loopback_up}, Step::network, "interface 'lo'");
         add({.op = Op::private_mounts}, Step::mount, "make all mounts private");
-        // While the host plugs links, init does nothing that could fail: the host could not tell which was first.
-        if (spec_.networks.empty()) plan_.end_of_early();
-        if (has_new(NamespaceKind::user))
+        plan_.end_of_early();
+        if (has_new(NamespaceKind::user)) {
             add({.op = Op::become_root}, Step::credentials, "become root of the user namespace");
+            plan_.header.uid_map = plan_.text(map_text(uid_map_));
+            plan_.header.gid_map = plan_.text(map_text(gid_map_));
+        }
         add({.op = Op::session_keyring}, Step::credentials, "new session keyring");
-        make_system_mounts();
+        make_proc_and_sys();
+        add({.op = Op::receive_rest}, Step::descriptors, "descriptors from the host");
+
+        plan_.header.clone_flags = namespaces_.bits();
+        // A cgroup namespace shows the group that its maker is in as "/": init makes it once it is in all of its own.
+        plan_.header.clone_flags &= ~static_cast<std::uint64_t>(NamespaceKind::cgroup);
+        if (!spec_.networks.empty()) plan_.header.flags |= plan_send_netlink;
+        if (own_root()) plan_.header.flags |= plan_own_root;
+        plan_.header.name = plan_.text(("caisson:" + spec_.name).substr(0, 15));
+        first_ = plan_.finish_first();
+    }
+
+    void compile_rest() {
+        (void)plan_.inherit(-1);  // the second part itself, set by send_rest
+        inherit_standard();
+        const int oom = cgroup_ ? cgroup_->oom_fd() : -1;
+        go_descriptors_ = {oom >= 0 ? oom : null_.get(), null_.get(), null_.get()};
+        join_groups();
+        make_mounts();
         if (own_root()) {
             add({.op = Op::enter_root, .slot = inherit_mount(*root_, "root " + quote(spec_.root))}, Step::pivot_root,
                 "root " + quote(spec_.root));
@@ -136,16 +163,10 @@ private:
             "working directory " + quote(spec_.working_directory));
         lower_privileges();
         add({.op = Op::exec}, Step::exec, "command " + quote(spec_.command.front()));
-
-        plan_.header.clone_flags = namespaces_.bits();
-        // A cgroup namespace shows the group that its maker is in as "/": init makes it once it is in all of its own.
-        plan_.header.clone_flags &= ~static_cast<std::uint64_t>(NamespaceKind::cgroup);
-        if (!spec_.networks.empty()) plan_.header.flags |= plan_wait_for_host | plan_send_netlink;
-        if (own_root()) plan_.header.flags |= plan_own_root;
-        plan_.header.name = plan_.text(("caisson:" + spec_.name).substr(0, 15));
-        plan_.header.idmap_count = static_cast<std::uint32_t>(idmapped_.size());
-        plan_.header.idmaps = plan_.array(idmapped_);
-        bytes_ = plan_.finish(spec_.command, environment());
+        rest_ = plan_.finish_rest(spec_.command, environment());
+        if (rest_.descriptors.size() > most_received) {
+            throw Error{Step::descriptors, E2BIG, "mounts of one container", "some 480 binds are possible"};
+        }
     }
 
     void add(const Instr& instr, Step step, std::string context) { plan_.add(instr, step, std::move(context)); }
@@ -169,30 +190,20 @@ private:
             given(spec_.stdio.out, "stdio.out");
             given(spec_.stdio.err, "stdio.err");
         }
-        for (Slot slot = plan_slot; slot < first_free_slot; ++slot) (void)plan_.inherit(-1);  // set by launch_stage
     }
 
-    void inherit_for_keeper() {
-        if (range_) (void)plan_.inherit(range_->fd());
-        if (cgroup_) {
-            if (const int oom = cgroup_->oom_fd(); oom >= 0) plan_.header.oom_slot = plan_.inherit(oom);
-            std::vector<Slot> teardowns;
-            const auto& directories = cgroup_->directories();
-            for (auto d = directories.rbegin(); d != directories.rend(); ++d) {
-                teardowns.push_back(plan_.inherit(d->parent.get()));
-            }
-            if (teardowns.size() > most_teardowns || cgroup_->name().size() > longest_teardown_name) {
-                throw Error{Step::cgroup, E2BIG, "control group " + quote(cgroup_->name())};
-            }
-            plan_.header.teardown_name = plan_.text(cgroup_->name());
-            plan_.header.teardown_count = static_cast<std::uint32_t>(teardowns.size());
-            plan_.header.teardowns = plan_.array(teardowns);
+    /// What the keeper removes at the end, and the group in which init is born.
+    void tell_groups() {
+        if (cgroup_->into_fd() >= 0) plan_.header.cgroup_slot = plan_.inherit(cgroup_->into_fd());
+        const std::vector<int> parents = cgroup_->parent_fds();
+        std::vector<Slot> teardowns;
+        for (auto fd = parents.rbegin(); fd != parents.rend(); ++fd) teardowns.push_back(plan_.inherit(*fd));
+        if (teardowns.size() > most_teardowns || cgroup_->name().size() > longest_teardown_name) {
+            throw Error{Step::cgroup, E2BIG, "control group " + quote(cgroup_->name())};
         }
-        if (has_new(NamespaceKind::user)) {
-            plan_.header.uid_map = plan_.text(map_text(uid_map_));
-            plan_.header.gid_map = plan_.text(map_text(gid_map_));
-        }
-        plan_.end_of_keeper_slots();
+        plan_.header.teardown_name = plan_.text(cgroup_->name());
+        plan_.header.teardown_count = static_cast<std::uint32_t>(teardowns.size());
+        plan_.header.teardowns = plan_.array(teardowns);
     }
 
     [[nodiscard]] static std::string map_text(const std::vector<IdMap>& maps) {
@@ -204,19 +215,15 @@ private:
     }
 
     void join_groups() {
-        if (!cgroup_) {
-            if (has_new(NamespaceKind::cgroup)) unshare_cgroup();
-            return;
+        if (cgroup_) {
+            for (const CgroupDirectory& directory : cgroup_->directories()) {
+                if (!directory.tasks) continue;
+                add({.op = Op::join_group, .slot = plan_.inherit(directory.tasks.get())}, Step::cgroup,
+                    "join the control group in hierarchy " + quote(directory.controllers));
+            }
         }
-        if (cgroup_->into_fd() >= 0) plan_.header.cgroup_slot = plan_.inherit(cgroup_->into_fd());
-        for (const CgroupDirectory& directory : cgroup_->directories()) {
-            if (!directory.tasks) continue;
-            add({.op = Op::join_group, .slot = plan_.inherit(directory.tasks.get())}, Step::cgroup,
-                "join the control group in hierarchy " + quote(directory.controllers));
-        }
-        if (has_new(NamespaceKind::cgroup)) unshare_cgroup();
+        if (has_new(NamespaceKind::cgroup)) add({.op = Op::unshare_cgroup}, Step::clone, "new cgroup namespace");
     }
-    void unshare_cgroup() { add({.op = Op::unshare_cgroup}, Step::clone, "new cgroup namespace"); }
 
     void set_hostname() {
         std::string name = spec_.hostname;
@@ -230,7 +237,8 @@ private:
     [[nodiscard]] Slot inherit_mount(const Mount& mount, const std::string& what) {
         const Slot slot = plan_.inherit(mount.fd());
         if (range_) {
-            idmapped_.push_back(slot);
+            ++go_.idmap_count;
+            go_descriptors_.push_back(mount.fd());
             idmapped_what_.emplace_back(what, file_system_of(mount.fd()));
         }
         return slot;
@@ -254,16 +262,22 @@ private:
 
     /// Made before the old root goes away: in a user namespace the kernel gives a new proc or sysfs only to who already
     /// sees a whole one (mount_too_revealing).
-    void make_system_mounts() {
+    void make_proc_and_sys() {
         if (spec_.proc) proc_ = make_file_system("proc", "/proc", attributes_of_proc, {{"source", "proc"}});
-        if (spec_.sys) {
-            if (has_new(NamespaceKind::user) && !has_new(NamespaceKind::net)) {
-                // A sysfs shows a network namespace, which must belong to the user namespace; so the host's is shown.
-                sys_.emplace(Mount::bind("/sys", {.read_only = true, .no_exec = true, .recursive = false}));
-            } else {
-                sys_slot_ =
-                    make_file_system("sysfs", "/sys", attributes_of_proc | MOUNT_ATTR_RDONLY, {{"source", "sysfs"}});
-            }
+        if (spec_.sys && !shows_hosts_sys()) {
+            sys_ = make_file_system("sysfs", "/sys", attributes_of_proc | MOUNT_ATTR_RDONLY, {{"source", "sysfs"}});
+        }
+    }
+    /// A sysfs shows a network namespace, which must belong to the user namespace; else the host's is shown.
+    [[nodiscard]] bool shows_hosts_sys() const noexcept {
+        return has_new(NamespaceKind::user) && !has_new(NamespaceKind::net);
+    }
+
+    /// Those of the spec, before the old root goes away, as above.
+    void make_mounts() {
+        if (spec_.sys && shows_hosts_sys()) {
+            mounts_.push_back(Mount::bind("/sys", {.read_only = true, .no_exec = true, .recursive = false}));
+            sys_ = plan_.inherit(mounts_.back().fd());
         }
         for (std::size_t i = 0; i < spec_.mounts.size(); ++i) {
             const MountSpec& mount = spec_.mounts[i];
@@ -296,14 +310,15 @@ private:
             // Without a user namespace root inside is root outside, and these would be the host's own knobs.
             if (!has_new(NamespaceKind::user)) protect_proc();
         }
-        if (spec_.sys) place(sys_ ? plan_.inherit(sys_->fd()) : sys_slot_, "/sys", flags, "'sysfs'");
+        if (spec_.sys) place(sys_, "/sys", flags, "'sysfs'");
         if (!devices_) return;
         const Slot devices = plan_.inherit(devices_->devices.fd());
         place(devices, "/dev", flags, "the devices");
         place_below(devices, plan_.inherit(devices_->terminals.fd()), "pts", "'devpts' on '/dev/pts'");
         if (spec_.console) {
             const Slot slot = plan_.dynamic();
-            add({.op = Op::clone_mount, .slot = slot, .other = 0}, Step::terminal, "bind the console's terminal");
+            add({.op = Op::clone_mount, .slot = slot, .other = standard_slot}, Step::terminal,
+                "bind the console's terminal");
             place_below(devices, slot, "console", "the terminal on '/dev/console'");
         }
     }
@@ -336,8 +351,8 @@ private:
         std::uint64_t flags = place_make_directory;
         if (mount.type == MountSpec::Type::bind) {
             struct stat st {};
-            if (::fstat(plan_.inherited()[static_cast<std::size_t>(mount_slots_[i])], &st) == 0 &&
-                !S_ISDIR(st.st_mode)) {
+            const auto index = static_cast<std::size_t>(mount_slots_[i] - first_received_slot);
+            if (::fstat(plan_.descriptors()[index], &st) == 0 && !S_ISDIR(st.st_mode)) {
                 flags = place_make_file;
             }
         }
@@ -382,18 +397,19 @@ private:
     std::optional<Cgroup> cgroup_;
     std::optional<Pty> console_;
     std::optional<Mount> root_;
-    std::optional<Mount> sys_;
     std::optional<DeviceTree> devices_;
     std::vector<Mount> mounts_;
     std::vector<Slot> mount_slots_;
-    std::vector<Slot> idmapped_;
+    Go go_;
+    std::vector<int> go_descriptors_;
     std::vector<std::pair<std::string, std::string>> idmapped_what_;
     Slot proc_ = no_slot;
-    Slot sys_slot_ = no_slot;
+    Slot sys_ = no_slot;
     Fd terminal_;
     Fd null_;
     PlanBuilder plan_;
-    std::vector<std::byte> bytes_;
+    PlanPart first_;
+    PlanPart rest_;
 };
 
 }  // namespace caisson::inline v0::detail

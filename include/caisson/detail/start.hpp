@@ -34,6 +34,7 @@ struct Running {
     Fd keeper{};
     std::optional<Cgroup> cgroup{};
     std::optional<Pty> console{};
+    Links links{};
 };
 
 /// Starts one container; any throw leaves nothing behind.
@@ -44,7 +45,8 @@ public:
     [[nodiscard]] Running run() {
         try {
             launch_stage();
-            if (!preparation_.spec().networks.empty()) plug_networks();
+            prepare_rest();
+            send_rest();
             wait_for_exec();
         } catch (...) {
             abandon();
@@ -99,14 +101,16 @@ private:
             program = sys::open(preparation_.spec().stage_path, O_PATH);
             if (!program) fail(Step::clone, "stage " + quote(preparation_.spec().stage_path));
         }
-        const Fd plan = sealed_file("plan", mfd_noexec_seal, preparation_.bytes().data(), preparation_.bytes().size());
+        const Fd plan = plan_file(preparation_.first());
         auto [channel, keepers_end] = Channel::make();
+        auto [rest, inits_end] = Channel::make();
         const Process self = Process::self();
 
-        std::vector<int> descriptors = preparation_.inherited();
+        std::vector<int> descriptors = preparation_.first().descriptors;
         descriptors[plan_slot] = plan.get();
         descriptors[host_slot] = keepers_end.get();
         descriptors[owner_slot] = self.pidfd();
+        descriptors[rest_slot] = inits_end.get();
         std::string name = "caisson-keeper " + preparation_.spec().name;
         char* const argv[] = {name.data(), nullptr};
         char* const envp[] = {nullptr};
@@ -119,9 +123,52 @@ private:
                                    failure);
         if (!launched.pidfd) throw launch_error(failure);
         running_.keeper = std::move(launched.pidfd);
-        running_.channel = std::move(channel);
+        launch_ = std::move(channel);
+        rest_ = std::move(rest);
+    }
+    [[nodiscard]] static Fd plan_file(const PlanPart& part) {
+        return sealed_file("plan", mfd_noexec_seal, part.bytes.data(), part.bytes.size());
     }
 
+    /// Lets the stage go on. One that is dead has said why, and `wait_for_exec` finds it.
+    void send_rest() {
+        const Fd plan = plan_file(preparation_.rest());
+        std::vector<int> descriptors = preparation_.rest().descriptors;
+        descriptors.front() = plan.get();
+        const Rest rest{static_cast<std::uint32_t>(descriptors.size())};
+        Go go = preparation_.go();
+        std::vector<int> kept = preparation_.go_descriptors();
+        Fd requests;
+        if (!running_.links.empty()) {
+            const std::vector<std::byte> bytes = running_.links.delete_requests();
+            requests = sealed_file("links", mfd_noexec_seal, bytes.data(), bytes.size());
+            go.has_links = 1;
+            kept[1] = running_.links.netlink();
+            kept[2] = requests.get();
+        }
+        const bool alive = rest_.send_all(rest, descriptors) && launch_.send_all(go, kept);
+        if (!alive && errno != EPIPE && errno != ECONNRESET) fail(Step::clone, "tell the stage to go on");
+        rest_ = Channel{};
+    }
+
+    void prepare_rest() {
+        try {
+            preparation_.finish();
+            if (!preparation_.spec().networks.empty()) plug_networks();
+        } catch (const Error&) {
+            throw_failure_of_stage();
+            throw;
+        }
+    }
+    /// An init that has ended meanwhile takes its network namespace along, and the keeper its control groups: then its
+    /// end is the reason for what the host could not do.
+    void throw_failure_of_stage() {
+        while (!running_.init) {
+            if (!wait_readable(reports().fd(), 0) && !wait_readable(running_.keeper.get(), 0)) return;
+            (void)next_report();
+        }
+        if (wait_readable(status_.get(), 0)) wait_for_exec();
+    }
     void plug_networks() {
         Fd inside;
         while (!running_.init || !inside) {
@@ -133,35 +180,20 @@ private:
                 inside = std::move(message.fd);
             }
         }
-        const Namespace net = network_of_init();
+        const Namespace net = Namespace::of(running_.init, NamespaceKind::net);
         unsigned unnamed = 0;
         for (const NetworkSpec& network : preparation_.spec().networks) {
-            (void)plug_container(network, unnamed, net.fd(), inside.get());
+            running_.links.plug(network, unnamed, net.fd(), inside.get());
             if (network.name.empty()) ++unnamed;
         }
-        if (!running_.channel.send_go()) {
-            const int saved = errno;
-            // A keeper that is gone has said why.
-            if (saved != EPIPE && saved != ECONNRESET) throw Error{Step::clone, saved, "tell the keeper to go on"};
-            (void)next_report();
-        }
     }
 
-    [[nodiscard]] Namespace network_of_init() {
-        try {
-            return Namespace::of(running_.init, NamespaceKind::net);
-        } catch (const Error&) {
-            // A dying init loses its namespaces first: then its end, which the keeper reports, is the reason.
-            if (!running_.init.ended_within(1000)) throw;
-            for (;;) (void)next_report();
-        }
-    }
-
+    [[nodiscard]] Channel& reports() noexcept { return running_.channel.fd() >= 0 ? running_.channel : launch_; }
     /// The next report of a start that is still well; throws what went wrong otherwise.
     [[nodiscard]] Received next_report() {
         for (;;) {
             Received message;
-            if (running_.channel.wait(message, running_.keeper.get()) == Channel::State::closed) {
+            if (reports().wait(message, running_.keeper.get()) == Channel::State::closed) {
                 throw keeper_death_error();
             }
             switch (message.report.kind) {
@@ -196,6 +228,7 @@ private:
         while (!running_.init) (void)next_report();
         std::array<char, 16> text{};
         std::size_t size = 0;
+        wait_hang_up(status_.get());
         for (;;) {
             const ssize_t n = sys::retry([&] { return ::read(status_.get(), text.data() + size, text.size() - size); });
             if (n < 0) fail(Step::clone, "status of init");
@@ -248,6 +281,7 @@ private:
     void abandon() noexcept {
         if (running_.init) (void)sys::pidfd_send_signal(running_.init.pidfd(), SIGKILL);
         status_.reset();
+        launch_.hang_up();
         running_.channel.hang_up();
         if (running_.keeper && !wait_readable(running_.keeper.get(), 10'000)) {
             (void)sys::pidfd_send_signal(running_.keeper.get(), SIGKILL);
@@ -258,6 +292,8 @@ private:
 
     Preparation preparation_;
     Running running_;
+    Channel launch_;  // to the keeper, until its own is here; `Go` goes this way
+    Channel rest_;
     Fd status_;
 };
 
