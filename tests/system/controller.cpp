@@ -5,6 +5,7 @@
 #include <chrono>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <poll.h>
@@ -44,7 +45,11 @@ std::optional<Event> wait_event(Controller& controller, int milliseconds = 60000
         (void)detail::wait_readable(controller.fd(), left.count());
     }
 }
+/// The end of a container that `read_until` has come across, for `wait_exit`.
+std::optional<ExitStatus> ended_meanwhile;
+
 ExitStatus wait_exit(Controller& controller) {
+    if (const auto status = std::exchange(ended_meanwhile, std::nullopt)) return *status;
     for (;;) {
         auto event = wait_event(controller);
         REQUIRE(event);
@@ -73,7 +78,8 @@ std::string read_until(Controller& controller, const Fd& user, const std::string
     std::string all;
     const auto deadline = std::chrono::steady_clock::now() + 60s;
     while (all.find(text) == std::string::npos && std::chrono::steady_clock::now() < deadline) {
-        while (controller.next()) {
+        while (const auto event = controller.next()) {
+            if (event->kind == Event::Kind::exited) ended_meanwhile = event->status;
         }
         char buffer[4096];
         const ssize_t n = ::read(user.get(), buffer, sizeof buffer);
