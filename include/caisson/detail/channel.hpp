@@ -129,8 +129,8 @@ public:
 
 private:
     template <class T>
-    [[nodiscard]] bool send(const T& body, std::span<const int> fds) noexcept {
-        iovec iov{const_cast<T*>(&body), sizeof body};
+    [[nodiscard]] bool send(T body, std::span<const int> fds) noexcept {
+        iovec iov{&body, sizeof body};
         alignas(cmsghdr) char control[CMSG_SPACE(most_in_message * sizeof(int))];
         msghdr message{};
         message.msg_iov = &iov;
