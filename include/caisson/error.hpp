@@ -111,14 +111,18 @@ namespace detail {
 
 /// `'text'`: how every message names an object. Bytes that a terminal could act on are written as \xHH.
 [[nodiscard]] inline std::string quote(std::string_view text) {
+    const auto at = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
     std::string out{"'"};
-    for (const char c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte < 0x20 || byte == 0x7f) {
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const unsigned byte = at(i);
+        // In UTF-8, U+0080 to U+009F: an ESC with the character after it, in one.
+        const bool c1 = (byte == 0xc2 && at(i + 1) >= 0x80 && at(i + 1) < 0xa0) ||
+                        (i > 0 && at(i - 1) == 0xc2 && byte >= 0x80 && byte < 0xa0);
+        if (byte < 0x20 || byte == 0x7f || c1) {
             constexpr char digits[] = "0123456789abcdef";
             out.append({'\\', 'x', digits[byte >> 4], digits[byte & 15]});
         } else {
-            out += c;
+            out += text[i];
         }
     }
     return out += '\'';

@@ -28,4 +28,6 @@ TEST_CASE("every step has a name of its own") {
 
 TEST_CASE("a quoted name cannot write to a terminal") {
     CHECK(detail::quote("a\x1b[2J\nb") == "'a\\x1b[2J\\x0ab'");
+    CHECK(detail::quote("\xc2\x9b[2J\xc2\x80") == "'\\xc2\\x9b[2J\\xc2\\x80'");
+    CHECK(detail::quote("\xc2\xa0\xc3\x9b\xc2") == "'\xc2\xa0\xc3\x9b\xc2'");
 }
