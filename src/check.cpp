@@ -24,6 +24,7 @@ constexpr std::size_t longest_path = 4095;     // PATH_MAX with its NUL
 constexpr std::size_t longest_interface = 15;  // IFNAMSIZ with its NUL
 constexpr std::size_t most_map_lines = 340;    // user_namespaces(7), since Linux 4.15
 constexpr std::size_t most_bytes_of_strings = 1u << 20;
+constexpr std::size_t longest_string = (1u << 17) - 1;  // execve(2): 32 pages with the NUL
 
 [[noreturn]] void refuse(const std::string& field, const std::string& problem, std::string_view remedy = {}) {
     throw Error{Step::check_spec, 0, field + ": " + problem, remedy};
@@ -68,8 +69,12 @@ void check_command(const ContainerSpec& spec) {
                "give the program's full path inside the container");
     }
     std::size_t total = 0;
+    const auto check_length = [](const std::string& field, std::size_t bytes) {
+        if (bytes > longest_string) refuse(field, "it has " + std::to_string(bytes) + " bytes", "131071 are possible");
+    };
     for (auto&& [i, argument] : views::enumerate(spec.command)) {
         check_no_nul(indexed("command", i), argument);
+        check_length(indexed("command", i), argument.size());
         total += argument.size() + 1;
     }
     for (auto&& [i, variable] : views::enumerate(spec.environment)) {
@@ -80,6 +85,7 @@ void check_command(const ContainerSpec& spec) {
         }
         check_no_nul(field, name);
         check_no_nul(field, value);
+        check_length(field, name.size() + 1 + value.size());
         total += name.size() + value.size() + 2;
     }
     if (total > most_bytes_of_strings) {

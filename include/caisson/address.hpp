@@ -32,7 +32,8 @@ namespace detail {
 /// A 48-bit Ethernet address.
 struct MacAddress {
     std::array<std::uint8_t, 6> octets{};
-    /// From "00:11:22:34:34:34"; nothing if the text is anything else, or a multicast address.
+    /// From "00:11:22:34:34:34"; nothing if the text is anything else, a multicast address or all
+    /// zeros, which no link can have.
     [[nodiscard]] static constexpr std::optional<MacAddress> parse(std::string_view text) noexcept {
         if (text.size() != 17) return std::nullopt;
         MacAddress mac;
@@ -48,7 +49,7 @@ struct MacAddress {
             if (high < 0 || low < 0 || (i < 5 && text[3 * i + 2] != ':')) return std::nullopt;
             mac.octets[i] = static_cast<std::uint8_t>(high * 16 + low);
         }
-        if ((mac.octets[0] & 1) != 0) return std::nullopt;
+        if ((mac.octets[0] & 1) != 0 || mac == MacAddress{}) return std::nullopt;
         return mac;
     }
     /// "00:11:22:34:34:34", lower case.

@@ -47,8 +47,13 @@ TEST_CASE("each refusal names the field, the value and the remedy") {
     CHECK(refusal([](S& s) {
               s.environment = {{"A=B", "c"}};
           }) == "environment[0]: 'A=B' is no name of a variable: it must not be empty nor hold '='");
-    CHECK(refusal([](S& s) { s.command.push_back(std::string(2u << 20, 'x')); }) ==
-          "command and environment: they have 2097164 bytes: 1048576 are possible");
+    CHECK(refusal([](S& s) { s.command.push_back(std::string(131072, 'x')); }) ==
+          "command[1]: it has 131072 bytes: 131071 are possible");
+    CHECK(refusal([](S& s) {
+              s.environment = {{"A", std::string(131070, 'x')}};
+          }) == "environment[0]: it has 131072 bytes: 131071 are possible");
+    CHECK(refusal([](S& s) { s.command.insert(s.command.end(), 9, std::string(131071, 'x')); }) ==
+          "command and environment: they have 1179659 bytes: 1048576 are possible");
     CHECK(refusal([](S& s) { s.hostname = "a b"; }) ==
           "hostname: 'a b' is no host name: use letters, digits, '-', '_' and '.'");
     CHECK(refusal([](S& s) { s.working_directory = "x"; }) ==
