@@ -71,7 +71,12 @@ Entry Domains::find(const std::string& word, By by) const {
 xml::Domain Domains::defined(const std::string& name) const {
     const auto text = store_.load(name);
     if (!text) throw Failure{"failed to get domain '" + name + "'"};
-    return xml::parse(*text, store_.file(name));
+    xml::Domain domain = xml::parse(*text, store_.file(name));
+    if (domain.name != name) {
+        throw Failure{store_.file(name) + ": it defines the domain '" + domain.name + "'",
+                      "a definition's file has the domain's name: remove it, and define the document"};
+    }
+    return domain;
 }
 
 xml::Domain Domains::current(Entry& entry) const {

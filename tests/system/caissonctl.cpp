@@ -216,6 +216,22 @@ TEST_CASE("a uuid is made up at the first define and kept") {
     CHECK(has(ctl({"dominfo", "web"}).out, "UUID:           " + uuid.substr(0, 37)));
 }
 
+TEST_CASE("a definition that was put under another name is not taken for it") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web")}).status == 0);
+    REQUIRE(run({"cp", ctl.state() + "/web.xml", ctl.state() + "/copy.xml"}).status == 0);
+    const std::string error = "error: " + ctl.state() +
+                              "/copy.xml: it defines the domain 'web'\nerror: a definition's file has the domain's "
+                              "name: remove it, and define the document\n";
+    check_error(ctl({"start", "copy"}), error);
+    check_error(ctl({"dumpxml", "copy"}), error);
+    CHECK(has(ctl({"domstate", "web"}).out, "shut off"));
+    CHECK(ctl({"undefine", "copy"}).status == 0);
+    CHECK(ctl({"domuuid", "web"}).status == 0);
+}
+
 TEST_CASE("a document that cannot be taken is named with its line, and nothing is written") {
     const LeavesNothing nothing;
     Domains ctl;
