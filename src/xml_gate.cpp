@@ -1,6 +1,7 @@
 #include "xml_gate.hpp"
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,7 @@ private:
         const std::size_t from = at_;
         if (!is_name_start(peek())) fail(line_, std::string{what}.append(" is missing or not in ASCII"));
         while (is_name(peek())) ++at_;
+        if (static_cast<unsigned char>(peek()) >= 0x80) fail(line_, std::string{what}.append(" is not in ASCII"));
         return text_.substr(from, at_ - from);
     }
     /// Skips to behind `end`, which must be there.
@@ -75,6 +77,9 @@ private:
         return inside;
     }
 
+    [[nodiscard]] bool starts_declaration() const {
+        return starts("<?xml") && text_.size() > at_ + 5 && is_space(text_[at_ + 5]);
+    }
     void declaration();
     void markup();
     void start_tag();
@@ -122,7 +127,7 @@ void Scanner::check_bytes() {
 
 void Scanner::check_markup() {
     if (starts("\xef\xbb\xbf")) at_ += 3;
-    if (starts("<?xml") && text_.size() > at_ + 5 && is_space(text_[at_ + 5])) declaration();
+    if (starts_declaration()) declaration();
     while (!done()) {
         if (peek() == '<') {
             markup();
@@ -141,11 +146,26 @@ void Scanner::check_markup() {
 }
 
 void Scanner::declaration() {
+    // XML 1.0, production 23: each at most once, in this order, the first always.
+    constexpr std::array<std::string_view, 3> order{"version", "encoding", "standalone"};
     const int line = line_;
+    std::size_t next = 0;
     at_ += 5;
-    while (skip_space(), !starts("?>")) {
+    for (;;) {
+        const bool spaced = skip_space();
+        if (starts("?>")) break;
         if (done()) fail(line, "the XML declaration does not end");
+        if (!spaced) fail(line_, "a space is missing in the XML declaration");
         const std::string_view attribute = name("an attribute's name");
+        const auto index = static_cast<std::size_t>(std::find(order.begin(), order.end(), attribute) - order.begin());
+        if (index == order.size())
+            fail(line_, "unknown attribute " + detail::quote(attribute) + " in the XML declaration");
+        if (index < next || (index > 0 && next == 0)) {
+            fail(line_, detail::quote(attribute) +
+                            " in the XML declaration: it must hold 'version', 'encoding' and "
+                            "'standalone' in this order, and may leave out the last two");
+        }
+        next = index + 1;
         const std::string_view value = quoted(attribute);
         std::string lower{value};
         for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
@@ -155,10 +175,12 @@ void Scanner::declaration() {
         if (attribute == "version" && value != "1.0") {
             fail(line_, "the XML version is " + detail::quote(value) + ": it must be 1.0");
         }
-        if (attribute != "encoding" && attribute != "version" && attribute != "standalone") {
-            fail(line_, "unknown attribute " + detail::quote(attribute) + " in the XML declaration");
+        if (attribute == "standalone" && value != "yes" && value != "no") {
+            fail(line_,
+                 "'standalone' of the XML declaration is " + detail::quote(value) + ": it must be 'yes' or 'no'");
         }
     }
+    if (next == 0) fail(line, "the XML declaration has no version");
     at_ += 2;
 }
 
@@ -178,6 +200,8 @@ void Scanner::markup() {
         fail(line, "a DOCTYPE is not accepted");
     } else if (starts("<!")) {
         fail(line, "'<!' begins neither a comment nor a CDATA section");
+    } else if (starts_declaration()) {
+        fail(line, "the XML declaration is not at the very beginning");
     } else if (starts("<?")) {
         fail(line, "a processing instruction is not accepted");
     } else if (starts("</")) {

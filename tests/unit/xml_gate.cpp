@@ -115,6 +115,8 @@ TEST_CASE("what is not well-formed is refused with its line") {
         {"<", "x.xml:1: an element's name is missing or not in ASCII"},
         {"<1/>", "x.xml:1: an element's name is missing or not in ASCII"},
         {"<\xc3\xa9/>", "x.xml:1: an element's name is missing or not in ASCII"},
+        {"<a\xc3\xa9/>", "x.xml:1: an element's name is not in ASCII"},
+        {"<a\nb\xc3\xa9=''/>", "x.xml:2: an attribute's name is not in ASCII"},
         {"<a b/>", "x.xml:1: the attribute 'b' has no value"},
         {"<a b=c/>", "x.xml:1: the value of 'b' is not in quotes"},
         {"<a\nb='c/>", "x.xml:2: the value of 'b' does not end"},
@@ -149,9 +151,25 @@ TEST_CASE("of processing instructions only the XML declaration is taken, and of 
     CHECK(message("<?xml version='1.1'?>" + document) == "x.xml:1: the XML version is '1.1': it must be 1.0");
     CHECK(message("<?xml x='y'?>" + document) == "x.xml:1: unknown attribute 'x' in the XML declaration");
     CHECK(message("<?xml version='1.0'") == "x.xml:1: the XML declaration does not end");
-    CHECK(message("\n<?xml version='1.0'?>" + document) == "x.xml:2: a processing instruction is not accepted");
+    CHECK(message("\n<?xml version='1.0'?>" + document) == "x.xml:2: the XML declaration is not at the very beginning");
     CHECK(message("<?php evil() ?>" + document) == "x.xml:1: a processing instruction is not accepted");
     CHECK(message(document + "<?pi?>") == "x.xml:20: a processing instruction is not accepted");
+}
+
+TEST_CASE("an XML declaration has a version, then perhaps an encoding, then perhaps standalone") {
+    constexpr const char* order =
+        " in the XML declaration: it must hold 'version', 'encoding' and 'standalone' in this order, and may leave out "
+        "the last two";
+    const auto refused = [](const std::string& declaration) {
+        return message(declaration + std::string{caisson_test::walk_through});
+    };
+    CHECK(refused("<?xml encoding='UTF-8'?>") == "x.xml:1: 'encoding'"s + order);
+    CHECK(refused("<?xml version='1.0'\nversion='1.0'?>") == "x.xml:2: 'version'"s + order);
+    CHECK(refused("<?xml version='1.0' standalone='no' encoding='UTF-8'?>") == "x.xml:1: 'encoding'"s + order);
+    CHECK(refused("<?xml ?>") == "x.xml:1: the XML declaration has no version");
+    CHECK(refused("<?xml version='1.0'encoding='UTF-8'?>") == "x.xml:1: a space is missing in the XML declaration");
+    CHECK(refused("<?xml version='1.0' standalone='maybe'?>") ==
+          "x.xml:1: 'standalone' of the XML declaration is 'maybe': it must be 'yes' or 'no'");
 }
 
 TEST_CASE("a document of more than 1 MiB is refused") {
