@@ -1,5 +1,6 @@
 #include "xml_element.hpp"
 
+#include <algorithm>
 #include <limits>
 
 #include <range/v3/algorithm/any_of.hpp>
@@ -70,7 +71,9 @@ std::string Element::text() const {
 
 void Element::wrong(std::string_view name, std::string_view value, std::string_view must_be) const {
     const std::string what = name.empty() ? tag() : "attribute " + detail::quote(name) + " of " + tag();
-    const std::string shown = value.size() <= 100 ? detail::quote(value) : detail::quote(value.substr(0, 100)) + "...";
+    std::size_t length = std::min<std::size_t>(value.size(), 100);
+    while (length < value.size() && (static_cast<unsigned char>(value[length]) & 0xc0) == 0x80) --length;
+    const std::string shown = detail::quote(value.substr(0, length)) + (length < value.size() ? "..." : "");
     fail(what + " is " + shown + ": it must be " + std::string{must_be}, attribute_line(name));
 }
 
@@ -97,6 +100,12 @@ std::string Element::path(std::string_view name) const {
         if (!component.empty()) clean.append("/").append(component);
     }
     return clean.empty() ? "/" : clean;
+}
+
+std::string Element::file_path(std::string_view name) const {
+    std::string file = path(name);
+    if (file == "/") wrong(name, value(name), "the path of a program");
+    return file;
 }
 
 std::uint64_t Element::kib(std::string_view name, std::string_view unit_name) const {

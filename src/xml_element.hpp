@@ -85,6 +85,8 @@ public:
     [[nodiscard]] std::uint64_t number(std::string_view name, std::uint64_t least, std::uint64_t most) const;
     /// An absolute path without "..", less doubled and trailing slashes.
     [[nodiscard]] std::string path(std::string_view name) const;
+    /// The same, but not "/".
+    [[nodiscard]] std::string file_path(std::string_view name) const;
     /// KiB, rounded up, of a number in the unit that the attribute `unit_name` names ("KiB" without one); at least 1.
     [[nodiscard]] std::uint64_t kib(std::string_view name, std::string_view unit_name) const;
 

@@ -75,8 +75,11 @@ std::pair<std::string, std::string> read_variable(const Element& e) {
 void read_os(const Element& os, Domain& domain) {
     const Element type = os.needed_child("type");
     domain.arch = type.attribute("arch").value_or(domain.arch);
-    if (const auto init = os.child("init")) domain.init = init->path("");
-    if (const auto directory = os.child("initdir")) domain.init_directory = directory->path("");
+    if (const auto init = os.child("init")) domain.init = init->file_path("");
+    // "/" is where init starts in any case; libvirt's schema has no such <initdir>.
+    if (const auto directory = os.child("initdir"); directory && directory->path("") != "/") {
+        domain.init_directory = directory->path("");
+    }
     domain.init_arguments = os.children("initarg") | ranges::views::transform(some_text) | ranges::to<std::vector>();
     std::map<std::string, int> lines;
     for (const Element& e : os.children("initenv")) {
@@ -151,6 +154,12 @@ void read_features(const Element& features, Domain& domain) {
 
 Domain domain(const Element& root) {
     if (!root.attribute("type")) root.fail("<domain> needs the attribute 'type'");
+    // What a running domain's document adds is dropped, but it must be that.
+    if (root.attribute("id")) (void)root.number("id", 0, std::numeric_limits<std::int32_t>::max());
+    for (const Element& label : root.children("seclabel")) {
+        if (!label.attribute("type"))
+            label.fail("<seclabel> without type='none' is libvirt's, but caisson does not support it yet");
+    }
     Domain domain;
     domain.name = read_name(root);
     domain.uuid = read_uuid(root);

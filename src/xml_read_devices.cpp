@@ -143,7 +143,8 @@ Interface interface(const Element& e) {
         const std::string written = mac->needed_attribute("address");
         net.mac = MacAddress::parse(written);
         if (!net.mac)
-            mac->wrong("address", written, "six pairs of hexadecimal digits with ':' between, not a multicast address");
+            mac->wrong("address", written,
+                       "six pairs of hexadecimal digits with ':' between, not a multicast address and not all zeros");
     }
     if (const auto target = e.child("target")) net.host_name = link_name(*target, "dev");
     if (const auto guest = e.child("guest")) net.name = link_name(*guest, "dev");
@@ -173,7 +174,7 @@ void consoles(const Element& devices) {
 }  // namespace
 
 void devices(const Element& e, Domain& domain) {
-    if (const auto emulator = e.child("emulator")) domain.emulator = emulator->path("");
+    if (const auto emulator = e.child("emulator")) domain.emulator = emulator->file_path("");
     Once targets;
     for (const Element& child : e.children("filesystem")) {
         domain.filesystems.push_back(filesystem(child));

@@ -175,9 +175,12 @@ TEST_CASE("what is written is valid against libvirt's schema") {
     plain.capability_policy = xml::CapabilityPolicy::standard;
     plain.capabilities_on = plain.capabilities_off = CapabilitySet{};
     const std::optional<xml::Live> live = xml::Live{28407, {"/dev/pts/22"}};
+    const std::string initdir =
+        domain_with("", "", "<memory>1</memory>", "<os><type>exe</type><initdir>/</initdir></os>");
+    CHECK(xml::parse(initdir).init_directory.empty());
     for (const std::string& text :
          {xml::dump(xml::parse(caisson_test::walk_through)), xml::dump(xml::parse(caisson_test::walk_through), live),
-          xml::dump(full), xml::dump(plain, live)}) {
+          xml::dump(full), xml::dump(plain, live), xml::dump(xml::parse(initdir))}) {
         const TemporaryFile file{text};
         const std::string command =
             std::string{"/usr/bin/virt-xml-validate "} + file.path() + " domain >/dev/null 2>&1";

@@ -54,9 +54,13 @@ TEST_CASE("what nobody knows and what only libvirt knows are different messages"
          "x.xml:5: <seclabel type='dynamic'> is libvirt's, but caisson does not support it yet"},
         {"<seclabel type='none' model='selinux'/>",
          "x.xml:5: attribute 'model' of <seclabel> is libvirt's, but caisson does not support it yet"},
+        {"<seclabel/>", "x.xml:5: <seclabel> without type='none' is libvirt's, but caisson does not support it yet"},
         {"<resource><partition>/x</partition></resource>",
          "x.xml:5: <resource> is libvirt's, but caisson does not support it yet"},
         {"<lxc:namespace/>", "x.xml:5: <lxc:namespace> is libvirt's, but caisson does not support it yet"},
+        {"<qemu:commandline/>", "x.xml:5: <qemu:commandline> is libvirt's, but caisson does not support it yet"},
+        {"<qemu:commandlin/>", "x.xml:5: unknown element <qemu:commandlin> in <domain>"},
+        {"<features><ps2 state='off'/></features>", "x.xml:5: <ps2> is libvirt's, but caisson does not support it yet"},
         {"<features><acpi/></features>", "x.xml:5: <acpi> is libvirt's, but caisson does not support it yet"},
         {"<features><capabilities><bpf/></capabilities></features>",
          "x.xml:5: unknown element <bpf> in <capabilities>"},
@@ -80,6 +84,7 @@ TEST_CASE("what nobody knows and what only libvirt knows are different messages"
         {"<vcpu cpus='0-3'>1</vcpu>", "x.xml:5: unknown attribute 'cpus' of <vcpu>"},
     });
     check_devices({
+        {"<emulator>/</emulator>", "x.xml:6: <emulator> is '/': it must be the path of a program"},
         {"<hostdev mode='capabilities'/>", "x.xml:6: <hostdev> is libvirt's, but caisson does not support it yet"},
         {"<filesystem type='block'/>",
          "x.xml:6: <filesystem type='block'> is libvirt's, but caisson does not support it yet"},
@@ -105,6 +110,10 @@ TEST_CASE("the root must be a domain of type lxc with name, memory and os") {
         {"\n<network/>", "x.xml:2: the root element is <network>: it must be <domain>"},
         {"<domain/>", "x.xml:1: <domain> needs the attribute 'type'"},
         {"<domain type='qemu'/>", "x.xml:1: <domain type='qemu'> is libvirt's, but caisson does not support it yet"},
+        {"<domain type='kvm'\nxmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' colour='red'/>",
+         "x.xml:1: <domain type='kvm'> is libvirt's, but caisson does not support it yet"},
+        {"<domain type='lxc'\nxmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'/>",
+         "x.xml:2: attribute 'xmlns:qemu' of <domain> is libvirt's, but caisson does not support it yet"},
         {"<domain type='docker'/>", "x.xml:1: attribute 'type' of <domain> is 'docker': it must be 'lxc'"},
         {"<domain type='lxc' colour='red'/>", "x.xml:1: unknown attribute 'colour' of <domain>"},
         {"<domain type='lxc'>\n</domain>", "x.xml:1: <domain> needs the element <name>"},
@@ -114,6 +123,25 @@ TEST_CASE("the root must be a domain of type lxc with name, memory and os") {
         {"<domain type='lxc' xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0'/>",
          "x.xml:1: attribute 'xmlns:lxc' of <domain> is libvirt's, but caisson does not support it yet"},
     });
+}
+
+TEST_CASE("the id of a running domain is a number") {
+    const auto with_id = [](const std::string& id) {
+        return message("<domain type='lxc' id='" + id +
+                       "'>\n<name>a</name><memory>1</memory><os><type>exe</type></os></domain>");
+    };
+    CHECK(with_id("28407") == "taken");
+    for (const std::string wrong : {"", "-1", "+1", "0x1", "a", "2147483648", "99999999999999999999"}) {
+        CHECK(with_id(wrong) == "x.xml:1: attribute 'id' of <domain> is '" + wrong +
+                                    "': it must be a decimal number from 0 to 2147483647");
+    }
+}
+
+TEST_CASE("a long value is shown by its beginning, in whole characters") {
+    CHECK(message("<domain type='lxc'>\n<name>" + std::string(98, 'a') + "\xc3\xa9</name></domain>")
+              .starts_with("x.xml:2: <name> is '" + std::string(98, 'a') + "\xc3\xa9': "));
+    CHECK(message("<domain type='lxc'>\n<name>" + std::string(99, 'a') + "\xc3\xa9</name></domain>")
+              .starts_with("x.xml:2: <name> is '" + std::string(99, 'a') + "'...: "));
 }
 
 TEST_CASE("hostile names are refused") {
@@ -187,6 +215,7 @@ TEST_CASE("what starts init is checked") {
         {"<os><type>exe</type><initenv name='A'>x</initenv>\n<initenv name='A'>y</initenv></os>",
          "x.xml:5: a second <initenv name='A'>: the first is in line 4"},
         {"<os><type>exe</type>\n<type>exe</type></os>", "x.xml:5: a second <type> in <os>: the first is in line 4"},
+        {"<os><type>exe</type><init>//</init></os>", "x.xml:4: <init> is '//': it must be the path of a program"},
         {"<os><type>exe</type><init>/a/../b</init></os>",
          "x.xml:4: <init> is '/a/../b': it must be a path without '.' and '..'"},
     });
@@ -318,11 +347,14 @@ TEST_CASE("interfaces that could not be made are refused") {
     check("<mac address='01:11:22:34:34:34'/>",
           "attribute 'address' of <mac> is '01:11:22:34:34:34': it must be six pairs of hexadecimal digits with ':' "
           "between, "
-          "not a multicast address");
+          "not a multicast address and not all zeros");
     check("<mac address='00:11:22:34:34'/>",
           "attribute 'address' of <mac> is '00:11:22:34:34': it must be six pairs of hexadecimal digits with ':' "
           "between, not "
-          "a multicast address");
+          "a multicast address and not all zeros");
+    check("<mac address='00:00:00:00:00:00'/>",
+          "attribute 'address' of <mac> is '00:00:00:00:00:00': it must be six pairs of hexadecimal digits with ':' "
+          "between, not a multicast address and not all zeros");
     check("<mtu size='67'/>", "attribute 'size' of <mtu> is '67': it must be a decimal number from 68 to 65535");
     check("<mtu size='65536'/>", "attribute 'size' of <mtu> is '65536': it must be a decimal number from 68 to 65535");
     check("<mtu/>", "<mtu> needs the attribute 'size'");
