@@ -337,6 +337,25 @@ TEST_CASE("the memory limit holds and its breach is told apart from a plain kill
     CHECK_FALSE(plain.kill().out_of_memory());
 }
 
+TEST_CASE("a memory limit that is too small to start in is named in the error") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "true");
+    spec.limits.memory = 4096;
+    try {
+        (void)Container::start(spec).wait();
+    } catch (const Error& e) {
+        if (e.step() == Step::cgroup) CAISSON_SKIP(e.what());
+        const std::string text = e.what();
+        CAPTURE(text);
+        CHECK(text.find("init died (killed by signal 9 (out of memory)) during ") != std::string::npos);
+        CHECK(e.remedy() == "limits.memory is 4096 bytes: raise it");
+        return;
+    }
+    CAISSON_SKIP("this kernel starts it all the same");
+}
+
 TEST_CASE("the console has the size that was asked for, and follows a change") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;

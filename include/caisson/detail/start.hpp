@@ -259,8 +259,13 @@ private:
                 where = "step " + std::string{to_string(preparation_.notes()[report.index].step)} + ": " +
                         preparation_.notes()[report.index].context;
             }
+            const ExitStatus status = exit_status_of(report);
+            const bool too_small = status.out_of_memory() && preparation_.spec().limits.memory;
             return {report.index < preparation_.notes().size() ? preparation_.notes()[report.index].step : Step::clone,
-                    0, "init died (" + exit_status_of(report).str() + ") during " + where};
+                    0, "init died (" + status.str() + ") during " + where,
+                    too_small
+                        ? "limits.memory is " + std::to_string(*preparation_.spec().limits.memory) + " bytes: raise it"
+                        : ""};
         }
         const auto step = static_cast<KeeperStep>(report.place);
         if (step == KeeperStep::id_map_mount && report.index < preparation_.idmapped().size()) {
