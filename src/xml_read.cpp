@@ -22,9 +22,13 @@ std::string optional_text(const Element& parent, std::string_view name) {
     return e ? e->text() : std::string{};
 }
 
-std::string some_text(const Element& e) {
+/// Text that init gets as an argument, or in a variable of `name_bytes` with the '='.
+std::string string_for_init(const Element& e, std::size_t name_bytes = 0) {
+    constexpr std::size_t longest = 131071;  // execve(2): 32 pages with the NUL
     std::string text = e.text();
     if (text.empty()) e.fail(e.tag() + " is empty");
+    const std::size_t bytes = name_bytes + text.size();
+    if (bytes > longest) e.fail(e.tag() + " has " + std::to_string(bytes) + " bytes: 131071 are possible");
     return text;
 }
 
@@ -69,7 +73,7 @@ std::pair<std::string, std::string> read_variable(const Element& e) {
     const bool good = !name.empty() && letter(name.front()) &&
                       ranges::all_of(name, [&](char c) { return letter(c) || (c >= '0' && c <= '9'); });
     if (!good) e.wrong("name", name, "letters, digits and '_', the first no digit");
-    return {name, some_text(e)};
+    return {name, string_for_init(e, name.size() + 1)};
 }
 
 void read_os(const Element& os, Domain& domain) {
@@ -80,7 +84,7 @@ void read_os(const Element& os, Domain& domain) {
     if (const auto directory = os.child("initdir"); directory && directory->path("") != "/") {
         domain.init_directory = directory->path("");
     }
-    domain.init_arguments = os.children("initarg") | ranges::views::transform(some_text) | ranges::to<std::vector>();
+    for (const Element& e : os.children("initarg")) domain.init_arguments.push_back(string_for_init(e));
     std::map<std::string, int> lines;
     for (const Element& e : os.children("initenv")) {
         auto variable = read_variable(e);

@@ -219,6 +219,15 @@ TEST_CASE("what starts init is checked") {
         {"<os><type>exe</type><init>/a/../b</init></os>",
          "x.xml:4: <init> is '/a/../b': it must be a path without '.' and '..'"},
     });
+    const auto with_strings = [](std::size_t argument, std::size_t variable) {
+        return message(domain_with("", "", "<memory>1</memory>",
+                                   "<os><type>exe</type>\n<initarg>" + std::string(argument, 'a') +
+                                       "</initarg>\n<initenv name='AB'>" + std::string(variable, 'b') +
+                                       "</initenv></os>"));
+    };
+    CHECK(with_strings(131071, 131068) == "taken");
+    CHECK(with_strings(131072, 1) == "x.xml:5: <initarg> has 131072 bytes: 131071 are possible");
+    CHECK(with_strings(1, 131069) == "x.xml:6: <initenv> has 131072 bytes: 131071 are possible");
     for (const char* wrong : {"", "sbin/init", "./init", " /sbin/init", "/sbin/in\nit", "/sbin/\tinit", "/a\x7f"}) {
         CAPTURE(wrong);
         const std::string os = "<os><type>exe</type><init>" + std::string{wrong} + "</init></os>";
