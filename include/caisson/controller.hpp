@@ -238,13 +238,14 @@ public:
     /// next call. If `handle` throws, so does this.
     template <class Handler>
     void run(Handler&& handle) {
+        const Running running{*this};
         while (!take_stop()) {
             if (auto event = next()) handle(std::move(*event));
             else (void)detail::wait_readable(epoll_.get(), -1);
         }
     }
-    /// Makes `run` return, the next one if none is under way. Also async-signal-safe. Without a `run`, `fd()` gets
-    /// readable once, and `next` swallows that.
+    /// Makes `run` return, the next one if none is under way; of several, one. Also async-signal-safe. Without a `run`,
+    /// `fd()` gets readable once, and `next` swallows that.
     void stop() noexcept {
         const int saved = errno;
         const std::uint64_t one = 1;
@@ -269,6 +270,21 @@ private:
         std::optional<ExitStatus> status{};  // known, while the console is not yet finished
         std::int64_t kill_at = never;
         std::int64_t give_up_at = never;
+    };
+    /// Counts the calls of `run` that are under way.
+    class Running {
+    public:
+        explicit Running(Controller& controller) : controller_{controller} { count(1); }
+        Running(const Running&) = delete;
+        Running& operator=(const Running&) = delete;
+        ~Running() { count(-1); }
+
+    private:
+        void count(int by) {
+            const std::lock_guard lock{controller_.mutex_};
+            controller_.runs_ += by;
+        }
+        Controller& controller_;
     };
     struct Lingering {
         detail::Relay relay;
@@ -353,6 +369,11 @@ private:
         return drain(stop_) || std::exchange(stopped_, false);
     }
 
+    /// A `run` that is under way takes it itself: taken off here, it would not wake one that is about to wait.
+    void note_stop() noexcept {
+        if (runs_ == 0) stopped_ = drain(stop_) || stopped_;
+    }
+
     /// Everything that is ready at this moment, once.
     void turn() {
         epoll_event ready[64];
@@ -361,7 +382,7 @@ private:
         for (int i = 0; i < n; ++i) {
             const std::uint64_t key = ready[i].data.u64;
             if (key == key_wake) continue;
-            if (key == key_stop) stopped_ = drain(stop_) || stopped_;
+            if (key == key_stop) note_stop();
             else if (key == key_timer) expire();
             else dispatch(ContainerId{key >> 2}, static_cast<Part>(key & part_mask));
         }
@@ -475,6 +496,7 @@ private:
     std::vector<Event> events_;  // those before `taken_` have been given out
     std::size_t taken_ = 0;
     std::int64_t armed_ = never;
+    int runs_ = 0;          // calls of `run` that are under way
     bool stopped_ = false;  // `stop` was called, and `next` has seen it before `run` did
 };
 

@@ -2,6 +2,7 @@
 #include <caisson/controller.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <string>
 #include <thread>
@@ -172,6 +173,29 @@ TEST_CASE("a thread of the caller's runs the loop, and others use the controller
     // One that comes before the next run is not forgotten.
     controller.stop();
     controller.run([](const Event&) {});
+}
+
+TEST_CASE("a stop that comes while the loop is about to wait ends it all the same") {
+    Controller controller;
+    for (int i = 0; i < 300; ++i) {
+        CAPTURE(i);
+        std::atomic<bool> entered{false};
+        std::atomic<bool> ended{false};
+        std::thread thread{[&] {
+            entered = true;
+            controller.run([](const Event&) {});
+            ended = true;
+        }};
+        while (!entered) std::this_thread::yield();
+        const auto from = std::chrono::steady_clock::now();
+        while (std::chrono::steady_clock::now() - from < std::chrono::microseconds{i % 30}) continue;
+        controller.stop();
+        for (int wait = 0; wait < 10000 && !ended; ++wait) std::this_thread::sleep_for(1ms);
+        const bool in_time = ended;
+        if (!in_time) controller.stop();
+        thread.join();
+        REQUIRE(in_time);
+    }
 }
 
 TEST_CASE("stopping waits for a container that obeys and kills one that does not") {
