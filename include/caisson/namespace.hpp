@@ -85,7 +85,8 @@ private:
 
 /// A reference to one namespace. The kernel keeps the namespace while this object lives.
 ///
-/// Move-only; every maker throws `Step::open_namespace`. `enter` acts on the calling thread alone.
+/// Move-only; every function throws `Step::open_namespace`, and `std::logic_error` on an object that holds nothing.
+/// `enter` acts on the calling thread alone.
 class Namespace {
 public:
     class Scope;
@@ -94,13 +95,15 @@ public:
     [[nodiscard]] static Namespace current(NamespaceKind kind) {
         return from_proc("/proc/thread-self/ns/", kind, "this thread");
     }
-    /// The namespace of `kind` that process `pid` is in. Needs ptrace access to it, see ptrace(2).
+    /// The namespace of `kind` that process `pid` is in; ESRCH if there is no such process, or it has ended. Needs
+    /// ptrace access to it, see ptrace(2).
     [[nodiscard]] static Namespace of(pid_t pid, NamespaceKind kind) {
         const std::string number = std::to_string(pid);
         return from_proc("/proc/" + number + "/ns/", kind, "process " + number);
     }
     /// As above for a process held by pidfd: never the namespace of another process that got the same pid.
     [[nodiscard]] static Namespace of(const Process& process, NamespaceKind kind) {
+        if (!process) throw std::logic_error{"this Process holds nothing"};
         Namespace found = of(process.pid(), kind);
         if (process.ended()) {
             throw Error{Step::open_namespace, ESRCH,
@@ -131,14 +134,14 @@ public:
     /// Equal for two handles of the same namespace, and for no other that exists at the same time (inode on nsfs).
     [[nodiscard]] std::uint64_t id() const {
         struct stat st {};
-        if (::fstat(fd_.get(), &st) != 0) detail::fail(Step::open_namespace, "identity of a namespace");
+        if (::fstat(held(), &st) != 0) detail::fail(Step::open_namespace, "identity of a namespace");
         return st.st_ino;
     }
     /// Moves the calling thread, and no other, into this namespace, for good. A `mount` namespace refuses a thread that
     /// shares its root and working directory with others, a `user` or `time` namespace every process with threads; a
     /// `pid` or `time` namespace is where the thread's next children will be. See setns(2).
     void enter() const {
-        if (::setns(fd_.get(), static_cast<int>(kind_)) == 0) return;
+        if (::setns(held(), static_cast<int>(kind_)) == 0) return;
         const bool mount = kind_ == NamespaceKind::mount;
         detail::fail(Step::open_namespace, std::string{"enter the "} + to_string(kind_) + " namespace",
                      errno == EPERM             ? "this needs CAP_SYS_ADMIN over it"
@@ -153,6 +156,10 @@ public:
 
 private:
     Namespace(Fd fd, NamespaceKind kind) noexcept : fd_{std::move(fd)}, kind_{kind} {}
+    int held() const {
+        if (!fd_) throw std::logic_error{"this Namespace holds nothing"};
+        return fd_.get();
+    }
     static Namespace from_proc(const std::string& directory, NamespaceKind kind, const std::string& whose,
                                const char* suffix = "") {
         Fd fd = detail::sys::open(directory + to_string(kind) + suffix, O_RDONLY);
@@ -161,7 +168,10 @@ private:
             struct stat st {};
             const bool kernel_lacks_it =
                 saved == ENOENT && ::stat((std::string{"/proc/self/ns/"} + to_string(kind)).c_str(), &st) != 0;
-            throw Error{Step::open_namespace, saved, std::string{to_string(kind)} + " namespace of " + whose,
+            // A process that is gone has no directory there, and one that has ended has no namespaces in it.
+            const bool ended = saved == ENOENT && !kernel_lacks_it;
+            throw Error{Step::open_namespace, ended ? ESRCH : saved,
+                        std::string{to_string(kind)} + " namespace of " + whose,
                         kernel_lacks_it ? "this kernel has no such kind of namespace, or /proc is not mounted"
                         : saved == EACCES || saved == EPERM
                             ? "this needs ptrace access to the process: its user, or CAP_SYS_PTRACE over it"
@@ -208,6 +218,7 @@ private:
 };
 
 inline Namespace::Scope Namespace::enter_scoped() const {
+    (void)held();
     if (kind_ == NamespaceKind::user) throw std::logic_error{"a thread cannot come back from a user namespace"};
     const bool for_children = kind_ == NamespaceKind::pid || kind_ == NamespaceKind::time;
     Namespace back = from_proc("/proc/thread-self/ns/", kind_, "this thread", for_children ? "_for_children" : "");

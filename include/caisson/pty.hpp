@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -23,7 +24,8 @@ struct WindowSize {
 
 /// Owns the controlling end of a pseudo-terminal, see pty(7); reading, writing and poll(2) go through `fd()`.
 ///
-/// Move-only. Every function throws `Step::terminal`. Closing it hangs the other end up. One thread at a time.
+/// Move-only. Every function throws `Step::terminal`, and `std::logic_error` on an object that holds nothing. Closing
+/// it hangs the other end up. One thread at a time.
 class Pty {
 public:
     /// A pair from the caller's /dev/pts.
@@ -42,14 +44,14 @@ public:
     /// Opens the other end through the controlling one (TIOCGPTPEER): right even when the caller's /dev/pts is not the
     /// one that the pair came from. It does not become the caller's controlling terminal.
     [[nodiscard]] Fd open_peer() const {
-        Fd peer{::ioctl(controller_.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)};
+        Fd peer{::ioctl(held(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)};
         if (!peer) detail::fail(Step::terminal, "other end of a pseudo-terminal");
         return peer;
     }
     /// The other end's number: the N of /dev/pts/N in the instance that the pair came from.
     [[nodiscard]] unsigned number() const {
         unsigned n = 0;
-        if (::ioctl(controller_.get(), TIOCGPTN, &n) != 0) detail::fail(Step::terminal, "number of a pseudo-terminal");
+        if (::ioctl(held(), TIOCGPTN, &n) != 0) detail::fail(Step::terminal, "number of a pseudo-terminal");
         return n;
     }
     /// "/dev/pts/N", which leads to the other end for who sees that devpts instance there.
@@ -59,24 +61,28 @@ public:
         winsize ws{};
         ws.ws_row = size.rows;
         ws.ws_col = size.columns;
-        if (::ioctl(controller_.get(), TIOCSWINSZ, &ws) != 0) detail::fail(Step::terminal, "size of a pseudo-terminal");
+        if (::ioctl(held(), TIOCSWINSZ, &ws) != 0) detail::fail(Step::terminal, "size of a pseudo-terminal");
     }
     [[nodiscard]] WindowSize size() const {
         winsize ws{};
-        if (::ioctl(controller_.get(), TIOCGWINSZ, &ws) != 0) detail::fail(Step::terminal, "size of a pseudo-terminal");
+        if (::ioctl(held(), TIOCGWINSZ, &ws) != 0) detail::fail(Step::terminal, "size of a pseudo-terminal");
         return {ws.ws_row, ws.ws_col};
     }
     /// No echo, no line editing, no signals, eight bits: what a relay between two terminals needs.
     void make_raw() {
         termios t{};
-        if (::tcgetattr(controller_.get(), &t) != 0) detail::fail(Step::terminal, "modes of a pseudo-terminal");
+        if (::tcgetattr(held(), &t) != 0) detail::fail(Step::terminal, "modes of a pseudo-terminal");
         ::cfmakeraw(&t);
-        if (::tcsetattr(controller_.get(), TCSANOW, &t) != 0) {
+        if (::tcsetattr(held(), TCSANOW, &t) != 0) {
             detail::fail(Step::terminal, "modes of a pseudo-terminal");
         }
     }
 
 private:
+    int held() const {
+        if (!controller_) throw std::logic_error{"this Pty holds nothing"};
+        return controller_.get();
+    }
     explicit Pty(Fd controller) noexcept : controller_{std::move(controller)} {}
     static Pty make(Fd controller, WindowSize size, const char* where) {
         if (!controller) {

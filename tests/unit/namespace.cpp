@@ -76,7 +76,7 @@ TEST_CASE("the namespace of a process that does not exist is an error that names
         (void)Namespace::of(0x3fffffff, NamespaceKind::net);
         FAIL("opened");
     } catch (const Error& e) {
-        CHECK(std::string{e.what()} == "net namespace of process 1073741823: No such file or directory");
+        CHECK(std::string{e.what()} == "net namespace of process 1073741823: No such process");
     }
 }
 
@@ -85,8 +85,18 @@ TEST_CASE("a process that has ended has no namespaces, even where its pid is tak
     if (pid == 0) ::_exit(0);
     const Process child = Process::open(pid);
     REQUIRE(child.ended_within(-1));
-    CHECK_THROWS_AS((void)Namespace::of(child, NamespaceKind::net), Error);
+    const auto error_of = [&] {
+        try {
+            (void)Namespace::of(child, NamespaceKind::net);
+            return std::string{"opened"};
+        } catch (const Error& e) {
+            return std::string{e.what()};
+        }
+    };
+    const std::string gone = "net namespace of process " + std::to_string(pid) + ": No such process";
+    CHECK(error_of() == gone);
     CHECK(::waitpid(pid, nullptr, 0) == pid);
+    CHECK(error_of() == gone);
     // The pid of this process, held by the pidfd of one that is gone.
     const Process recycled{::getpid(), Fd{::fcntl(child.pidfd(), F_DUPFD_CLOEXEC, 3)}};
     try {
@@ -102,7 +112,10 @@ TEST_CASE("a moved-from namespace holds nothing") {
     const std::uint64_t id = a.id();
     Namespace b{std::move(a)};
     CHECK(a.fd() == -1);
-    CHECK_THROWS_AS((void)a.id(), Error);
+    CHECK_THROWS_AS((void)a.id(), std::logic_error);
+    CHECK_THROWS_AS(a.enter(), std::logic_error);
+    CHECK_THROWS_AS((void)a.enter_scoped(), std::logic_error);
+    CHECK_THROWS_AS((void)Namespace::of(Process{}, NamespaceKind::net), std::logic_error);
     Namespace& same = b;
     b = std::move(same);
     CHECK(b.id() == id);
