@@ -6,6 +6,7 @@
 #include <string>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -88,6 +89,12 @@ private:
         if (!lock) return again();
         if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
             if (errno != EWOULDBLOCK) return again();
+            // Who holds the lock on a dead owner's file is about to remove it (`sweep`), or to write its own tag.
+            const auto owner = detail::Owner::recorded_in(directory_.get(), "owner");
+            if (owner && owner->is_dead()) {
+                (void)::poll(nullptr, 0, 1);
+                return false;
+            }
             throw Error{Step::helper, EEXIST, "lock " + text(),
                         "a container " + detail::quote(name_) + " runs already"};
         }

@@ -14,6 +14,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <caisson/address.hpp>
@@ -112,18 +113,18 @@ inline void sweep_groups(const SweepOptions& options, SweepReport& report) {
     }
 }
 
-/// Directories of helpers: a file `owner` with an owner's tag, a socket, a lock.
+/// Directories of helpers: a socket, and a file `owner` with an owner's tag, which a helper that lives holds locked.
 inline void sweep_run_directory(const std::string& path, SweepReport& report) {
     const Fd run = sys::open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (!run) return;
     for (const std::string& name : groups_in(run)) {
-        std::string tag;
-        if (!sys::read_file(run.get(), (name + "/owner").c_str(), tag, 256)) continue;
-        if (!tag.empty() && tag.back() == '\n') tag.pop_back();
-        const auto owner = Owner::parse(tag);
-        if (!owner || !owner->is_dead()) continue;
         const Fd directory = sys::open_at(run.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
         if (!directory) continue;
+        // A helper that starts takes over what a dead one left there: from here on it waits.
+        const Fd lock = sys::open_at(directory.get(), "owner", O_RDONLY | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+        if (!lock || ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) continue;
+        const auto owner = Owner::recorded_in(directory.get(), "owner");
+        if (!owner || !owner->is_dead()) continue;
         // `owner` goes last: what cannot be removed is found again.
         for (const std::string& file : names_in(directory, false)) {
             if (file != "owner") (void)::unlinkat(directory.get(), file.c_str(), 0);

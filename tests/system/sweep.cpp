@@ -4,6 +4,7 @@
 
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -149,17 +150,21 @@ TEST_CASE("sweep removes the run directories of dead owners, and no others") {
     detail::Owner elsewhere = dead;
     elsewhere.pid_namespace += 1;
     make("elsewhere", elsewhere.tag());
+    // One that has just been taken over by a helper, which has not yet written its own tag.
+    make("taken", dead.tag());
+    const Fd taken = detail::sys::open(run + "/taken/owner", O_RDWR);
+    REQUIRE(::flock(taken.get(), LOCK_EX | LOCK_NB) == 0);
 
     SweepReport report;
     detail::sweep_run_directory(run, report);
     CHECK(report.removed == std::vector<std::string>{run + "/gone"});
     CHECK(report.kept == std::vector<std::string>{run + "/full: Directory not empty"});
     CHECK_FALSE(exists(run + "/gone"));
-    for (const char* name : {"/here", "/odd", "/elsewhere"}) CHECK(exists(run + name + "/lock"));
+    for (const char* name : {"/here", "/odd", "/elsewhere", "/taken"}) CHECK(exists(run + name + "/lock"));
     CHECK(exists(run + "/full/owner"));
 
     CHECK(::rmdir((run + "/full/inner").c_str()) == 0);
-    for (const char* name : {"here", "odd", "full", "elsewhere"}) {
+    for (const char* name : {"here", "odd", "full", "elsewhere", "taken"}) {
         for (const char* file : {"/owner", "/lock"}) (void)::unlink((run + "/" + name + file).c_str());
         CHECK(::rmdir((run + "/" + name).c_str()) == 0);
     }

@@ -50,6 +50,13 @@ struct Owner {
         if (!pid || !start || !ns) return std::nullopt;
         return Owner{static_cast<pid_t>(*pid), *start, *ns};
     }
+    /// The owner whose tag a file holds; nothing for any other content, or where it cannot be read.
+    [[nodiscard]] static std::optional<Owner> recorded_in(int directory, const char* file) {
+        std::string tag;
+        if (!sys::read_file(directory, file, tag, 256)) return std::nullopt;
+        if (!tag.empty() && tag.back() == '\n') tag.pop_back();
+        return parse(tag);
+    }
     /// True only where it is certain: the pid counts in the caller's pid namespace, and no process with that pid and
     /// start time runs there (a zombie does not run).
     [[nodiscard]] bool is_dead() const {
