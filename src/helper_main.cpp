@@ -161,7 +161,9 @@ private:
         switch (question.kind) {
             case Message::Kind::info: return tell(client, done, info_.get());
             case Message::Kind::signal:
-                if (question.number < 0 || question.number > 64) throw Error{Step::signal, EINVAL, "signal"};
+                if (question.number < 0 || question.number > 64) {
+                    throw Error{Step::signal, EINVAL, "signal " + std::to_string(question.number)};
+                }
                 done.number = controller_.signal(id_, static_cast<int>(question.number)) ? 1 : 0;
                 return tell(client, done);
             case Message::Kind::stop:

@@ -204,7 +204,10 @@ public:
         while (!status_) {
             const auto taken = detail::take_message(socket_.get(), message, nullptr);
             if (taken == detail::Taken::nothing_yet) return std::nullopt;
-            note_end(taken, message);
+            note(taken, message);
+            if (status_ || taken != detail::Taken::message) continue;
+            if (late_ > 0) --late_;
+            else if (message.kind == detail::Message::Kind::refused) throw refusal(message);
         }
         return status_;
     }
@@ -217,7 +220,21 @@ private:
     Helper(std::string name, Process process, Fd socket)
         : name_{std::move(name)}, process_{std::move(process)}, socket_{std::move(socket)} {}
 
+    /// As the helper finds it, whose working directory is "/".
+    static std::string absolute(const std::string& path) {
+        if (path.starts_with('/')) return path;
+        char here[4096];
+        if (::getcwd(here, sizeof here) == nullptr) {
+            detail::fail(Step::helper, "working directory, from which " + detail::quote(path) + " counts",
+                         "give run_directory as an absolute path");
+        }
+        return here + ("/" + path);
+    }
     static Helper begin(const ContainerSpec& spec, const HelperOptions& options) {
+        if (options.run_directory.empty() || options.run_directory.find('\0') != std::string::npos) {
+            throw Error{Step::check_spec, 0, "run_directory: " + detail::quote(options.run_directory) + " is no path",
+                        "name a directory, such as /run/caisson"};
+        }
         if (options.note.size() > detail::most_note) {
             throw Error{Step::check_spec, E2BIG, "note of " + std::to_string(options.note.size()) + " bytes",
                         "at most 1048576 bytes are kept"};
@@ -232,12 +249,20 @@ private:
         Fd ours{ends[0]};
         Fd theirs{ends[1]};
 
-        detail::StartRequest request{.run_directory = options.run_directory, .note = options.note, .spec = spec};
+        detail::StartRequest request{
+            .run_directory = absolute(options.run_directory), .note = options.note, .spec = spec};
         std::vector<int> descriptors{null.get(), null.get(), null.get(), theirs.get(), -1};
         if (!spec.console) {
             // Their numbers as the helper has them.
             for (int* const fd : {&request.spec.stdio.in, &request.spec.stdio.out, &request.spec.stdio.err}) {
                 if (*fd < 0) continue;
+                if (::fcntl(*fd, F_GETFD) < 0) {
+                    const char* const field = fd == &request.spec.stdio.in    ? "in"
+                                              : fd == &request.spec.stdio.out ? "out"
+                                                                              : "err";
+                    detail::fail(Step::descriptors,
+                                 std::string{"stdio."} + field + ", descriptor " + std::to_string(*fd));
+                }
                 descriptors.push_back(*fd);
                 *fd = static_cast<int>(descriptors.size()) - 1;
             }
@@ -259,7 +284,13 @@ private:
                                                     .descriptor_count = descriptors.size()},
                                                    failure);
         if (!launched.pidfd) {
-            throw Error{Step::helper, failure.errnum, std::string{"start the helper program: "} + failure.call};
+            const std::string& path = options.helper_path;
+            throw Error{
+                Step::helper, failure.errnum,
+                "start the helper program" + (path.empty() ? path : " " + detail::quote(path)) + ": " + failure.call,
+                failure.errnum == EACCES || failure.errnum == ENOEXEC
+                    ? "it must be an installed caisson-helper, an executable file"
+                    : ""};
         }
         theirs.reset();
         Helper helper{spec.name, Process{launched.pid, std::move(launched.pidfd)}, std::move(ours)};
@@ -282,11 +313,19 @@ private:
         if (!socket_) throw std::logic_error{"this Helper has been moved from"};
     }
     [[nodiscard]] std::string what() const { return "helper of container " + detail::quote(name_); }
-    void note_end(detail::Taken taken, const detail::Message& message) {
+    [[nodiscard]] Error refusal(const detail::Message& message) const {
+        const Error e = detail::decode<detail::PlainError>(message.body).error();
+        const std::string outer = "container " + detail::quote(name_);
+        return e.context().find(outer) != std::string_view::npos ? e : e.in(outer);
+    }
+    /// The container's end, if that is what has come.
+    void note(detail::Taken taken, const detail::Message& message) {
         if (taken == detail::Taken::closed) {
             // Its descriptors are closed one after the other: the lock on the name is gone for certain once all of it
             // is.
-            (void)process_.ended_within(1000);
+            if (!process_.ended_within(1000)) {
+                throw Error{Step::helper, ECONNRESET, what(), "it has let this client go: find it again"};
+            }
             status_ = ExitStatus::killed(SIGKILL);
         } else if (message.kind == detail::Message::Kind::exited) {
             status_ = detail::decode<detail::PlainStatus>(message.body).status();
@@ -305,17 +344,21 @@ private:
             if (taken == detail::Taken::nothing_yet) {
                 const std::int64_t left = deadline - detail::monotonic_ms();
                 if (left <= 0) {
+                    ++late_;
                     throw Error{Step::helper, ETIMEDOUT, what(),
                                 "process " + std::to_string(process_.pid()) + " does not answer"};
                 }
                 (void)detail::wait_readable(socket_.get(), left);
                 continue;
             }
-            note_end(taken, message);
+            note(taken, message);
             if (status_) break;
-            if (message.kind == detail::Message::Kind::refused) {
-                throw detail::decode<detail::PlainError>(message.body).error();
+            if (late_ > 0) {
+                --late_;
+                if (passed != nullptr) passed->reset();
+                continue;
             }
+            if (message.kind == detail::Message::Kind::refused) throw refusal(message);
             return message;
         }
         return std::nullopt;
@@ -331,6 +374,7 @@ private:
     Process process_;
     Fd socket_;
     std::optional<ExitStatus> status_;
+    unsigned late_ = 0;  // answers that are still to come, to questions that nobody waits for any more
 };
 
 }  // namespace caisson::inline v0

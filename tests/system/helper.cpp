@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -261,6 +262,104 @@ TEST_CASE("the helper is nobody's burden: no terminal, no descriptors of the cal
     CHECK(place.empty());
 }
 
+TEST_CASE("a client that a helper has no room for is told that, and not that the container has ended") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    std::vector<Helper> clients;
+    while (clients.size() < 515) {
+        try {
+            auto found = Helper::find("web", place.run);
+            REQUIRE(found);
+            clients.push_back(std::move(*found));
+        } catch (const Error& e) {
+            // So many at once that they wait.
+            REQUIRE(e.code().value() == EAGAIN);
+            std::this_thread::sleep_for(1ms);
+        }
+    }
+    for (std::size_t i = 0; i < 511; ++i) {
+        CAPTURE(i);
+        REQUIRE(clients[i].info().name == "web");
+    }
+    for (std::size_t i = 511; i < clients.size(); ++i) {
+        CAPTURE(i);
+        REQUIRE(detail::wait_readable(clients[i].fd(), 60000));
+        try {
+            (void)clients[i].try_wait();
+            FAIL("not told");
+        } catch (const Error& e) {
+            CHECK(std::string{e.what()} ==
+                  "container 'web': helper: Resource temporarily unavailable: it has too many clients");
+        }
+    }
+    try {
+        (void)clients.back().info();
+        FAIL("answered");
+    } catch (const Error& e) {
+        CHECK(std::string{e.what()} ==
+              "helper of container 'web': Connection reset by peer: it has let this client go: find it again");
+    }
+    clients.clear();
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
+TEST_CASE("an answer that comes too late is not taken for the next question's") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    REQUIRE(::kill(helper.pid(), SIGSTOP) == 0);
+    try {
+        (void)helper.info();
+        FAIL("answered");
+    } catch (const Error& e) {
+        CHECK(e.code().value() == ETIMEDOUT);
+    }
+    REQUIRE(::kill(helper.pid(), SIGCONT) == 0);
+    CHECK(helper.usage().pids.value_or(1) > 0);
+    CHECK(helper.info().name == "web");
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
+TEST_CASE("a name that a sweep is about to free is waited for") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    REQUIRE(::mkdir(place.run.c_str(), 0700) == 0);
+    REQUIRE(::mkdir((place.run + "/web").c_str(), 0700) == 0);
+    detail::Owner dead = detail::Owner::current();
+    dead.start_time += 1;
+    Fd lock = detail::sys::open(place.run + "/web/owner", O_RDWR | O_CREAT, 0600);
+    REQUIRE(lock);
+    REQUIRE(detail::sys::write_all(lock.get(), dead.tag()));
+    REQUIRE(::flock(lock.get(), LOCK_EX | LOCK_NB) == 0);
+    std::thread sweeper{[&] {
+        std::this_thread::sleep_for(100ms);
+        lock.reset();
+    }};
+    CHECK(error_of(place.spec("web"), place.options) == "it started: killed by signal 9");
+    sweeper.join();
+    CHECK(place.empty());
+}
+
+TEST_CASE("a relative run directory is the caller's, for who starts as for who looks") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    CHECK(in_child([&] {
+              if (::chdir((place.directory / "").c_str()) != 0) return 1;
+              Helper helper = Helper::start(place.spec("web"), {.run_directory = "run"});
+              if (!Helper::find("web", "run")) return 2;
+              (void)helper.kill();
+              return 0;
+          }) == 0);
+    CHECK(place.empty());
+    HelperOptions options = place.options;
+    options.run_directory.clear();
+    CHECK(error_of(place.spec("web"), options) ==
+          "container 'web': run_directory: '' is no path: name a directory, such as /run/caisson");
+}
+
 TEST_CASE("clients that send rubbish, hang, or read nothing harm nobody") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
@@ -355,6 +454,10 @@ TEST_CASE("a helper program that is missing is told with the remedy") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
     HelperOptions options = place.options;
+    options.helper_path = "/dev/null";
+    CHECK(error_of(place.spec("web"), options) ==
+          "container 'web': start the helper program '/dev/null': execveat: Permission denied: it must be an installed "
+          "caisson-helper, an executable file");
     options.helper_path = "/nonexistent/caisson-helper";
     CHECK(
         error_of(place.spec("web"), options) ==
