@@ -126,7 +126,7 @@ public:
     }
     /// As `wait`, for at most `time`; nothing if it still runs then.
     [[nodiscard]] std::optional<ExitStatus> wait_for(std::chrono::milliseconds time) {
-        const std::int64_t deadline = detail::monotonic_ms() + time.count();
+        const std::int64_t deadline = detail::deadline_in(time.count());
         for (;;) {
             if (const auto status = try_wait()) return status;
             const std::int64_t left = deadline - detail::monotonic_ms();

@@ -125,6 +125,7 @@ public:
     }
     /// Takes over a container that runs; `exited` will follow. Where that throws, the container has been killed.
     ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay) {
+        if (container.fd() < 0) throw std::logic_error{"this Container has been moved from"};
         const ContainerId id = next_id();
         const std::lock_guard lock{mutex_};
         insert(id, std::move(container), use);
@@ -142,6 +143,10 @@ public:
         }
         Container container = std::move(entry.container);
         entries_.erase(place(id));
+        const auto first = events_.begin() + static_cast<std::ptrdiff_t>(taken_);
+        const auto is_its = [id](const Event& event) { return event.id == id; };
+        events_.erase(std::remove_if(first, events_.end(), is_its), events_.end());
+        forget_taken();
         return container;
     }
 
@@ -157,10 +162,7 @@ public:
         const std::lock_guard lock{mutex_};
         Entry* const entry = find(id);
         if (entry == nullptr || entry->status || !entry->container.signal(SIGTERM)) return false;
-        // Far beyond any use, and far from an overflow.
-        constexpr std::int64_t longest = std::int64_t{1000} * 86400 * 36500;
-        const std::int64_t wait = grace.count() < 0 ? 0 : grace.count() > longest ? longest : grace.count();
-        const std::int64_t at = detail::monotonic_ms() + wait;
+        const std::int64_t at = detail::deadline_in(grace.count());
         if (at < entry->kill_at) entry->kill_at = at;
         arm(entry->kill_at);
         return true;
@@ -191,8 +193,10 @@ public:
     [[nodiscard]] Fd open_console(ContainerId id) {
         const std::lock_guard lock{mutex_};
         const Entry& entry = require(id);
-        if (!entry.relay)
-            throw Error{Step::terminal, ENOTTY, "console of container " + detail::quote(entry.container.name())};
+        if (!entry.relay) {
+            throw Error{Step::terminal, ENOTTY, "console of container " + detail::quote(entry.container.name()),
+                        "it was started without a console to relay"};
+        }
         return entry.relay->open_user_end();
     }
     /// With ConsoleUse::raw: the controlling end of the container's console, which stays the controller's until
@@ -227,11 +231,7 @@ public:
         if (events_.empty()) turn();
         if (events_.empty()) return std::nullopt;
         std::optional<Event> event{std::move(events_[taken_++])};
-        if (taken_ == events_.size()) {
-            events_.clear();
-            taken_ = 0;
-            (void)drain(wake_);
-        }
+        forget_taken();
         return event;
     }
     /// Blocks, handing each event to `handle(Event)`, until `stop` is called; events that are there then wait for the
@@ -359,6 +359,13 @@ private:
         events_.push_back(std::move(event));
         const std::uint64_t one = 1;
         (void)!::write(wake_.get(), &one, sizeof one);
+    }
+    /// `fd()` is not readable for events any more once all have been given out.
+    void forget_taken() noexcept {
+        if (taken_ != events_.size()) return;
+        events_.clear();
+        taken_ = 0;
+        (void)drain(wake_);
     }
     static bool drain(const Fd& counter) noexcept {
         std::uint64_t count = 0;

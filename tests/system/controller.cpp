@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -428,6 +429,23 @@ TEST_CASE("a container can be adopted, and taken back") {
     CHECK_FALSE(controller.next());
     CHECK(container.kill() == ExitStatus::killed(SIGKILL));
     CHECK_FALSE(wait_event(controller, 50));
+}
+
+TEST_CASE("of a container that was taken back no event follows, not even of its start") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Controller controller;
+    const ContainerId first = controller.start(shell(root, "first", "sleep 1000"));
+    const ContainerId second = controller.start(shell(root, "second", "sleep 1000"));
+    Container container = controller.take(first);
+    auto event = controller.next();
+    REQUIRE(event);
+    CHECK(event->id == second);
+    CHECK_FALSE(controller.next());
+    CHECK(would_block(controller.fd(), POLLIN));
+    CHECK(container.kill() == ExitStatus::killed(SIGKILL));
+    Container moved{std::move(container)};
+    CHECK_THROWS_AS((void)controller.adopt(std::move(container)), std::logic_error);
 }
 
 TEST_CASE("a controller that is destroyed takes its containers along") {

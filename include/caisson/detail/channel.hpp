@@ -28,6 +28,12 @@ namespace caisson::inline v0::detail {
     return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
+/// The moment that is `milliseconds` from now: now for a negative time, a century off for the longest ones.
+[[nodiscard]] inline std::int64_t deadline_in(std::int64_t milliseconds) noexcept {
+    constexpr std::int64_t longest = std::int64_t{1000} * 86400 * 36500;
+    return monotonic_ms() + std::clamp<std::int64_t>(milliseconds, 0, longest);
+}
+
 /// True once `fd` has input or a hang-up; false after `milliseconds` (-1: never). Interruptions do not lengthen it.
 [[nodiscard]] inline bool wait_readable(int fd, std::int64_t milliseconds) noexcept {
     const std::int64_t deadline = monotonic_ms() + milliseconds;
