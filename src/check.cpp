@@ -51,6 +51,12 @@ void check_path(const std::string& field, const std::string& path) {
     if (climbs) refuse(field, quote(path) + " holds '..'", "write the path without it");
 }
 
+/// True for "/", "//", "/.": they all lead to the root.
+bool names_root(std::string_view path) {
+    return !path.empty() && path.find_first_not_of("/.") == std::string_view::npos &&
+           path.find("..") == std::string_view::npos;
+}
+
 void check_hostname(const std::string& name) {
     if (name.size() > 64) refuse("hostname", "it has " + std::to_string(name.size()) + " bytes", "64 are possible");
     const auto bad = [](char c) {
@@ -109,6 +115,14 @@ void check_users(const ContainerSpec& spec) {
             refuse("uid_map", "it is empty, but root is '/'",
                    "with the host's own root say which ids the container has, for example {0, 100000, 65536}");
         }
+        constexpr std::uint32_t automatic = 65536;
+        const auto require_mapped = [](const char* field, std::uint32_t id) {
+            if (id < automatic) return;
+            refuse(field, std::to_string(id) + " is not among the 65536 ids of an automatic map",
+                   "give uid_map and gid_map");
+        };
+        require_mapped("uid", spec.uid);
+        require_mapped("gid", spec.gid);
         return;
     }
     check_id_maps(spec.uid_map, "uid_map");
@@ -123,10 +137,18 @@ void check_users(const ContainerSpec& spec) {
 void check_mounts(const ContainerSpec& spec) {
     for (auto&& [i, mount] : views::enumerate(spec.mounts)) {
         check_path(indexed("mounts", i, ".target"), mount.target);
-        if (mount.target == "/") {
-            refuse(indexed("mounts", i, ".target"), "'/' is the root's own place", "use the field root");
+        if (names_root(mount.target)) {
+            refuse(indexed("mounts", i, ".target"), quote(mount.target) + " is the root's own place",
+                   "use the field root");
         }
         check_no_nul(indexed("mounts", i, ".data"), mount.data);
+        check_no_nul(indexed("mounts", i, ".source"), mount.source);
+        check_no_nul(indexed("mounts", i, ".upper"), mount.upper);
+        check_no_nul(indexed("mounts", i, ".work"), mount.work);
+        if (mount.type != MountSpec::Type::overlay && (!mount.upper.empty() || !mount.work.empty())) {
+            refuse(indexed("mounts", i, mount.upper.empty() ? ".work" : ".upper"),
+                   std::string{"it is given for a "} + to_string(mount.type), "only an overlay has one");
+        }
         if (mount.type == MountSpec::Type::bind) check_path(indexed("mounts", i, ".source"), mount.source);
         if (mount.type == MountSpec::Type::overlay) {
             if (mount.source.empty()) {
@@ -213,6 +235,9 @@ void check(const ContainerSpec& spec) {
                "use a letter or digit, then up to 62 letters, digits, '_', '.' and '-'");
     }
     check_path("root", spec.root);
+    if (spec.root != "/" && names_root(spec.root)) {
+        refuse("root", quote(spec.root) + " is the host's own root", "write it as '/'");
+    }
     check_command(spec);
     check_path("working_directory", spec.working_directory);
     check_hostname(spec.hostname);
@@ -230,6 +255,12 @@ void check(const ContainerSpec& spec) {
     }
     if (spec.limits.memory == 0u) refuse("limits.memory", "0 bytes hold no process", "leave it out for no limit");
     if (spec.limits.pids == 0u) refuse("limits.pids", "0 allows no process", "leave it out for no limit");
+    // PID_MAX_LIMIT of the kernel.
+    if (spec.limits.pids > std::uint64_t{4194304}) {
+        refuse("limits.pids", std::to_string(*spec.limits.pids) + " is more than a machine can have",
+               "give 4194304 at most, or leave it out for no limit");
+    }
+    check_no_nul("uuid", spec.uuid);
     if (!spec.cgroup_parent.empty()) check_path("cgroup_parent", spec.cgroup_parent);
     if (!spec.stage_path.empty()) check_path("stage_path", spec.stage_path);
 }

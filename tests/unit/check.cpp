@@ -80,6 +80,27 @@ TEST_CASE("each refusal names the field, the value and the remedy") {
               s.cgroup = false;
               s.limits.pids = 5;
           }) == "limits: they need a control group: set cgroup to true");
+    CHECK(refusal([](S& s) { s.limits.pids = 4194305; }) ==
+          "limits.pids: 4194305 is more than a machine can have: give 4194304 at most, or leave it out for no limit");
+    CHECK(refusal([](S& s) { s.limits.pids = 4194304; }) == "accepted");
+    CHECK(refusal([](S& s) { s.uuid.push_back('\0'); }) == "uuid: it holds a NUL byte");
+    for (const char* root : {"//", "/.", "/./"}) {
+        CHECK(refusal([&](S& s) { s.root = root; }) ==
+              "root: '" + std::string{root} + "' is the host's own root: write it as '/'");
+        CHECK(refusal([&](S& s) { s.mounts.push_back(MountSpec::tmpfs(root, 1)); }) ==
+              "mounts[0].target: '" + std::string{root} + "' is the root's own place: use the field root");
+    }
+    CHECK(refusal([](S& s) { s.root = "/.hidden"; }) == "accepted");
+    CHECK(refusal([](S& s) { s.uid = 65536; }) ==
+          "uid: 65536 is not among the 65536 ids of an automatic map: give uid_map and gid_map");
+    CHECK(refusal([](S& s) {
+              s.mounts.push_back(MountSpec::bind("/a", "/b"));
+              s.mounts.back().work = "/w";
+          }) == "mounts[0].work: it is given for a bind: only an overlay has one");
+    CHECK(refusal([](S& s) {
+              s.mounts.push_back(MountSpec::tmpfs("/b", 1));
+              s.mounts.back().source.push_back('\0');
+          }) == "mounts[0].source: it holds a NUL byte");
     CHECK(refusal([](S& s) { s.limits.memory = 0; }) ==
           "limits.memory: 0 bytes hold no process: leave it out for no limit");
 }
