@@ -73,7 +73,8 @@ public:
 private:
     static constexpr std::uint64_t attributes_of_proc = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-    [[nodiscard]] bool own_root() const noexcept { return spec_.root != "/"; }
+    /// The host's own root is kept as it is; to be read-only it must be seen through a mount of its own, as any other.
+    [[nodiscard]] bool own_root() const noexcept { return spec_.root != "/" || spec_.root_read_only; }
 
     void open_root() {
         if (!own_root()) return;
