@@ -93,7 +93,9 @@ public:
         listener_ = directory_.listen();
         lower_privileges();
         clients_.push_back(std::move(first));
-        tell(clients_.front(), {.kind = Message::Kind::done});
+        const bool gives_console = request.open_console && request.spec.console;
+        const Fd console = gives_console ? controller_.open_console(id_) : Fd{};
+        tell(clients_.front(), {.kind = Message::Kind::done}, console ? console.get() : -1);
     }
 
     void run() {

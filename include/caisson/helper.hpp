@@ -39,7 +39,7 @@ inline constexpr const char* default_run_directory = "/run/caisson";
 /// How a helper is started.
 struct HelperOptions {
     /// Where helpers are found again: a directory of the caller's user that nobody else may write to; made if it is
-    /// missing, its parent must be there.
+    /// missing, its parent must be there. A relative path counts from the caller's working directory.
     std::string run_directory = default_run_directory;
     /// The helper program. Empty, it is looked for: where the library, or the program it is linked into, runs from its
     /// build tree, there; else at `libexec/caisson/caisson-helper` as seen from the library's (or program's) own
@@ -47,6 +47,10 @@ struct HelperOptions {
     std::string helper_path{};
     /// Any bytes, at most 1 MiB: the helper keeps them and gives them to who asks (`HelperInfo::note`).
     std::string note{};
+    /// Opens the console as a part of the start: the first `Helper::open_console` gives it, with all that was written,
+    /// also where the container has ended by then. Without effect if it has no console. Who sets this reads it: until
+    /// then, for at most 2 seconds, the helper stays after the end.
+    bool open_console = false;
 };
 
 /// What a helper tells about its container.
@@ -166,8 +170,9 @@ public:
     /// Gives the console another size; without effect if there is none.
     void resize(WindowSize size) { (void)ask({.kind = detail::Message::Kind::resize, .size = size}); }
     /// The terminal at `HelperInfo::console_path`, opened by the helper: right also where the caller sees another
-    /// /dev/pts. Throws `Step::terminal` if the container has no console.
+    /// /dev/pts. Throws `Step::terminal` if the container has no console. See HelperOptions::open_console.
     [[nodiscard]] Fd open_console() {
+        if (console_) return std::move(console_);
         Fd console;
         (void)ask({.kind = detail::Message::Kind::console}, &console);
         if (!console) throw Error{Step::helper, EBADMSG, what()};
@@ -249,8 +254,10 @@ private:
         Fd ours{ends[0]};
         Fd theirs{ends[1]};
 
-        detail::StartRequest request{
-            .run_directory = absolute(options.run_directory), .note = options.note, .spec = spec};
+        detail::StartRequest request{.run_directory = absolute(options.run_directory),
+                                     .note = options.note,
+                                     .open_console = options.open_console,
+                                     .spec = spec};
         std::vector<int> descriptors{null.get(), null.get(), null.get(), theirs.get(), -1};
         if (!spec.console) {
             // Their numbers as the helper has them.
@@ -297,7 +304,7 @@ private:
         detail::Message answer;
         detail::Taken taken;
         // As long as a start takes; the helper's death ends it.
-        while ((taken = detail::take_message(helper.fd(), answer, nullptr)) == detail::Taken::nothing_yet) {
+        while ((taken = detail::take_message(helper.fd(), answer, &helper.console_)) == detail::Taken::nothing_yet) {
             (void)detail::wait_readable(helper.fd(), -1);
         }
         if (taken == detail::Taken::closed) {
@@ -373,6 +380,7 @@ private:
     std::string name_;
     Process process_;
     Fd socket_;
+    Fd console_;  // opened at the start, for the first who asks
     std::optional<ExitStatus> status_;
     unsigned late_ = 0;  // answers that are still to come, to questions that nobody waits for any more
 };

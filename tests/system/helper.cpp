@@ -430,6 +430,43 @@ TEST_CASE("the console comes by descriptor too, and takes a size") {
     CHECK(place.empty());
 }
 
+TEST_CASE("a console that is opened with the start has all that was written, also after the container's end") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    HelperOptions options = place.options;
+    options.open_console = true;
+    for (int i = 0; i < 10; ++i) {
+        Helper helper = Helper::start(place.spec("web", "echo last words"), options);
+        CHECK(helper.wait().success());
+        const Fd console = helper.open_console();
+        std::string text;
+        char buffer[256];
+        for (ssize_t n = 0; (n = ::read(console.get(), buffer, sizeof buffer)) > 0;) {
+            text.append(buffer, static_cast<std::size_t>(n));
+        }
+        CHECK(text == "last words\r\n");
+    }
+    ContainerSpec plain = place.spec("plain");
+    plain.console.reset();
+    Helper helper = Helper::start(plain, options);
+    CHECK_THROWS_AS((void)helper.open_console(), Error);
+    (void)helper.kill();
+    CHECK(place.empty());
+}
+
+TEST_CASE("a relative run directory counts from the caller's working directory") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    CHECK(in_child([&] {
+              if (::chdir(place.directory.path().c_str()) != 0) return 1;
+              Helper helper = Helper::start(place.spec("web"), {.run_directory = "run"});
+              const bool found = Helper::find("web", "run") && Helper::find("web", place.run);
+              (void)helper.kill();
+              return found ? 0 : 2;
+          }) == 0);
+    CHECK(place.empty());
+}
+
 TEST_CASE("without a console the standard descriptors are the caller's") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;

@@ -54,12 +54,13 @@ struct StartRequest {
     std::uint32_t version = wire_version;
     std::string run_directory{};
     std::string note{};
+    bool open_console = false;
     ContainerSpec spec{};
 };
 template <class A, SameButConst<StartRequest> S>
 void fields(A& archive, S& s) {
-    auto& [version, run_directory, note, spec] = s;
-    archive(version, run_directory, note, spec);
+    auto& [version, run_directory, note, open_console, spec] = s;
+    archive(version, run_directory, note, open_console, spec);
 }
 
 /// What a helper tells about itself, as a file in memory that comes along with `done`.
