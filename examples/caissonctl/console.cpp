@@ -99,7 +99,6 @@ struct Flow {
     std::string pending{};
     bool open = true;  ///< `from` may still give something
 
-    [[nodiscard]] bool wants_input() const { return open && pending.size() < buffer_limit; }
     /// Reads once. False at the end of `from`.
     bool read() {
         std::array<char, 8192> chunk;
@@ -167,8 +166,9 @@ int join_console(const Fd& console, const std::function<void(caisson::WindowSize
     while (shown.open || !shown.pending.empty()) {
         std::array<pollfd, 5> p{{
             {signals.fd(), POLLIN, 0},
-            {shown.open && typed.wants_input() ? typed.from : -1, POLLIN, 0},
-            {shown.wants_input() ? console.get() : -1, POLLIN, 0},
+            // However much the container has not taken: the escape character must be seen.
+            {shown.open ? typed.from : -1, POLLIN, 0},
+            {shown.open && shown.pending.size() < buffer_limit ? console.get() : -1, POLLIN, 0},
             {shown.open && !typed.pending.empty() ? console.get() : -1, POLLOUT, 0},
             {shown.pending.empty() ? -1 : shown.to, POLLOUT, 0},
         }};

@@ -142,6 +142,38 @@ TEST_CASE("a console has one user: a second one is told so, or takes it over by 
     CHECK(third.wait() == 0);
 }
 
+TEST_CASE("Ctrl+] leaves also a container that takes nothing of what was typed") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    ctl.root().write("/sleeps", "#!/bin/busybox sh\nexec sleep 1000\n", 0755);
+    REQUIRE(ctl({"create", ctl.describe("web", {}, 50000, "/sleeps")}).status == 0);
+    OnTerminal console{ctl.words({"console", "web"})};
+    const std::string before = console.modes();
+    REQUIRE(console.shows(connected));
+    // As long as a terminal cooks its input, it throws away what is too much for a line.
+    while (console.modes() == before) ::usleep(1000);
+    ::alarm(60);  // typing blocks where nobody reads it
+    for (int i = 0; i < 400; ++i) console.type(std::string(999, 'x') + "\n");
+    console.type(leave);
+    ::alarm(0);
+    CHECK(console.wait() == 0);
+    CHECK(console.modes() == before);
+}
+
+TEST_CASE("a container that ends at once is shown to the last byte to who starts it with its console") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    ctl.root().write("/says", "#!/bin/busybox sh\necho last words\n", 0755);
+    REQUIRE(ctl({"define", ctl.describe("web", {}, 50000, "/says")}).status == 0);
+    for (int i = 0; i < 10; ++i) {
+        OnTerminal console{ctl.words({"start", "web", "--console"})};
+        CHECK(console.wait() == 0);
+        CHECK(console.screen() == "Domain 'web' started\r\n" + connected + "last words\r\n\r\n");
+    }
+}
+
 TEST_CASE("start and create give the console when they are asked to, and only on a terminal") {
     if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
     const LeavesNothing nothing;
