@@ -1,7 +1,10 @@
 #include "arguments.hpp"
 
 #include <algorithm>
+#include <array>
 #include <optional>
+
+#include <getopt.h>
 
 #include "failure.hpp"
 
@@ -77,32 +80,48 @@ std::string Arguments::get(std::string_view name) const {
 }
 
 Globals Globals::parse(std::span<const std::string> words) {
+    enum : int { state_option = 256, run_option, version_option };
+    static constexpr std::array<option, 6> known{{{"state", required_argument, nullptr, state_option},
+                                                  {"run", required_argument, nullptr, run_option},
+                                                  {"quiet", no_argument, nullptr, 'q'},
+                                                  {"help", no_argument, nullptr, 'h'},
+                                                  {"version", optional_argument, nullptr, version_option},
+                                                  {}}};
+    std::vector<std::string> copy{"caissonctl"};
+    copy.insert(copy.end(), words.begin(), words.end());
+    std::vector<char*> argv;
+    for (std::string& word : copy) argv.push_back(word.data());
+    argv.push_back(nullptr);
+
     Globals globals;
-    std::size_t i = 0;
-    for (; i < words.size() && words[i].starts_with("-"); ++i) {
-        const std::string& word = words[i];
-        if (word == "-q" || word == "--quiet") {
-            globals.quiet = true;
-        } else if (word == "-h" || word == "--help") {
-            globals.help = true;
-        } else if (word == "-v" || word == "-V" || word == "--version") {
-            globals.version = true;
-        } else if (word.starts_with("--state") || word.starts_with("--run")) {
-            const Long option{word};
-            std::string* target = option.name == "state" ? &globals.state
-                                  : option.name == "run" ? &globals.run
-                                                         : nullptr;
-            if (target == nullptr) throw UsageError{text("unsupported option '", word, "'. See --help.")};
-            if (!option.value && i + 1 == words.size()) {
-                throw UsageError{text("option '--", option.name, "' requires an argument")};
-            }
-            *target = option.value ? std::string{*option.value} : words[++i];
-            if (target->empty()) throw UsageError{text("option '--", option.name, "' needs a directory")};
-        } else {
-            throw UsageError{text("unsupported option '", word, "'. See --help.")};
+    const auto directory = [](std::string_view name) {
+        if (*optarg == '\0') throw UsageError{text("option '--", name, "' needs a directory")};
+        return std::string{optarg};
+    };
+    optind = 0;
+    opterr = 0;
+    // '+': the verb ends them; ':': a missing argument is told apart from an unknown option.
+    for (int c = 0;
+         (c = ::getopt_long(static_cast<int>(copy.size()), argv.data(), "+:qhvV", known.data(), nullptr)) >= 0;) {
+        const char* const word = argv[static_cast<std::size_t>(optind - 1)];
+        switch (c) {
+            case state_option: globals.state = directory("state"); break;
+            case run_option: globals.run = directory("run"); break;
+            case 'q': globals.quiet = true; break;
+            case 'h': globals.help = true; break;
+            case 'v':
+            case 'V':
+            case version_option: globals.version = true; break;
+            case ':': throw UsageError{text("option '", word, "' requires an argument")};
+            default:
+                if (optopt > 0 && optopt < 256) {
+                    const char letter[]{static_cast<char>(optopt), '\0'};
+                    throw UsageError{text("unsupported option '-", letter, "'. See --help.")};
+                }
+                throw UsageError{text("unsupported option '", word, "'. See --help.")};
         }
     }
-    globals.words.assign(words.begin() + static_cast<std::ptrdiff_t>(i), words.end());
+    globals.words.assign(copy.begin() + optind, copy.end());
     return globals;
 }
 

@@ -43,7 +43,7 @@ std::vector<Entry> Domains::all() const {
 
 std::optional<Entry> Domains::by_name(const std::string& name) const {
     if (!caisson::is_valid_name(name)) return std::nullopt;
-    Entry entry{name, store_.load(name).has_value(), Helper::find(name, run_)};
+    Entry entry{name, store_.has(name), Helper::find(name, run_)};
     if (!entry.persistent && !entry.running) return std::nullopt;
     return entry;
 }
@@ -80,7 +80,8 @@ xml::Domain Domains::defined(const std::string& name) const {
 }
 
 xml::Domain Domains::current(Entry& entry) const {
-    return entry.running ? xml::parse(entry.running->info().note, entry.name) : defined(entry.name);
+    const auto info = entry.ask(&Helper::info);
+    return info ? xml::parse(info->note, entry.name) : defined(entry.name);
 }
 
 std::optional<xml::Uuid> Domains::uuid(Entry& entry) const {
@@ -101,8 +102,9 @@ void Domains::refuse_conflict(const xml::Domain& domain, const std::string& oute
     }
 }
 
-Entry Domains::start(const xml::Domain& domain, bool persistent) const {
-    Helper helper = Helper::start(xml::to_spec(domain), {.run_directory = run_, .note = xml::dump(domain)});
+Entry Domains::start(const xml::Domain& domain, bool persistent, bool open_console) const {
+    Helper helper = Helper::start(xml::to_spec(domain),
+                                  {.run_directory = run_, .note = xml::dump(domain), .open_console = open_console});
     return {domain.name, persistent, std::move(helper)};
 }
 

@@ -1,11 +1,14 @@
 // What is defined and what runs, and how a word on the command line names one of them.
 #pragma once
 
+#include <cerrno>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include <caisson/error.hpp>
 #include <caisson/helper.hpp>
+#include <caisson/usage.hpp>
 #include <caisson/xml.hpp>
 
 #include "arguments.hpp"
@@ -22,6 +25,19 @@ struct Entry {
     /// The helper's pid, as libvirt takes its controller's; "-" for a domain that does not run.
     [[nodiscard]] std::string id() const;
     [[nodiscard]] const char* state() const noexcept { return running ? "running" : "shut off"; }
+    /// What the helper answers; nothing if the domain does not run, or has ended meanwhile: the entry then says so.
+    template <class Answer>
+    [[nodiscard]] std::optional<Answer> ask(Answer (caisson::Helper::*question)()) {
+        if (!running) return std::nullopt;
+        try {
+            return ((*running).*question)();
+        } catch (const caisson::Error& e) {
+            // ENODEV: of its control group, which goes a moment before.
+            if (e.code().value() != ESRCH && e.code().value() != ENODEV) throw;
+        }
+        running.reset();
+        return std::nullopt;
+    }
 };
 
 /// Which ways of naming a domain a verb knows.
@@ -45,7 +61,7 @@ public:
     /// The domain with this very name, if there is one.
     [[nodiscard]] std::optional<Entry> by_name(const std::string& name) const;
 
-    /// The definition. Throws if there is none or if it cannot be read.
+    /// The definition. Throws if there is none, if it cannot be read or if it is another domain's.
     [[nodiscard]] caisson::xml::Domain defined(const std::string& name) const;
     /// What runs if it runs, else the definition.
     [[nodiscard]] caisson::xml::Domain current(Entry& entry) const;
@@ -54,8 +70,9 @@ public:
 
     /// Throws `Failure{outer, ...}` if the name or the uuid of `domain` belongs to another one.
     void refuse_conflict(const caisson::xml::Domain& domain, const std::string& outer) const;
-    /// Starts a container whose helper keeps `domain` as its note, and leaves it running.
-    [[nodiscard]] Entry start(const caisson::xml::Domain& domain, bool persistent) const;
+    /// Starts a container whose helper keeps `domain` as its note, and leaves it running. `open_console`: as of
+    /// HelperOptions.
+    [[nodiscard]] Entry start(const caisson::xml::Domain& domain, bool persistent, bool open_console) const;
 
 private:
     Store store_;

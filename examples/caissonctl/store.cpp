@@ -29,6 +29,16 @@ constexpr off_t largest = 1 << 20;
     throw Error{Step::read_xml, errno, object, remedy};
 }
 
+bool write_all(int fd, std::string_view text) {
+    while (!text.empty()) {
+        const ssize_t n = ::write(fd, text.data(), text.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return false;
+        text.remove_prefix(static_cast<std::size_t>(n));
+    }
+    return true;
+}
+
 std::string quoted(std::string_view path) {
     return "'" + std::string{path} + "'";
 }
@@ -89,6 +99,18 @@ std::vector<std::string> Store::names() const {
     return names;
 }
 
+bool Store::has(std::string_view name) const {
+    if (!caisson::is_valid_name(name)) return false;
+    const Fd directory = open();
+    struct stat st {};
+    if (!directory) return false;
+    if (::fstatat(directory.get(), std::string{name}.append(suffix).c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) {
+        return true;
+    }
+    if (errno != ENOENT) fail(quoted(file(name)));
+    return false;
+}
+
 std::optional<std::string> Store::load(std::string_view name) const {
     if (!caisson::is_valid_name(name)) return std::nullopt;
     const Fd directory = open();
@@ -126,21 +148,14 @@ void Store::save(const Lock& lock, std::string_view name, std::string_view text)
     if (::unlinkat(directory, new_name, 0) != 0 && errno != ENOENT) fail(object);
     const Fd out{::openat(directory, new_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600)};
     if (!out) fail(object);
-    for (std::string_view rest = text; !rest.empty();) {
-        const ssize_t n = ::write(out.get(), rest.data(), rest.size());
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) {
-            const int reason = errno;
-            (void)::unlinkat(directory, new_name, 0);
-            errno = reason;
-            fail(object);
-        }
-        rest.remove_prefix(static_cast<std::size_t>(n));
-    }
-    if (::fsync(out.get()) != 0 || ::renameat(directory, new_name, directory, target.c_str()) != 0 ||
-        ::fsync(directory) != 0) {
+    if (!write_all(out.get(), text) || ::fsync(out.get()) != 0 ||
+        ::renameat(directory, new_name, directory, target.c_str()) != 0) {
+        const int reason = errno;
+        (void)::unlinkat(directory, new_name, 0);
+        errno = reason;
         fail(object);
     }
+    if (::fsync(directory) != 0) fail(object);
 }
 
 void Store::remove(const Lock& lock, std::string_view name) const {

@@ -34,6 +34,8 @@ public:
 
     /// The names that have a definition, sorted; none if the directory does not exist.
     [[nodiscard]] std::vector<std::string> names() const;
+    /// True if there is a definition, be it one that cannot be read.
+    [[nodiscard]] bool has(std::string_view name) const;
     /// The text of a definition; nothing if there is none.
     [[nodiscard]] std::optional<std::string> load(std::string_view name) const;
     /// Replaces or makes the definition: whoever reads it, and whatever stops the machine, sees the old or the new one.

@@ -39,7 +39,18 @@ int attach(const Session& session, Entry& entry, bool force = false) {
     claim_console(console, force);
     session.say("Connected to domain " + quoted(entry.name) + "\nEscape character is ^] (Ctrl + ])\n");
     std::fflush(stdout);
-    return join_console(console, [&](caisson::WindowSize size) { helper.resize(size); });
+    return join_console(console, [&](caisson::WindowSize size) {
+        try {
+            helper.resize(size);
+        } catch (const caisson::Error&) {
+            // It has ended: its last words are still to be shown.
+        }
+    });
+}
+
+/// True if the console is wanted and can be joined.
+bool joins(const Arguments& arguments) {
+    return arguments.has("console") && has_terminal();
 }
 
 int console(const Session& session, const Arguments& arguments) {
@@ -85,7 +96,7 @@ int start(const Session& session, const Arguments& arguments) {
         const auto now = session.domains.by_name(name);
         if (!now) throw Failure{"failed to get domain " + quoted(name)};
         if (now->running) throw Failure{"Domain is already active"};
-        return session.domains.start(session.domains.defined(name), true);
+        return session.domains.start(session.domains.defined(name), true, joins(arguments));
     });
     session.say("Domain " + quoted(name) + " started\n");
     return arguments.has("console") ? attach(session, entry) : 0;
@@ -103,7 +114,7 @@ int create(const Session& session, const Arguments& arguments) {
             throw Failure{outer,
                           "Requested operation is not valid: domain is already active as " + quoted(domain.name)};
         }
-        return session.domains.start(domain, now && now->persistent);
+        return session.domains.start(domain, now && now->persistent, joins(arguments));
     });
     session.say("Domain " + quoted(entry.name) + " created from " + file + "\n");
     return arguments.has("console") ? attach(session, entry) : 0;
@@ -133,9 +144,13 @@ int shutdown(const Session& session, const Arguments& arguments) {
 int list(const Session& session, const Arguments& arguments) {
     const bool running = arguments.has("all") || !arguments.has("inactive");
     const bool inactive = arguments.has("all") || arguments.has("inactive");
-    const bool plain = arguments.has("name") || arguments.has("uuid") || arguments.has("id");
-    if (plain && arguments.has("table")) {
-        throw Failure{"Only one argument from --table, --name, --uuid and --id may be specified."};
+    bool plain = false;
+    for (const char* option : {"name", "uuid", "id"}) {
+        if (!arguments.has(option)) continue;
+        plain = true;
+        if (arguments.has("table")) {
+            throw Failure{std::string{"Options --table and --"} + option + " are mutually exclusive"};
+        }
     }
     Table table{{"Id", "Name", "State"}};
     std::string lines;
@@ -169,6 +184,7 @@ int list(const Session& session, const Arguments& arguments) {
 int dominfo(const Session& session, const Arguments& arguments) {
     Entry entry = session.domains.find(arguments.get("domain"));
     const xml::Domain domain = session.domains.current(entry);
+    const auto usage = entry.ask(&caisson::Helper::usage);
     std::string text;
     const auto row = [&](std::string key, const std::string& value) {
         key.resize(16, ' ');
@@ -181,14 +197,13 @@ int dominfo(const Session& session, const Arguments& arguments) {
     row("State:", entry.state());
     row("CPU(s):", std::to_string(domain.vcpus));
     std::uint64_t used_kib = domain.current_memory_kib;
-    if (entry.running) {
-        const auto usage = entry.running->usage();
-        if (usage.cpu.value_or(0) > 0) {
+    if (usage) {
+        if (usage->cpu.value_or(0) > 0) {
             std::array<char, 32> seconds;
-            std::snprintf(seconds.data(), seconds.size(), "%.1fs", static_cast<double>(*usage.cpu) / 1e9);
+            std::snprintf(seconds.data(), seconds.size(), "%.1fs", static_cast<double>(*usage->cpu) / 1e9);
             row("CPU time:", seconds.data());
         }
-        if (usage.memory) used_kib = *usage.memory / 1024;
+        if (usage->memory) used_kib = *usage->memory / 1024;
     }
     row("Max memory:", std::to_string(domain.memory_kib) + " KiB");
     row("Used memory:", std::to_string(used_kib) + " KiB");
@@ -222,21 +237,23 @@ int domuuid(const Session& session, const Arguments& arguments) {
 
 int dumpxml(const Session& session, const Arguments& arguments) {
     Entry entry = session.domains.find(arguments.get("domain"));
-    if (!entry.running || arguments.has("inactive")) {
+    const auto info = arguments.has("inactive") ? std::nullopt : entry.ask(&caisson::Helper::info);
+    if (!info) {
         print(xml::dump(entry.persistent ? session.domains.defined(entry.name) : session.domains.current(entry)));
         return 0;
     }
     xml::Live live;
     live.id = entry.running->pid();
-    live.console_paths = {entry.running->info().console_path};
-    print(xml::dump(session.domains.current(entry), live));
+    live.console_paths = {info->console_path};
+    print(xml::dump(xml::parse(info->note, entry.name), live));
     return 0;
 }
 
 int help(const Session&, const Arguments& arguments) {
     const std::string name = arguments.get("command");
-    if (name.empty()) {
-        std::string text = "Grouped commands:\n\n Domain Management (help keyword 'domain'):\n";
+    if (name.empty() || name == "domain") {
+        std::string text = name.empty() ? "Grouped commands:\n\n" : "";
+        text += " Domain Management (help keyword 'domain'):\n";
         for (const Verb& verb : verbs()) {
             std::string column{verb.name};
             column.resize(30, ' ');
@@ -265,7 +282,7 @@ constexpr std::array dumpxml_options{a_domain, Option{"inactive", flag, "show in
 constexpr std::array id_options{Option{"domain", positional, "domain name or uuid"}};
 constexpr std::array name_options{Option{"domain", positional, "domain id or uuid"}};
 constexpr std::array uuid_options{Option{"domain", positional, "domain id or name"}};
-constexpr std::array help_options{Option{"command", optional, "name of a command"}};
+constexpr std::array help_options{Option{"command", optional, "name of a command or of a group of commands"}};
 constexpr std::array list_options{Option{"inactive", flag, "list inactive domains"},
                                   Option{"all", flag, "list inactive & active domains"},
                                   Option{"transient", flag, "list transient domains"},

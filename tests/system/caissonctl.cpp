@@ -87,6 +87,13 @@ TEST_CASE("wrong use and unknown domains are told in virsh's own words and exit 
         {{"dumpxml", "--inactive", uuid1}, "failed to get domain '" + uuid1 + "'", true},
         {{"domstate", "4000000"}, "failed to get domain '4000000'", true},
         {{"start", "../x"}, "failed to get domain '../x'", true},
+        {{"list", "--name", "--table"}, "Options --table and --name are mutually exclusive", true},
+        {{"list", "--id", "--uuid", "--table"}, "Options --table and --uuid are mutually exclusive", true},
+        {{"--", "list", "x"}, "unexpected data 'x'", false},
+        {{"-qq", "frob"}, "unknown command: 'frob'", false},
+        {{"-"}, "unknown command: '-'", false},
+        {{"-qx", "list"}, "unsupported option '-x'. See --help.", false},
+        {{"--frob", "list"}, "unsupported option '--frob'. See --help.", false},
         {{"help", "frob"}, "command or command group 'frob' doesn't exist", true},
     };
     const bool virsh = run({"virsh", "--version"}).status == 0;
@@ -125,6 +132,7 @@ TEST_CASE("the options before the verb are checked, and what needs no domain wor
     CHECK(ctl({"list", "--help"}).status == 0);
     check_said(ctl({"list"}), " Id   Name   State\n--------------------\n");
     CHECK(ctl({"--quiet", "list"}).out == "");
+    CHECK("Grouped commands:\n\n" + ctl({"help", "domain"}).out == ctl({"help"}).out);
     for (const char* verb : {"console", "create", "define", "destroy", "domid", "dominfo", "domname", "domstate",
                              "domuuid", "dumpxml", "help", "list", "shutdown", "start", "undefine"}) {
         CHECK(has(ctl({"help"}).out, std::string{"\n    "} + verb + " "));
@@ -259,6 +267,35 @@ TEST_CASE("a state directory that cannot be trusted or made is refused with a re
     REQUIRE(::rmdir(ctl.state().c_str()) == 0);
     const Outcome outcome = run({CAISSON_EXAMPLES "/caissonctl", "--state", ctl.state() + "/a/b", "define", file});
     CHECK(has(outcome.err, "No such file or directory: make the directory above it"));
+}
+
+TEST_CASE("a file among the definitions that is none is told about, and does not stand in anybody's way") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    const std::string text = ctl({"-q", "dumpxml", "web"}).out;
+    (void)ctl.write("state/copied.xml", text);
+    (void)ctl.write("state/broken.xml", "<domain");
+    REQUIRE(::symlink("/etc/passwd", (ctl.state() + "/link.xml").c_str()) == 0);
+    REQUIRE(::mkfifo((ctl.state() + "/pipe.xml").c_str(), 0600) == 0);
+    REQUIRE(::mkdir((ctl.state() + "/folder.xml").c_str(), 0700) == 0);
+
+    check_said(ctl({"-q", "list", "--all", "--name"}), "broken\ncopied\nfolder\nlink\npipe\nweb");
+    check_said(ctl({"domname", uuid1}), "web\n");
+    CHECK(has(ctl({"dumpxml", "broken"}).err, ctl.state() + "/broken.xml:1: "));
+    for (const char* name : {"folder", "link", "pipe"}) {
+        CAPTURE(name);
+        CHECK(has(ctl({"dumpxml", name}).err, ctl.state() + "/" + name + ".xml'"));
+    }
+    const std::string file = ctl.describe("folder");
+    check_error(ctl({"define", file}), "error: Failed to define domain from " + file + "\nerror: write '" +
+                                           ctl.state() + "/folder.xml': Is a directory\n");
+    CHECK(status_of(ctl.state() + "/.new").st_ino == 0);
+    for (const char* name : {"broken", "copied", "link", "pipe", "web"}) {
+        check_said(ctl({"undefine", name}), std::string{"Domain '"} + name + "' has been undefined\n");
+    }
+    CHECK(has(ctl({"undefine", "folder"}).err, "folder.xml': Is a directory"));
 }
 
 TEST_CASE("of many definitions at once with one name, one wins and the others are told so") {

@@ -233,6 +233,38 @@ TEST_CASE("a start that cannot be names the step, the object and the remedy, and
     }
 }
 
+TEST_CASE("relative directories count from where caissonctl is run") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    const std::string file = ctl.describe("web");
+    const auto there = [&](const std::string& words) {
+        return run({"sh", "-c", "cd \"$1\" && \"$0\" --state state --run run " + words, CAISSON_EXAMPLES "/caissonctl",
+                    ctl.file("")});
+    };
+    REQUIRE(there("define " + file).status == 0);
+    REQUIRE(there("start web").status == 0);
+    check_said(there("domstate web"), "running\n");
+    check_said(ctl({"domstate", "web"}), "running\n");
+}
+
+TEST_CASE("a domain that ends while it is asked about is told about as one that does not run") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web")}).status == 0);
+    for (int i = 0; i < 10; ++i) {
+        REQUIRE(ctl({"start", "web"}).status == 0);
+        Background destroy{ctl.words({"destroy", "web"})};
+        for (const char* verb : {"dominfo", "dumpxml", "domuuid", "dominfo", "dumpxml"}) {
+            const Outcome outcome = ctl({verb, "web"});
+            CHECK(outcome.status == 0);
+            CHECK(outcome.err == "");
+        }
+        CHECK(destroy.wait().status == 0);
+    }
+}
+
 TEST_CASE("when the helper is killed, the domain is shut off and can be started again") {
     if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
     const LeavesNothing nothing;
