@@ -9,11 +9,12 @@
 #include "busybox_root.hpp"
 
 int main(int argc, char** argv) try {
+    const bool help = argc == 2 && std::string_view{argv[1]} == "--help";
     if (argc > 2 || (argc == 2 && std::string_view{argv[1]}.starts_with("-"))) {
         std::fputs(
             "usage: hello [ROOT]\nRuns echo in a container whose root is ROOT (default: a busybox of its own).\n",
-            stderr);
-        return 2;
+            help ? stdout : stderr);
+        return help ? 0 : 2;
     }
     const BusyboxRoot root{argv[1]};
 

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,29 +17,32 @@ constexpr std::uint64_t mib = 1024 * 1024;
 
 /// The absolute path of a program; what has no '/' is looked for where programs are. Empty if it is nowhere.
 std::string find_program(const std::string& name) {
-    if (name.find('/') != std::string::npos) return name;
+    if (name.empty()) return {};
+    if (name.find('/') != std::string::npos) return std::filesystem::absolute(name);
     for (const char* directory : {"/usr/local/bin/", "/usr/bin/", "/bin/", "/usr/sbin/", "/sbin/"}) {
         if (::access((directory + name).c_str(), X_OK) == 0) return directory + name;
     }
     return {};
 }
 
-/// The host's root belongs to the host's users, so every id that the caller has is itself inside.
-caisson::IdMap same_ids(std::uint32_t own) {
+/// The host's root belongs to the host's users, so every id is itself inside; an ordinary user has but one to give,
+/// and the container's root is what it must be.
+caisson::IdMap id_map(std::uint32_t own) {
     if (::geteuid() == 0) return {0, 0, UINT32_MAX};
-    return {own, own, 1};
+    return {0, own, 1};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
+    const bool help = argc == 2 && std::string_view{argv[1]} == "--help";
     if (argc < 3 || std::string_view{argv[1]} != "--") {
         std::fputs(
             "usage: isolate -- COMMAND [ARGUMENT]...\n"
             "Runs COMMAND on the host's files with an empty /tmp, no network and at most 64 MiB of memory.\n"
             "Exit status: the command's; 128 + N if signal N ended it; 125 if it could not be started.\n",
-            stderr);
-        return 125;
+            help ? stdout : stderr);
+        return help ? 0 : 125;
     }
     caisson::ContainerSpec spec;
     spec.name = "isolate-" + std::to_string(::getpid());
@@ -50,8 +54,8 @@ int main(int argc, char** argv) try {
         return 125;
     }
     spec.namespaces = spec.namespaces | caisson::NamespaceSet{caisson::NamespaceKind::net};
-    spec.uid_map = {same_ids(::geteuid())};
-    spec.gid_map = {same_ids(::getegid())};
+    spec.uid_map = {id_map(::geteuid())};
+    spec.gid_map = {id_map(::getegid())};
     spec.mounts = {caisson::MountSpec::tmpfs("/tmp", 64 * mib)};
     spec.limits.memory = 64 * mib;
     spec.console = std::nullopt;

@@ -5,6 +5,7 @@
 #include <exception>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <poll.h>
 #include <sys/timerfd.h>
@@ -49,12 +50,13 @@ caisson::Fd ticker() {
 }  // namespace
 
 int main(int argc, char** argv) try {
+    const bool help = argc == 2 && std::string_view{argv[1]} == "--help";
     if (argc > 2 || (argc == 2 && argv[1][0] == '-')) {
         std::fputs(
             "usage: own_event_loop [ROOT]\n"
             "Runs three containers on ROOT (default: a busybox of its own) from a plain poll(2) loop.\n",
-            stderr);
-        return 2;
+            help ? stdout : stderr);
+        return help ? 0 : 2;
     }
     const BusyboxRoot root{argv[1]};
     const caisson::Fd timer = ticker();

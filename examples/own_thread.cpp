@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include <caisson/caisson.hpp>
@@ -49,12 +50,13 @@ private:
 }  // namespace
 
 int main(int argc, char** argv) try {
+    const bool help = argc == 2 && std::string_view{argv[1]} == "--help";
     if (argc > 2 || (argc == 2 && argv[1][0] == '-')) {
         std::fputs(
             "usage: own_thread [ROOT]\n"
             "Runs two containers on ROOT (default: a busybox of its own), with the controller in a thread.\n",
-            stderr);
-        return 2;
+            help ? stdout : stderr);
+        return help ? 0 : 2;
     }
     const BusyboxRoot root{argv[1]};
     Runner runner;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -47,13 +48,14 @@ void allocate(const std::atomic<bool>& stop) {
 }  // namespace
 
 int main(int argc, char** argv) try {
+    const bool help = argc == 2 && std::string_view{argv[1]} == "--help";
     if (argc > 2 || (argc == 2 && argv[1][0] == '-')) {
         std::fputs(
             "usage: threaded_host [ROOT]\n"
             "Starts 32 containers on ROOT (default: a busybox of its own) from eight threads, while eight others\n"
             "allocate memory.\n",
-            stderr);
-        return 2;
+            help ? stdout : stderr);
+        return help ? 0 : 2;
     }
     const BusyboxRoot root{argv[1]};
     std::atomic<bool> stop{false};

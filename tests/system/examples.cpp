@@ -42,7 +42,13 @@ TEST_CASE("an example tells how it is used, and why it could not do it") {
         CHECK(wrong.status == 2);
         CHECK(wrong.err.starts_with(std::string{"usage: "} + name));
     }
-    for (const char* name : {"own_event_loop", "own_thread"}) CHECK(run({example(name), "--help"}).status == 2);
+    for (const char* name : {"hello", "isolate", "own_event_loop", "own_thread", "threaded_host"}) {
+        CAPTURE(name);
+        const auto help = run({example(name), "--help"});
+        CHECK(help.status == 0);
+        CHECK(help.out.starts_with(std::string{"usage: "} + name));
+        CHECK(help.err == "");
+    }
     const auto missing = run({example("hello"), "/no/such/root"});
     CHECK(missing.status == 1);
     CHECK(missing.err.find("hello: container 'hello': root '/no/such/root': No such file or directory") == 0);
@@ -69,6 +75,12 @@ TEST_CASE("isolate gives a command a private /tmp, no network and 64 MiB, and pa
     const auto unknown = run({example("isolate"), "--", "no-such-program"});
     CHECK(unknown.status == 125);
     CHECK(unknown.err == "isolate: no-such-program: there is no such program\n");
+    CHECK(run({example("isolate"), "--", ""}).err == "isolate: : there is no such program\n");
+    CHECK(run({"sh", "-c", "cd /bin && \"$0\" -- ./true", example("isolate")}).status == 0);
+    // What an ordinary user lacks is a privilege, and not a line in a map that nobody wrote.
+    const auto ordinary =
+        run({"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", example("isolate"), "--", "true"});
+    CHECK(ordinary.err.find("uid_map") == std::string::npos);
 }
 
 TEST_CASE("threaded_host starts its containers from eight threads beside eight that allocate") {
