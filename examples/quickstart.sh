@@ -25,7 +25,7 @@ build=$source_directory/build
 is_built=
 while [ $# -gt 0 ]; do
     case $1 in
-        --help) usage && exit 0 ;;
+        -h | --help) usage && exit 0 ;;
         --build) [ $# -gt 1 ] || { usage >&2 && exit 2; } && build=$(realpath -m "$2") && shift ;;
         --no-build) is_built=yes ;;
         *) usage >&2 && exit 2 ;;
@@ -117,6 +117,7 @@ if [ -z "$is_built" ]; then
     [ -f "$build/build.ninja" ] || run meson setup "$build" "$source_directory"
     run ninja -C "$build" quickstart
 fi
+[ -x "$build/examples/caissonctl" ] || fail "there is no caissonctl in $build: leave --no-build out, and it is built"
 
 # --- the walk-through -----------------------------------------------------------------------------------------------
 # The name is chosen before the directory is there, so that no moment is without somebody to remove it.
