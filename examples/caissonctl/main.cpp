@@ -41,10 +41,10 @@ void print_error(const std::string& text) {
 
 /// Runs the verb as virsh does: every call, right or wrong, ends its output with an empty line.
 int run(const Verb& verb, const Session& session, const Arguments& arguments) {
-    int signal = 0;
     int status = 0;
     try {
-        signal = verb.run(session, arguments);
+        // Nothing more is written then: a terminal that nobody reads would keep the program.
+        if (const int signal = verb.run(session, arguments); signal != 0) die_of(signal);
     } catch (const Failure& e) {
         print_error(e.what());
         if (!e.reason().empty()) print_error(e.reason());
@@ -58,7 +58,6 @@ int run(const Verb& verb, const Session& session, const Arguments& arguments) {
         std::perror("error: write to standard output");
         status = 1;
     }
-    if (signal != 0) die_of(signal);
     return status;
 }
 

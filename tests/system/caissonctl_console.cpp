@@ -6,6 +6,8 @@
 
 #include <unistd.h>
 
+#include <caisson/process.hpp>
+
 #include "support/domains.hpp"
 #include "support/machine.hpp"
 
@@ -140,6 +142,23 @@ TEST_CASE("a console has one user: a second one is told so, or takes it over by 
     CHECK(third.shows(connected));
     third.type(leave);
     CHECK(third.wait() == 0);
+}
+
+TEST_CASE("a signal ends the console also where nobody reads the terminal") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    ctl.root().write("/floods", "#!/bin/busybox sh\nexec yes\n", 0755);
+    REQUIRE(ctl({"create", ctl.describe("web", {}, 50000, "/floods")}).status == 0);
+    OnTerminal console{ctl.words({"console", "web"})};
+    const std::string before = console.modes();
+    REQUIRE(console.shows("y\r\ny\r\n"));
+    const auto process = caisson::Process::open(console.pid());
+    ::usleep(300'000);  // in which the terminal fills
+    ::kill(console.pid(), SIGTERM);
+    CHECK(process.ended_within(10'000));
+    CHECK(console.modes() == before);
+    CHECK(console.wait() == 128 + SIGTERM);
 }
 
 TEST_CASE("Ctrl+] leaves also a container that takes nothing of what was typed") {
