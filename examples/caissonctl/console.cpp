@@ -64,8 +64,13 @@ public:
     RawTerminal() {
         if (::tcgetattr(STDIN_FILENO, &before_) != 0)
             throw Failure{"unable to get tty attributes", std::strerror(errno)};
-        // SIGTTOU is not blocked yet: a job in the background is stopped here instead of taking the terminal.
+        // A job in the background is stopped here instead of taking the terminal.
+        sigset_t stop;
+        sigemptyset(&stop);
+        sigaddset(&stop, SIGTTOU);
+        sigprocmask(SIG_UNBLOCK, &stop, nullptr);
         set();
+        sigprocmask(SIG_BLOCK, &stop, nullptr);
     }
     ~RawTerminal() { (void)::tcsetattr(STDIN_FILENO, TCSANOW, &before_); }
     RawTerminal(const RawTerminal&) = delete;
@@ -156,8 +161,9 @@ int join_console(const Fd& console, const std::function<void(caisson::WindowSize
     const Fd own_in = reopened(STDIN_FILENO, O_RDONLY);
     const Fd own_out = reopened(STDOUT_FILENO, O_WRONLY);
     (void)::fcntl(console.get(), F_SETFL, ::fcntl(console.get(), F_GETFL) | O_NONBLOCK);
-    const RawTerminal terminal;
+    // In this order: while the terminal is raw, no signal ends the program.
     const Signals signals;
+    const RawTerminal terminal;
     tell_size(resize);
 
     Flow typed{own_in ? own_in.get() : STDIN_FILENO, console.get()};

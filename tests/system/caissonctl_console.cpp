@@ -95,6 +95,17 @@ TEST_CASE("a signal that ends the console gives the terminal back first, and the
     }
     {
         OnTerminal console{ctl.words({"console", "web"})};
+        const std::string before = console.modes();
+        REQUIRE(console.shows(connected));
+        console.type("echo $((5 * 6))\n");
+        REQUIRE(console.shows("\r\n30"));
+        // Two at once, as at the end of a session.
+        for (const int signal : {SIGSTOP, SIGTERM, SIGHUP, SIGCONT}) ::kill(console.pid(), signal);
+        CHECK(console.wait() > 128);
+        CHECK(console.modes() == before);
+    }
+    {
+        OnTerminal console{ctl.words({"console", "web"})};
         REQUIRE(console.shows(connected));
         console.hang_up();
         CHECK(console.wait() == 128 + SIGHUP);
