@@ -100,7 +100,7 @@ public:
         const Fd directory = detail::sys::open(run_directory + "/" + name, O_PATH | O_DIRECTORY | O_NOFOLLOW);
         if (!directory) {
             if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
-            detail::fail(Step::helper, "directory " + detail::quote(run_directory + "/" + name));
+            detail::fail(Step::helper, "directory " + detail::quote(run_directory + "/" + name), if_denied());
         }
         Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
         if (!socket) detail::fail(Step::helper, "socket");
@@ -135,7 +135,7 @@ public:
         Fd directory = detail::sys::open(run_directory, O_RDONLY | O_DIRECTORY);
         if (!directory) {
             if (errno == ENOENT) return names;
-            detail::fail(Step::helper, "directory " + detail::quote(run_directory));
+            detail::fail(Step::helper, "directory " + detail::quote(run_directory), if_denied());
         }
         DIR* const stream = ::fdopendir(directory.get());
         if (stream == nullptr) detail::fail(Step::helper, "directory " + detail::quote(run_directory));
@@ -225,6 +225,9 @@ private:
     Helper(std::string name, Process process, Fd socket)
         : name_{std::move(name)}, process_{std::move(process)}, socket_{std::move(socket)} {}
 
+    static const char* if_denied() noexcept {
+        return errno == EACCES ? "it is another user's: run as that user, or use a run directory of your own" : "";
+    }
     /// As the helper finds it, whose working directory is "/".
     static std::string absolute(const std::string& path) {
         if (path.starts_with('/')) return path;

@@ -467,6 +467,27 @@ TEST_CASE("a relative run directory counts from the caller's working directory")
     CHECK(place.empty());
 }
 
+TEST_CASE("another user's run directory is refused with a remedy") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    CHECK(in_child([&] {
+              if (::setresuid(65534, 65534, 65534) != 0) return 1;
+              const auto is_told = [](auto&& call) {
+                  try {
+                      call();
+                  } catch (const Error& e) {
+                      return std::strstr(e.what(), "Permission denied: it is another user's") != nullptr;
+                  }
+                  return false;
+              };
+              if (!is_told([&] { (void)Helper::list(place.run); })) return 2;
+              return is_told([&] { (void)Helper::find("web", place.run); }) ? 0 : 3;
+          }) == 0);
+    (void)helper.kill();
+    CHECK(place.empty());
+}
+
 TEST_CASE("without a console the standard descriptors are the caller's") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
