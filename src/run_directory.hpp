@@ -89,9 +89,10 @@ private:
         if (!lock) return again();
         if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
             if (errno != EWOULDBLOCK) return again();
-            // Who holds the lock on a dead owner's file is about to remove it (`sweep`), or to write its own tag.
+            // Who holds the lock on a dead owner's file is about to remove it (`sweep`), or to write its own tag; and
+            // one that is not there any more has been removed.
             const auto owner = detail::Owner::recorded_in(directory_.get(), "owner");
-            if (owner && owner->is_dead()) {
+            if ((owner && owner->is_dead()) || !same(lock.get(), directory_.get(), "owner")) {
                 (void)::poll(nullptr, 0, 1);
                 return false;
             }
