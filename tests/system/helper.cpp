@@ -11,6 +11,7 @@
 
 #include <poll.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -336,6 +337,9 @@ TEST_CASE("a name that a sweep is about to free is waited for") {
     REQUIRE(::flock(lock.get(), LOCK_EX | LOCK_NB) == 0);
     std::thread sweeper{[&] {
         std::this_thread::sleep_for(100ms);
+        (void)::unlink((place.run + "/web/owner").c_str());
+        std::this_thread::sleep_for(100ms);
+        (void)::rmdir((place.run + "/web").c_str());
         lock.reset();
     }};
     CHECK(error_of(place.spec("web"), place.options) == "it started: killed by signal 9");
@@ -530,6 +534,23 @@ TEST_CASE("a helper program that is missing is told with the remedy") {
     options.note = std::string((1 << 20) + 1, 'n');
     CHECK(error_of(place.spec("web"), options) ==
           "container 'web': note of 1048577 bytes: Argument list too long: at most 1048576 bytes are kept");
+}
+
+TEST_CASE("a limit on the size of files is told, and does not end the program") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    CHECK(in_child([&] {
+              rlimit most{};
+              if (::getrlimit(RLIMIT_FSIZE, &most) != 0) return 1;
+              most.rlim_cur = 0;
+              if (::setrlimit(RLIMIT_FSIZE, &most) != 0) return 2;
+              return error_of(place.spec("web"), place.options) ==
+                             "container 'web': file in memory: File too large: the limit on the size of files "
+                             "(RLIMIT_FSIZE) is 0 bytes: raise 'ulimit -f'"
+                         ? 0
+                         : 3;
+          }) == 0);
+    CHECK(Helper::list(place.run).empty());
 }
 
 TEST_CASE("a run directory that others may write to, or that cannot be made, is refused") {

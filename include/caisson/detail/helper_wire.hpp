@@ -89,6 +89,7 @@ inline void require_wire_version(std::string_view bytes) {
 [[nodiscard]] inline Fd to_memory_file(const std::string& bytes) {
     Fd file{static_cast<int>(::syscall(SYS_memfd_create, "caisson-helper", MFD_CLOEXEC | MFD_ALLOW_SEALING))};
     if (!file) fail(Step::helper, "file in memory");
+    sys::require_file_size(Step::helper, bytes.size(), "file in memory");
     for (std::size_t at = 0; at < bytes.size();) {
         const ssize_t n = sys::retry([&] { return ::write(file.get(), bytes.data() + at, bytes.size() - at); });
         if (n <= 0) fail(Step::helper, "file in memory");

@@ -12,7 +12,6 @@
 
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/channel.hpp>
@@ -73,13 +72,7 @@ private:
             throw Error{Step::clone, saved, what,
                         saved == EACCES ? "vm.memfd_noexec forbids it: set stage_path to an installed stage" : ""};
         }
-        // Beyond this limit, write(2) would raise SIGXFSZ, which ends the program.
-        rlimit most{};
-        if (::getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur < size) {
-            throw Error{Step::clone, EFBIG, what,
-                        "the limit on the size of files (RLIMIT_FSIZE) is " + std::to_string(most.rlim_cur) +
-                            " bytes: raise 'ulimit -f'"};
-        }
+        sys::require_file_size(Step::clone, size, what);
         const auto* from = static_cast<const char*>(data);
         for (std::size_t at = 0; at < size;) {
             const ssize_t n = sys::retry([&] { return ::write(file.get(), from + at, size - at); });

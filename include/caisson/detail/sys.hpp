@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -64,6 +65,16 @@ inline constexpr std::uint64_t beneath = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
 }
 inline int pidfd_send_signal(int pidfd, int signal) noexcept {
     return static_cast<int>(::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
+}
+
+/// Throws EFBIG where the process may not write a file of `size` bytes: write(2) would raise SIGXFSZ, which ends the
+/// program.
+inline void require_file_size(Step step, std::size_t size, std::string_view what) {
+    rlimit most{};
+    if (::getrlimit(RLIMIT_FSIZE, &most) != 0 || most.rlim_cur >= size) return;
+    throw Error{step, EFBIG, what,
+                "the limit on the size of files (RLIMIT_FSIZE) is " + std::to_string(most.rlim_cur) +
+                    " bytes: raise 'ulimit -f'"};
 }
 
 /// Writes all of `text` in one write(2), as control files want it; false and `errno` otherwise.
