@@ -122,6 +122,10 @@ public:
         if (peer.uid != 0 && peer.uid != ::geteuid()) {
             throw Error{Step::helper, EPERM, "helper of container " + detail::quote(name), "it is another user's"};
         }
+        if (peer.pid == 0) {
+            throw Error{Step::helper, ESRCH, "helper of container " + detail::quote(name),
+                        "it is in a pid namespace that this process does not see into"};
+        }
         try {
             return Helper{name, Process::open(peer.pid), std::move(socket)};
         } catch (const Error& e) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -344,6 +345,29 @@ TEST_CASE("a name that a sweep is about to free is waited for") {
     }};
     CHECK(error_of(place.spec("web"), place.options) == "it started: killed by signal 9");
     sweeper.join();
+    CHECK(place.empty());
+}
+
+TEST_CASE("a helper that the caller's pid namespace does not show is named as the reason") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    CHECK(in_child([&] {
+              if (::unshare(CLONE_NEWPID) != 0) return 1;
+              return in_child([&] {
+                  try {
+                      (void)Helper::find("web", place.run);
+                      return 2;
+                  } catch (const Error& e) {
+                      return std::string{e.what()} ==
+                                     "helper of container 'web': No such process: it is in a pid "
+                                     "namespace that this process does not see into"
+                                 ? 0
+                                 : 3;
+                  }
+              });
+          }) == 0);
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
     CHECK(place.empty());
 }
 
