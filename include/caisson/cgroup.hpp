@@ -40,11 +40,10 @@ struct CgroupDirectory {
 
 /// A control group of the caller's own: one directory in every v1 hierarchy and in the v2 one, as the host has them.
 ///
-/// A container's init is never placed by pid, which is slow: on v1 it writes "0" to each `tasks` itself, on v2 it is
-/// born inside by CLONE_INTO_CGROUP. `place` is for programs that have a process already. The directories are called
-/// `caisson.NAME.PID-START-NAMESPACE`, by which `sweep()` knows whose they are. A copy of the object in a forked child
-/// owns nothing. Not synchronised: one object belongs to one thread at a time. See cgroups(7). Kernel: clone3(2),
-/// cgroup.kill and memory.swap.max; all in 5.14.
+/// Nobody is ever placed by pid: a v1 process writes "0" to each `tasks` itself, a v2 process is born inside by
+/// CLONE_INTO_CGROUP. The directories are called `caisson.NAME.PID-START-NAMESPACE`, by which `sweep()` knows whose
+/// they are. A copy of the object in a forked child owns nothing. Not synchronised: one object belongs to one thread at
+/// a time. See cgroups(7). Kernel: clone3(2), cgroup.kill and memory.swap.max; all in 5.14.
 class Cgroup {
 public:
     /// Holds nothing.
@@ -168,20 +167,6 @@ public:
             const std::string what = "pids limit of " + std::to_string(*limits.pids);
             const CgroupDirectory& d = need("pids", what);
             set(d, "pids.max", *limits.pids, what, "the kernel takes 4194304 at most");
-        }
-    }
-
-    /// Moves the process `pid` (0: the calling one) into the group in every hierarchy, with all its threads; its
-    /// children are born there. Takes some milliseconds for each hierarchy. Throws `Step::cgroup`, with ESRCH if there
-    /// is no such process; where one hierarchy refuses, those before it have the process already.
-    void place(pid_t pid) {
-        const std::string what = "place process " + std::to_string(pid) + " in control group " + detail::quote(name_);
-        if (directories_.empty()) throw Error{Step::cgroup, 0, what, "there is no group"};
-        for (const CgroupDirectory& d : directories_) {
-            if (write(d, "cgroup.procs", std::to_string(pid))) continue;
-            const int error = errno;
-            throw Error{Step::cgroup, error, what + ": write " + detail::quote(path(d) + "/cgroup.procs"),
-                        remedy_for(error, path(d))};
         }
     }
 
