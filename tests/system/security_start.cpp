@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <string>
+#include <vector>
 
 #include <signal.h>
 #include <sys/prctl.h>
@@ -210,7 +211,28 @@ TEST_CASE("a standard descriptor that is not open is named") {
     ContainerSpec spec = shell(root, "true");
     spec.console.reset();
     spec.stdio.err = 4000;
-    CHECK(error_of(spec) == "container 'test': stdio.err, descriptor 4000: Bad file descriptor");
+    CHECK(error_of(spec) ==
+          "container 'test': stdio.err, descriptor 4000: Bad file descriptor: it is not open: give -1 for the null "
+          "device");
+}
+
+TEST_CASE("a standard descriptor that is not open never comes to be one that the start opens itself") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "true");
+    spec.console.reset();
+    // The lowest free numbers are the ones that the start gets.
+    std::vector<int> free;
+    for (int i = 0; i < 12; ++i) free.push_back(::dup(0));
+    for (const int fd : free) (void)::close(fd);
+    for (const int fd : free) {
+        CAPTURE(fd);
+        spec.stdio.in = fd;
+        const std::string text = error_of(spec);
+        CAPTURE(text);
+        CHECK(text.find("stdio.in, descriptor " + std::to_string(fd) + ": Bad file descriptor") != std::string::npos);
+    }
 }
 
 TEST_CASE("without a user namespace the host's knobs and tables in /proc are read-only, whatever the root does") {

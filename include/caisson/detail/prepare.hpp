@@ -33,6 +33,7 @@ public:
     /// Checks the spec and makes the plan's first part. Throws the start's errors, without the container's name.
     explicit Preparation(const ContainerSpec& spec) : spec_{spec}, namespaces_{spec.effective_namespaces()} {
         check(spec_);
+        check_stdio();
         if (!spec_.networks.empty()) check_network(spec_.networks);
         open_root();
         map_ids();
@@ -75,6 +76,19 @@ private:
 
     /// The host's own root is kept as it is; to be read-only it must be seen through a mount of its own, as any other.
     [[nodiscard]] bool own_root() const noexcept { return spec_.root != "/" || spec_.root_read_only; }
+
+    /// Before anything is opened: a number that is free would come to mean a descriptor of this start.
+    void check_stdio() const {
+        if (spec_.console) return;
+        const auto require_open = [](int fd, const char* field) {
+            if (fd < 0 || ::fcntl(fd, F_GETFD) >= 0) return;
+            fail(Step::descriptors, std::string{field} + ", descriptor " + std::to_string(fd),
+                 "it is not open: give -1 for the null device");
+        };
+        require_open(spec_.stdio.in, "stdio.in");
+        require_open(spec_.stdio.out, "stdio.out");
+        require_open(spec_.stdio.err, "stdio.err");
+    }
 
     void open_root() {
         if (!own_root()) return;
@@ -181,15 +195,7 @@ private:
         if (spec_.console) {
             for (int i = 0; i < 3; ++i) standard(terminal_.get());
         } else {
-            const auto given = [&](int fd, const char* field) {
-                if (fd >= 0 && ::fcntl(fd, F_GETFD) < 0) {
-                    fail(Step::descriptors, std::string{field} + ", descriptor " + std::to_string(fd));
-                }
-                standard(fd);
-            };
-            given(spec_.stdio.in, "stdio.in");
-            given(spec_.stdio.out, "stdio.out");
-            given(spec_.stdio.err, "stdio.err");
+            for (const int fd : {spec_.stdio.in, spec_.stdio.out, spec_.stdio.err}) standard(fd);
         }
     }
 
