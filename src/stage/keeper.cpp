@@ -45,15 +45,8 @@ namespace {
 using plan::KeeperStep;
 using plan::Report;
 
-[[noreturn]] void refuse(KeeperStep step, s64 error, unsigned index = 0) {
-    Report report{};
-    report.kind = Report::Kind::refused;
-    report.value = static_cast<int>(-error);
-    report.place = static_cast<unsigned>(step);
-    report.index = index;
-    send_report(report);
-    end(1);
-}
+/// The inherited socket to the host, which brings `Go`, in the place of the plan's first part, which has been read.
+constexpr int go_slot = plan::plan_slot;
 
 /// "/proc/PID" as a descriptor; PID is our child and not reaped, so it cannot be another process.
 s64 open_proc(s64 pid) {
@@ -71,46 +64,6 @@ s64 write_file(s64 directory, const char* name, const char* text) {
     const s64 n = retry(__NR_write, fd, text, length(text));
     close(fd);
     return n < 0 ? n : 0;
-}
-
-[[noreturn]] void kill_and_refuse(int pidfd, KeeperStep step, s64 error, unsigned index = 0) {
-    call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
-    // Left alone, it would become a zombie of a host that is pid 1 or a subreaper.
-    retry(__NR_waitid, 3 /* P_PIDFD */, pidfd, nullptr, 4 /* WEXITED */, nullptr);
-    refuse(step, error, index);
-}
-
-/// Writes init's id maps; the result is its user namespace, or -1 where it has none of its own.
-int write_maps(const Stage& stage, s64 pid, int pidfd) {
-    const plan::PlanHeader& header = *stage.header;
-    const s64 proc = open_proc(pid);
-    if (proc < 0) kill_and_refuse(pidfd, KeeperStep::prepare, proc);
-    // A host that the out-of-memory killer spares must not hand that down. Only a container of a host that it prefers
-    // is refused this, and may stay as preferred as the host is.
-    s64 result = write_file(proc, "oom_score_adj", "0");
-    if (result < 0 && result != eacces) kill_and_refuse(pidfd, KeeperStep::prepare, result);
-    if (header.uid_map == 0) {
-        close(proc);
-        return -1;
-    }
-    result = write_file(proc, "uid_map", stage.text(header.uid_map));
-    if (result == 0) result = write_file(proc, "gid_map", stage.text(header.gid_map));
-    if (result < 0) kill_and_refuse(pidfd, KeeperStep::id_map, result);
-    // While init may still be looked into.
-    const s64 user = retry(__NR_openat, proc, "ns/user", O_RDONLY | O_CLOEXEC);
-    if (user < 0) kill_and_refuse(pidfd, KeeperStep::id_map, user);
-    close(proc);
-    return static_cast<int>(user);
-}
-
-/// Lets a mount be seen through the id map of the user namespace, and closes it.
-void map_mount(int pidfd, int user, int mount, unsigned index) {
-    mount_attr attr{};
-    attr.attr_set = MOUNT_ATTR_IDMAP;
-    attr.userns_fd = static_cast<u64>(user);
-    const s64 result = mount_setattr(mount, "", at_empty_path | at_recursive, attr);
-    if (result < 0) kill_and_refuse(pidfd, KeeperStep::id_map_mount, result, index);
-    close(mount);
 }
 
 /// The number behind "oom_kill " in the group's file; 0 where it cannot be read.
@@ -186,6 +139,100 @@ s64 remove_group(int parent, const char* name, int depth, Patience& patience) {
     }
 }
 
+/// What is needed when init has ended, so that the plan does not take memory as long as the container runs.
+struct Cleanup {
+    unsigned reached;  // the instruction that init was at when it executed its command, or died
+    unsigned count;
+    plan::Slot parents[plan::most_teardowns];
+    char name[plan::longest_teardown_name + 1];
+};
+
+Cleanup cleanup_of(const Stage& stage) {
+    Cleanup cleanup;
+    cleanup.reached = ~0u;
+    cleanup.count = 0;
+    if (stage.header == nullptr) return cleanup;
+    const plan::PlanHeader& header = *stage.header;
+    cleanup.count = header.teardown_count < plan::most_teardowns ? header.teardown_count : plan::most_teardowns;
+    const auto* parents = stage.array<plan::Slot>(header.teardowns);
+    for (unsigned i = 0; i < cleanup.count; ++i) cleanup.parents[i] = parents[i];
+    const char* name = stage.text(header.teardown_name);
+    unsigned n = 0;
+    for (; name[n] != 0 && n < plan::longest_teardown_name; ++n) cleanup.name[n] = name[n];
+    cleanup.name[n] = 0;
+    return cleanup;
+}
+
+/// How many groups are still there.
+unsigned remove_groups(const Cleanup& cleanup) {
+    Patience patience = 3'000'000'000;
+    unsigned left = 0;
+    for (unsigned i = 0; i < cleanup.count; ++i) {
+        const s64 result = remove_group(cleanup.parents[i], cleanup.name, 0, patience);
+        if (result < 0 && result != enoent) ++left;
+    }
+    return left;
+}
+
+/// The end of a start that has failed here. The host goes on making groups until it has read why, and hangs up then.
+[[noreturn]] void give_up(const Cleanup& cleanup, const Report& report) {
+    send_report(report);
+    pollfd p[3]{{go_slot, 0, 0}, {plan::host_slot, 0, 0}, {plan::owner_slot, POLLIN, 0}};
+    while (call(__NR_ppoll, p, 3, nullptr, nullptr, 8) <= 0) {
+    }
+    remove_groups(cleanup);
+    end(1);
+}
+
+// Does nothing before there is one.
+[[gnu::noinline]] void kill_init(const Stage& stage) {
+    call(__NR_pidfd_send_signal, stage.pidfd, SIGKILL, nullptr, 0);
+}
+
+[[noreturn]] void refuse(const Stage& stage, KeeperStep step, s64 error, unsigned index = 0) {
+    Report report{};
+    report.kind = Report::Kind::refused;
+    report.value = static_cast<int>(-error);
+    report.place = static_cast<unsigned>(step);
+    report.index = index;
+    kill_init(stage);
+    // Left alone, it would become a zombie of a host that is pid 1 or a subreaper.
+    retry(__NR_waitid, 3 /* P_PIDFD */, stage.pidfd, nullptr, 4 /* WEXITED */, nullptr);
+    give_up(cleanup_of(stage), report);
+}
+
+/// Writes init's id maps; the result is its user namespace, or -1 where it has none of its own.
+int write_maps(const Stage& stage, s64 pid) {
+    const plan::PlanHeader& header = *stage.header;
+    const s64 proc = open_proc(pid);
+    if (proc < 0) refuse(stage, KeeperStep::prepare, proc);
+    // A host that the out-of-memory killer spares must not hand that down. Only a container of a host that it prefers
+    // is refused this, and may stay as preferred as the host is.
+    s64 result = write_file(proc, "oom_score_adj", "0");
+    if (result < 0 && result != eacces) refuse(stage, KeeperStep::prepare, result);
+    if (header.uid_map == 0) {
+        close(proc);
+        return -1;
+    }
+    result = write_file(proc, "uid_map", stage.text(header.uid_map));
+    if (result == 0) result = write_file(proc, "gid_map", stage.text(header.gid_map));
+    // While init may still be looked into.
+    if (result == 0) result = retry(__NR_openat, proc, "ns/user", O_RDONLY | O_CLOEXEC);
+    if (result < 0) refuse(stage, KeeperStep::id_map, result);
+    close(proc);
+    return static_cast<int>(result);
+}
+
+/// Lets a mount be seen through the id map of the user namespace, and closes it.
+void map_mount(const Stage& stage, int user, int mount, unsigned index) {
+    mount_attr attr{};
+    attr.attr_set = MOUNT_ATTR_IDMAP;
+    attr.userns_fd = static_cast<u64>(user);
+    const s64 result = mount_setattr(mount, "", at_empty_path | at_recursive, attr);
+    if (result < 0) refuse(stage, KeeperStep::id_map_mount, result, index);
+    close(mount);
+}
+
 /// Gives up what is not needed to watch, kill and clean up.
 s64 lower_privileges(bool has_links) {
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
@@ -204,38 +251,40 @@ s64 lower_privileges(bool has_links) {
 }
 
 /// Lets init go on. Its death is seen elsewhere.
-void let_go_on(int go, int pidfd) {
+void let_go_on(const Stage& stage, int go) {
     const char byte = 1;
-    if (retry(__NR_write, go, &byte, 1) != 1) call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
+    if (retry(__NR_write, go, &byte, 1) != 1) kill_init(stage);
 }
 
-/// Waits for the host's `Go` on the socket `host` and does what it says. Kills init if the host dies or gives up before
-/// it; if init dies, that is all. `user`: see `write_maps`.
-void wait_for_host(int pidfd, int user, int host, int go, int (&kept)[plan::kept_descriptors]) {
+/// Waits for the host's `Go` and does what it says. False if the host dies or gives up before it, for which init is
+/// killed, and if init dies. `user`: see `write_maps`.
+bool wait_for_host(const Stage& stage, int user, int go, int (&kept)[plan::kept_descriptors]) {
     plan::Go message{};
     unsigned count = 0;
     do {
-        pollfd p[4]{{host, POLLIN, 0}, {plan::host_slot, 0, 0}, {plan::owner_slot, POLLIN, 0}, {pidfd, POLLIN, 0}};
+        pollfd p[4]{
+            {go_slot, POLLIN, 0}, {plan::host_slot, 0, 0}, {plan::owner_slot, POLLIN, 0}, {stage.pidfd, POLLIN, 0}};
         while (call(__NR_ppoll, p, 4, nullptr, nullptr, 8) <= 0) {
         }
-        if (p[3].revents != 0) return;
+        if (p[3].revents != 0) return false;
         int fds[plan::most_in_message];
-        s64 n = (p[1].revents | p[2].revents) != 0 ? epipe : receive(host, &message, sizeof message, fds);
+        s64 n = (p[1].revents | p[2].revents) != 0 ? epipe : receive(go_slot, &message, sizeof message, fds);
         if (n == epipe || n == econnreset) {
-            call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
-            return;
+            kill_init(stage);
+            return false;
         }
-        if (n < 0) kill_and_refuse(pidfd, KeeperStep::prepare, n);
+        if (n < 0) refuse(stage, KeeperStep::prepare, n);
         for (s64 i = 0; i < n; ++i, ++count) {
             if (count < plan::kept_descriptors) kept[count] = fds[i];
-            else map_mount(pidfd, user, fds[i], count - plan::kept_descriptors);
+            else map_mount(stage, user, fds[i], count - plan::kept_descriptors);
         }
     } while (count < plan::kept_descriptors + message.idmap_count);
     if (user >= 0) close(user);
-    close(host);
+    close(go_slot);
     if (const s64 result = lower_privileges(message.has_links != 0); result < 0)
-        kill_and_refuse(pidfd, KeeperStep::prepare, result);
-    let_go_on(go, pidfd);
+        refuse(stage, KeeperStep::prepare, result);
+    let_go_on(stage, go);
+    return true;
 }
 
 /// The kernel has carried the requests out, messages of rtnetlink(7), when write(2) returns.
@@ -249,32 +298,10 @@ void remove_links(int netlink, int requests) {
     }
 }
 
-/// What is needed when init has ended, so that the plan does not take memory as long as the container runs.
-struct Cleanup {
-    unsigned reached;  // the instruction that init was at when it executed its command, or died
-    unsigned count;
-    plan::Slot parents[plan::most_teardowns];
-    char name[plan::longest_teardown_name + 1];
-};
-
-Cleanup cleanup_of(const Stage& stage) {
-    const plan::PlanHeader& header = *stage.header;
-    Cleanup cleanup;
-    cleanup.reached = ~0u;
-    cleanup.count = header.teardown_count < plan::most_teardowns ? header.teardown_count : plan::most_teardowns;
-    const auto* parents = stage.array<plan::Slot>(header.teardowns);
-    for (unsigned i = 0; i < cleanup.count; ++i) cleanup.parents[i] = parents[i];
-    const char* name = stage.text(header.teardown_name);
-    unsigned n = 0;
-    for (; header.teardown_name != 0 && name[n] != 0 && n < plan::longest_teardown_name; ++n) cleanup.name[n] = name[n];
-    cleanup.name[n] = 0;
-    return cleanup;
-}
-
 /// Waits until init has ended; kills it when the owner dies or has hung up, which is how it gives up a start. `status`:
 /// its end-of-file tells that init has executed its command, and that the plan is of no more use.
-void watch(Stage& stage, Cleanup& cleanup, int pidfd, int status) {
-    pollfd p[4]{{pidfd, POLLIN, 0}, {plan::owner_slot, POLLIN, 0}, {status, 0, 0}, {plan::host_slot, 0, 0}};
+void watch(const Stage& stage, Cleanup& cleanup, int status) {
+    pollfd p[4]{{stage.pidfd, POLLIN, 0}, {plan::owner_slot, POLLIN, 0}, {status, 0, 0}, {plan::host_slot, 0, 0}};
     for (;;) {
         if (call(__NR_ppoll, p, 4, nullptr, nullptr, 8) <= 0) continue;
         if (p[2].revents != 0) {
@@ -286,7 +313,7 @@ void watch(Stage& stage, Cleanup& cleanup, int pidfd, int status) {
         }
         for (int i = 1; i < 4; i += 2) {
             if (p[i].revents == 0) continue;
-            call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
+            kill_init(stage);
             p[i].fd = -1;
         }
         // Init's end closes its status pipe first, so this has been seen.
@@ -300,68 +327,67 @@ struct ChildInfo {
     int rest[25];
 };
 
-/// A socket to the host whose end here nobody else has, in the place of the inherited one, which is the result.
-int own_channel() {
+/// Puts a socket to the host whose end here nobody else has in the place of the inherited one.
+s64 make_own_channel() {
     int ends[2];
-    const s64 inherited = call(__NR_fcntl, plan::host_slot, 1030 /* F_DUPFD_CLOEXEC */, 3);
-    if (inherited < 0) refuse(KeeperStep::prepare, inherited);
-    s64 result = call(__NR_socketpair, 1 /* AF_UNIX */, 5 /* SOCK_SEQPACKET */ | O_CLOEXEC, 0, ends);
+    s64 result = call(__NR_dup3, plan::host_slot, go_slot, O_CLOEXEC);
+    if (result >= 0) result = call(__NR_socketpair, 1 /* AF_UNIX */, 5 /* SOCK_SEQPACKET */ | O_CLOEXEC, 0, ends);
+    if (result < 0) return result;
     Report report{};
     report.kind = Report::Kind::channel;
-    if (result == 0) result = send_report(report, ends[0]);
+    result = send_report(report, ends[0]);
     if (result >= 0) result = call(__NR_dup3, ends[1], plan::host_slot, O_CLOEXEC);
-    if (result < 0) refuse(KeeperStep::prepare, result);
     close(ends[0]);
     close(ends[1]);
-    return static_cast<int>(inherited);
+    return result;
 }
 
 [[noreturn]] void keep(Stage& stage) {
     const plan::PlanHeader& header = *stage.header;
-    const int host = own_channel();
     int go[2];
     int status[2];
-    if (const s64 result = call(__NR_pipe2, go, O_CLOEXEC); result < 0) refuse(KeeperStep::prepare, result);
-    if (const s64 result = call(__NR_pipe2, status, O_CLOEXEC); result < 0) refuse(KeeperStep::prepare, result);
-    const s64 page = call(__NR_mmap, nullptr, 4096, 3 /* read, write */, 0x21 /* MAP_SHARED | MAP_ANONYMOUS */, -1, 0);
-    if (page < 0) refuse(KeeperStep::prepare, page);
-    stage.progress = reinterpret_cast<volatile unsigned*>(page);
+    s64 result = make_own_channel();
+    if (result >= 0) result = call(__NR_pipe2, go, O_CLOEXEC);
+    if (result >= 0) result = call(__NR_pipe2, status, O_CLOEXEC);
+    if (result >= 0)
+        result = call(__NR_mmap, nullptr, 4096, 3 /* read, write */, 0x21 /* MAP_SHARED | MAP_ANONYMOUS */, -1, 0);
+    if (result < 0) refuse(stage, KeeperStep::prepare, result);
+    stage.progress = reinterpret_cast<volatile unsigned*>(result);
     *stage.progress = ~0u;
 
-    int pidfd = -1;
     clone_args args{};
     args.flags = header.clone_flags | CLONE_PIDFD;
-    args.pidfd = reinterpret_cast<u64>(&pidfd);
+    args.pidfd = reinterpret_cast<u64>(&stage.pidfd);
     args.exit_signal = SIGCHLD;
     if (header.cgroup_slot >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = static_cast<u64>(header.cgroup_slot);
     }
     const s64 pid = call(__NR_clone3, &args, sizeof args);
-    if (pid < 0) refuse(KeeperStep::clone, pid);
+    if (pid < 0) refuse(stage, KeeperStep::clone, pid);
     if (pid == 0) {
         stage.go = go[0];
         stage.status = status[1];
         close(go[1]);
         init(stage);
     }
-    const int inits[]{plan::plan_slot, plan::rest_slot, status[1], go[0]};
+    const int inits[]{plan::rest_slot, status[1], go[0]};
     for (const int fd : inits) close(fd);
     if (header.cgroup_slot >= 0) close(header.cgroup_slot);
-    const int user = write_maps(stage, pid, pidfd);
-    let_go_on(go[1], pidfd);
+    const int user = write_maps(stage, pid);
+    let_go_on(stage, go[1]);
 
     Report report{};
     report.kind = Report::Kind::cloned;
     report.value = static_cast<int>(pid);
     // A host that has not got these descriptors would wait for ever: init ends, and that is reported.
-    if (send_report(report, pidfd, status[0]) < 0) call(__NR_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
+    if (send_report(report, stage.pidfd, status[0]) < 0) kill_init(stage);
 
     // The pipe is kept open until the end: its hang-up tells init that the keeper died.
     int kept[plan::kept_descriptors]{-1, -1, -1};
-    wait_for_host(pidfd, user, host, go[1], kept);
+    const bool goes_on = wait_for_host(stage, user, go[1], kept);
     Cleanup cleanup = cleanup_of(stage);
-    watch(stage, cleanup, pidfd, status[0]);
+    watch(stage, cleanup, status[0]);
 
     ChildInfo info{};
     retry(__NR_waitid, 1 /* P_PID */, pid, &info, 4 /* WEXITED */, nullptr);
@@ -371,12 +397,9 @@ int own_channel() {
     report.place = static_cast<unsigned>(info.code);
     report.index = cleanup.reached;
     report.oom_kills = oom_kills(kept[0]);
+    if (!goes_on) give_up(cleanup, report);
     remove_links(kept[1], kept[2]);
-    Patience patience = 3'000'000'000;
-    for (unsigned i = 0; i < cleanup.count; ++i) {
-        const s64 result = remove_group(cleanup.parents[i], cleanup.name, 0, patience);
-        if (result < 0 && result != enoent) ++report.left;
-    }
+    report.left = remove_groups(cleanup);
     send_report(report);
     end(0);
 }
@@ -410,13 +433,13 @@ void reset_signals() {
     call(__NR_setsid);
     Stage stage;
     if (const s64 result = map_plan(stage, plan::plan_slot, stage.header); result < 0) {
-        refuse(KeeperStep::read_plan, result);
+        refuse(stage, KeeperStep::read_plan, result);
     }
     if (stage.header->name != 0) prctl(PR_SET_NAME, reinterpret_cast<u64>(stage.text(stage.header->name)));
     const bool own_root = (stage.header->flags & plan::plan_own_root) != 0;
     // The host's working directory must neither be kept busy nor be what init resolves the container's paths from.
     if (const s64 result = own_root ? leave_chroot() : call(__NR_chdir, "/"); result < 0) {
-        refuse(KeeperStep::prepare, result);
+        refuse(stage, KeeperStep::prepare, result);
     }
     keep(stage);
 }

@@ -46,6 +46,7 @@ struct Stage {
     const plan::PlanHeader* header = nullptr;  // the first part's
     const plan::RestHeader* rest = nullptr;    // init: the second part's
     volatile unsigned* progress = nullptr;     // one page shared by keeper and init: the instruction that init is at
+    int pidfd = -1;                            // keeper: init's
     int status = -1;                           // init: the status pipe
     int go = -1;  // init: brings the keeper's leave to go on; its hang-up tells that the keeper is dead
 

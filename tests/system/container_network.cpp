@@ -148,6 +148,27 @@ TEST_CASE("a route that the kernel refuses makes the start fail, and nothing sta
     CHECK(links() == before);
 }
 
+TEST_CASE("a start with a network tells why the stage has refused it, whatever the host is about meanwhile") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    ContainerSpec spec = on_bridge(root, "net", "10.9.0.2/24", "true");
+    // More text than the kernel takes.
+    for (std::uint32_t i = 0; i < 300; ++i) spec.uid_map.push_back({i, 1'000'000'000 + 2 * i, 1});
+    spec.gid_map = {{0, 1'000'000'000, 65536}};
+    try {
+        const Container container = Container::start(spec);
+        FAIL("it started");
+    } catch (const Error& e) {
+        CHECK(e.step() == Step::map_ids);
+        CHECK(std::string{e.what()} ==
+              "container 'net': id maps of the user namespace: Invalid argument: the kernel takes 4095 bytes of each: "
+              "give fewer lines");
+    }
+}
+
 TEST_CASE("once a container has ended, however it did, its interfaces are gone and their names are free") {
     if (const char* reason = why_not()) CAISSON_SKIP(reason);
     const caisson_test::LeavesNothing nothing;

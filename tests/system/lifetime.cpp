@@ -137,6 +137,32 @@ TEST_CASE("a host that has forked is dead when it is dead, whatever its copy hol
     CHECK(copy.signal(SIGKILL));
 }
 
+TEST_CASE("a host that is killed during a start leaves at most the directory that it made before there was a keeper") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const TestRoot root;
+    for (unsigned i = 0; i < 80; ++i) {
+        CAPTURE(i);
+        Host host{[&](const Host& self) -> std::string {
+            self.say("now\n");
+            const Container container = Container::start(shell(root, "sleep 1000"));
+            for (;;) ::pause();
+        }};
+        REQUIRE(host.line() == "now");
+        ::usleep(i * 40);
+        host.kill();
+        (void)host.status();
+        std::size_t left = 2;
+        for (int tries = 0; left > 1 && tries < 200; ++tries) {
+            ::usleep(5'000);
+            left = groups_of(host.pid()).size();
+        }
+        CHECK(left <= 1);
+        if (left > 0) (void)sweep({.run_directory = {}, .links = false});
+        CHECK(groups_vanish(host.pid()));
+    }
+}
+
 TEST_CASE("when keeper and host are killed at once init dies, and sweep removes the rest and no more") {
     if (const char* reason = why_not()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;

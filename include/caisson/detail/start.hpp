@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include <linux/sockios.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 #include <caisson/cgroup.hpp>
@@ -19,7 +21,6 @@
 #include <caisson/detail/network.hpp>
 #include <caisson/detail/prepare.hpp>
 #include <caisson/detail/start_error.hpp>
-#include <caisson/namespace.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/spec.hpp>
@@ -164,7 +165,7 @@ private:
     }
     void plug_networks() {
         Fd inside;
-        while (!running_.init || !inside) {
+        while (!inside) {
             Received message = next_report();
             if (message.report.kind == Report::Kind::netlink) {
                 if (message.report.value != 0) {
@@ -173,21 +174,25 @@ private:
                 inside = std::move(message.fd);
             }
         }
-        const Namespace net = Namespace::of(running_.init, NamespaceKind::net);
+        // By the socket: a look at init itself needs more privilege.
+        const Fd net{::ioctl(inside.get(), SIOCGSKNS)};
+        if (!net) fail(Step::network, "network namespace of the netlink socket");
         unsigned unnamed = 0;
         for (const NetworkSpec& network : preparation_.spec().networks) {
-            running_.links.plug(network, unnamed, net.fd(), inside.get());
+            running_.links.plug(network, unnamed, net.get(), inside.get());
             if (network.name.empty()) ++unnamed;
         }
     }
 
     [[nodiscard]] Channel& reports() noexcept { return running_.channel.fd() >= 0 ? running_.channel : launch_; }
-    /// The next report of a start that is still well; throws what went wrong otherwise.
+    /// The next report of a start that is still well; throws what went wrong otherwise, and again at each later call.
     [[nodiscard]] Received next_report() {
         for (;;) {
+            if (failure_) throw *failure_;
             Received message;
             if (reports().wait(message, running_.keeper.get()) == Channel::State::closed) {
-                throw keeper_death_error();
+                failure_ = keeper_death_error();
+                continue;
             }
             switch (message.report.kind) {
                 case Report::Kind::channel:
@@ -206,7 +211,7 @@ private:
                 case Report::Kind::refused:
                 case Report::Kind::ended: break;
             }
-            throw from_report(message.report);
+            failure_ = from_report(message.report);
         }
     }
     /// The kernel drops descriptors that come along with a message and have no place in the host's table.
@@ -270,7 +275,9 @@ private:
         if (step == KeeperStep::clone) return clone_error(report.value, preparation_.namespaces());
         if (step == KeeperStep::id_map) {
             return {Step::map_ids, report.value, "id maps of the user namespace",
-                    report.value == EPERM ? "this needs CAP_SETUID and CAP_SETGID: run as root" : ""};
+                    report.value == EPERM    ? "this needs CAP_SETUID and CAP_SETGID: run as root"
+                    : report.value == EINVAL ? "the kernel takes 4095 bytes of each: give fewer lines"
+                                             : ""};
         }
         return preparation_error(report.value);
     }
@@ -293,6 +300,7 @@ private:
     Channel launch_;  // to the keeper, until its own is here; `Go` goes this way
     Channel rest_;
     Fd status_;
+    std::optional<Error> failure_;  // what the stage told of its end, or did not live to tell
 };
 
 }  // namespace caisson::inline v0::detail
