@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <caisson/detail/cgroup_hierarchy.hpp>
@@ -41,9 +42,10 @@ struct CgroupDirectory {
 /// A control group of the caller's own: one directory in every v1 hierarchy and in the v2 one, as the host has them.
 ///
 /// Nobody is ever placed by pid: a v1 process writes "0" to each `tasks` itself, a v2 process is born inside by
-/// CLONE_INTO_CGROUP. The directories are called `caisson.NAME.PID-START-NAMESPACE`, by which `sweep()` knows whose
-/// they are. A copy of the object in a forked child owns nothing. Not synchronised: one object belongs to one thread at
-/// a time. See cgroups(7). Kernel: clone3(2), cgroup.kill and memory.swap.max; all in 5.14.
+/// CLONE_INTO_CGROUP. The directories are called `caisson.NAME.PID-START-NAMESPACE.NUMBER`, by which `sweep()` knows
+/// whose they are; the number is not given again for an hour, so that no object's group is taken for another's. A copy
+/// of the object in a forked child owns nothing. Not synchronised: one object belongs to one thread at a time. See
+/// cgroups(7). Kernel: clone3(2), cgroup.kill and memory.swap.max; all in 5.14.
 class Cgroup {
 public:
     /// Holds nothing.
@@ -76,10 +78,10 @@ public:
         Cgroup group;
         group.maker_ = ::getpid();
         group.open_parents(name, parent);
-        const std::string base = "caisson." + name + "." + detail::Owner::current().tag();
-        group.name_ = base;
-        for (unsigned n = 2; group.directories_.empty() && !group.pending_.empty();) {
-            if (!group.make_next()) group.name_ = base + "." + std::to_string(n++);
+        const std::string base = "caisson." + name + "." + detail::Owner::current().tag() + ".";
+        for (std::uint32_t number = fresh_number(); group.directories_.empty() && !group.pending_.empty(); ++number) {
+            group.name_ = base + std::to_string(number);
+            (void)group.make_next();
         }
         if (group.directories_.empty()) group.fail_left_out(name);
         return group;
@@ -88,13 +90,7 @@ public:
     void complete() {
         while (!pending_.empty()) {
             if (make_next()) continue;
-            // The first directory is made first and removed last, so this one is what a removal has left behind.
-            const CgroupDirectory& d = pending_.front();
-            detail::Patience patience{2000};
-            const int error = detail::remove_group(d.parent.get(), name_, patience);
-            if (error != 0 && error != ENOENT) {
-                throw Error{Step::cgroup, error, "remove the old control group " + detail::quote(path(d))};
-            }
+            throw Error{Step::cgroup, EEXIST, "make control group " + detail::quote(path(pending_.front()))};
         }
     }
 
@@ -225,6 +221,13 @@ private:
         std::swap(oom_, other.oom_);
         std::swap(usage_, other.usage_);
         std::swap(maker_, other.maker_);
+    }
+    /// Comes again after an hour, and no two processes share the rest of the name. A number that is free again at once
+    /// would let who still holds a group that the keeper has removed kill and remove the next of that name.
+    static std::uint32_t fresh_number() noexcept {
+        timespec now{};
+        (void)::clock_gettime(CLOCK_MONOTONIC, &now);
+        return static_cast<std::uint32_t>(now.tv_sec * 1'000'000 + now.tv_nsec / 1000);
     }
     static bool is_refusal(int error) noexcept { return error == EROFS || error == EACCES || error == EPERM; }
     static std::string remedy_for(int error, const std::string& where) {

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -123,6 +124,33 @@ TEST_CASE("containers outlive the threads that started them, and end with the pr
     CHECK(ended == count);
     std::printf("%d of %d still ran after their threads, %d of %d ended with the process, after %lld ms\n", running,
                 count, ended, count, static_cast<long long>(took.count()));
+}
+
+TEST_CASE("containers of one name that start and fail at the same time leave each other alone") {
+    if (::geteuid() != 0 || TestRoot::missing() != nullptr) CAISSON_SKIP("this needs root and busybox");
+    const LeavesNothing nothing;
+    const TestRoot root;
+    std::vector<std::string> unexpected(4);
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < unexpected.size(); ++i) {
+        threads.emplace_back([&root, i, &mine = unexpected[i]] {
+            for (int round = 0; round < 40; ++round) {
+                const bool fails = i % 2 == 0;
+                std::string how;
+                try {
+                    Container container = Container::start(spec_of(root, {fails ? "/missing" : "/bin/true"}));
+                    how = container.wait().str();
+                } catch (const Error& e) {
+                    how = e.what();
+                }
+                const std::string_view wanted =
+                    fails ? "container 'threads': command '/missing'" : "exited with status 0";
+                if (!how.starts_with(wanted)) mine += how + "\n";
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const std::string& text : unexpected) CHECK(text == "");
 }
 
 TEST_CASE("no descriptor of the host is in the container, whatever it forgot to mark close-on-exec") {
