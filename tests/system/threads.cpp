@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -124,6 +125,44 @@ TEST_CASE("containers outlive the threads that started them, and end with the pr
     CHECK(ended == count);
     std::printf("%d of %d still ran after their threads, %d of %d ended with the process, after %lld ms\n", running,
                 count, ended, count, static_cast<long long>(took.count()));
+}
+
+TEST_CASE("a program whose first thread has ended starts containers like any other") {
+    if (::geteuid() != 0 || TestRoot::missing() != nullptr) CAISSON_SKIP("this needs root and busybox");
+    const LeavesNothing nothing;
+    const TestRoot root;
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    const Fd reader{ends[0]};
+    Fd writer{ends[1]};
+    const pid_t child = ::fork();
+    if (child == 0) {
+        const ContainerSpec spec = spec_of(root, {"/bin/true"});
+        std::thread{[&spec, leader = ::gettid(), to = writer.get()] {
+            const std::string task = "/proc/" + std::to_string(leader) + "/task/" + std::to_string(leader) + "/stat";
+            std::string stat;
+            while (detail::sys::read_file(AT_FDCWD, task.c_str(), stat) && stat.find(") Z ") == std::string::npos) {
+            }
+            std::string how;
+            try {
+                Container container = Container::start(spec);
+                how = container.wait().str();
+            } catch (const Error& e) {
+                how = e.what();
+            }
+            (void)!::write(to, how.data(), how.size());
+            ::_exit(0);
+        }}.detach();
+        (void)::syscall(SYS_exit, 0);
+    }
+    writer.reset();
+    std::string text;
+    char buffer[512];
+    for (ssize_t n; (n = ::read(reader.get(), buffer, sizeof buffer)) > 0;)
+        text.append(buffer, static_cast<std::size_t>(n));
+    int how = 0;
+    REQUIRE(::waitpid(child, &how, 0) == child);
+    CHECK(text == "exited with status 0");
 }
 
 TEST_CASE("containers of one name that start and fail at the same time leave each other alone") {

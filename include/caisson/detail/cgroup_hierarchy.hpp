@@ -137,15 +137,16 @@ struct CgroupHierarchy {
     return hierarchies;
 }
 
-/// The hierarchies of this machine as the calling process sees them. Throws `Step::cgroup` where /proc does not tell.
+/// The hierarchies of this machine as the calling thread sees them: of a process whose first thread has ended,
+/// /proc/self tells nothing any more. Throws `Step::cgroup` where /proc does not tell.
 [[nodiscard]] inline std::vector<CgroupHierarchy> cgroup_hierarchies() {
     std::string self_cgroup;
     std::string mountinfo;
-    if (!sys::read_file(AT_FDCWD, "/proc/self/cgroup", self_cgroup)) {
-        fail(Step::cgroup, "read '/proc/self/cgroup'", errno == ENOENT ? "mount proc on /proc" : "");
+    if (!sys::read_file(AT_FDCWD, "/proc/thread-self/cgroup", self_cgroup)) {
+        fail(Step::cgroup, "read '/proc/thread-self/cgroup'", errno == ENOENT ? "mount proc on /proc" : "");
     }
-    if (!sys::read_file(AT_FDCWD, "/proc/self/mountinfo", mountinfo, std::size_t{64} << 20)) {
-        fail(Step::cgroup, "read '/proc/self/mountinfo'");
+    if (!sys::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", mountinfo, std::size_t{64} << 20)) {
+        fail(Step::cgroup, "read '/proc/thread-self/mountinfo'");
     }
     return parse_cgroup_hierarchies(self_cgroup, mountinfo);
 }
