@@ -382,6 +382,7 @@ void delete_link(unsigned index) {
 
 std::vector<std::byte> delete_requests(const std::vector<unsigned>& indices) {
     std::vector<std::byte> all;
+    static_assert(NLMSG_SPACE(sizeof(ifinfomsg)) == 32, "the keeper reads whole requests");
     for (const unsigned index : indices) {
         Request request{RTM_DELLINK, 0, link_header(index, false)};
         const auto* const begin = reinterpret_cast<const std::byte*>(request.header());

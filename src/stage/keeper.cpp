@@ -289,7 +289,7 @@ bool wait_for_host(const Stage& stage, int user, int go, int (&kept)[plan::kept_
 
 /// The kernel has carried the requests out, messages of rtnetlink(7), when write(2) returns.
 void remove_links(int netlink, int requests) {
-    char buffer[512];
+    char buffer[512];  // a multiple of a request's 32 bytes: none is cut in two
     for (s64 at = 0;;) {
         const s64 n = call(__NR_pread64, requests, buffer, sizeof buffer, at);
         if (n <= 0) return;

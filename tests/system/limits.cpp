@@ -231,6 +231,31 @@ TEST_CASE("a timer's signal a thousand times a second does not disturb starts") 
     CHECK(text == "ok");
 }
 
+TEST_CASE(
+    "a parent group whose groups may hold no process is named as the reason, in a path without a slash too many") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const OwnParent parent;
+    ContainerSpec spec = shell(root, "true");
+    spec.cgroup_parent = "/" + parent.name;
+    std::string unified;
+    for (const auto& hierarchy : detail::cgroup_hierarchies()) {
+        if (hierarchy.v2() && !hierarchy.places.empty()) unified = hierarchy.places.front().mount_point;
+    }
+    if (unified.empty()) CAISSON_SKIP("no cgroup v2 hierarchy is mounted");
+    const std::string path = unified + "/" + parent.name;
+    REQUIRE(write((path + "/cgroup.max.descendants").c_str(), "0"));
+    const std::string full = outcome(spec);
+    CAPTURE(full);
+    CHECK(has(full, "make control group '" + path + "/caisson.host."));
+    REQUIRE(write((path + "/cgroup.max.descendants").c_str(), "max"));
+    if (!write((path + "/cgroup.type").c_str(), "threaded")) CAISSON_SKIP("this group cannot be threaded");
+    CHECK(outcome(spec) ==
+          "container 'host': make init in new namespaces: Operation not supported: its control group may hold no "
+          "process, as the group above is threaded (cgroup.type): give another cgroup_parent");
+}
+
 TEST_CASE("where programs in memory are forbidden the error names stage_path, and that works") {
     if (const char* reason = why_not()) CAISSON_SKIP(reason);
     const TestRoot root;

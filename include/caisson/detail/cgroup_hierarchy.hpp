@@ -172,8 +172,11 @@ struct CgroupParent {
     CgroupParent found{hierarchy.controllers, {}, Fd{}, 0};
     for (const CgroupPlace& place : hierarchy.places) {
         if (parent.empty() && !place.own) continue;
-        std::string path =
-            parent.empty() ? default_cgroup_parent(place, hierarchy.v2()) : place.mount_point + "/" + parent;
+        std::string_view below = parent;
+        while (below.starts_with('/')) below.remove_prefix(1);
+        std::string path = parent.empty()  ? default_cgroup_parent(place, hierarchy.v2())
+                           : below.empty() ? place.mount_point
+                                           : place.mount_point + "/" + std::string{below};
         Fd directory = sys::open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW);
         const int error = errno;
         struct stat st {};

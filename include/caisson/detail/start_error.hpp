@@ -84,6 +84,12 @@ namespace caisson::inline v0::detail {
         }
     } else if (errnum == EAGAIN) {
         remedy = "a limit on processes is reached: see 'ulimit -u' and the pids control group";
+    } else if (errnum == EOPNOTSUPP) {
+        remedy =
+            "its control group may hold no process, as the group above is threaded (cgroup.type): give another "
+            "cgroup_parent";
+    } else if (errnum == ENOENT || errnum == ENODEV) {
+        remedy = "another program has removed its control group";
     } else if (errnum == EINVAL) {
         for (const NamespaceKind kind : all_namespace_kinds) {
             if (wanted.has(kind) && ::access((std::string{"/proc/self/ns/"} + to_string(kind)).c_str(), F_OK) != 0) {
@@ -161,6 +167,7 @@ namespace caisson::inline v0::detail {
             break;
         case Step::cgroup:
             if (errnum == ENOSPC) return "the group's cpuset.cpus or cpuset.mems is empty";
+            if (errnum == ENODEV) return "another program has removed the group";
             break;
         case Step::pivot_root:
             if (errnum == EINVAL) {
