@@ -230,18 +230,6 @@ private:
         return static_cast<std::uint32_t>(now.tv_sec * 1'000'000 + now.tv_nsec / 1000);
     }
     static bool is_refusal(int error) noexcept { return error == EROFS || error == EACCES || error == EPERM; }
-    static std::string remedy_for(int error, const std::string& where) {
-        switch (error) {
-            case EROFS: return "remount the hierarchy read-write";
-            case EACCES:
-            case EPERM:
-                return "the caller may not write to " + detail::quote(where) + ": run as root or have it delegated";
-            case ENOENT: return detail::quote(where) + " does not exist: make it first";
-            case ENOSPC: return "the kernel has no group left for this hierarchy: remove unused ones";
-            case EAGAIN: return "cgroup.max.descendants or cgroup.max.depth of a group above is reached: raise it";
-            default: return {};
-        }
-    }
     static std::string_view without_newline(std::string_view text) noexcept { return detail::take_field(text, '\n'); }
     [[nodiscard]] std::string path(const CgroupDirectory& d) const { return d.parent_path + "/" + name_; }
 
@@ -255,7 +243,7 @@ private:
             } else {
                 throw Error{Step::cgroup, p.error,
                             "control group " + detail::quote(name) + " below " + detail::quote(p.path),
-                            remedy_for(p.error, p.path)};
+                            detail::remedy_for(p.error, p.path)};
             }
         }
         std::stable_partition(pending_.begin(), pending_.end(), [](const CgroupDirectory& d) { return d.v2(); });
@@ -277,7 +265,7 @@ private:
         if (error == EEXIST) return false;
         if (!is_refusal(error)) {
             throw Error{Step::cgroup, error, "make control group " + detail::quote(path(d)),
-                        remedy_for(error, d.parent_path)};
+                        detail::remedy_for(error, d.parent_path)};
         }
         left_out_.push_back({std::move(d.controllers), std::move(d.parent_path), error});
         pending_.erase(pending_.begin());
@@ -340,7 +328,7 @@ private:
             if (!detail::list_has(out.controllers, controller)) continue;
             const std::string hierarchy = "cgroup hierarchy " + detail::quote(controller);
             if (out.path.empty()) throw Error{Step::cgroup, out.error, context, hierarchy + " is not mounted"};
-            throw Error{Step::cgroup, out.error, context, hierarchy + ": " + remedy_for(out.error, out.path)};
+            throw Error{Step::cgroup, out.error, context, hierarchy + ": " + detail::remedy_for(out.error, out.path)};
         }
         for (const CgroupDirectory& d : directories_) {
             if (!d.v2()) continue;
@@ -381,7 +369,7 @@ private:
         if (!fd || !detail::sys::write_all(fd.get(), std::to_string(value))) {
             const int error = errno;
             const bool known = error == EBUSY || error == EINVAL || error == ERANGE;
-            throw Error{Step::cgroup, error, context, known ? std::string{remedy} : remedy_for(error, path(d))};
+            throw Error{Step::cgroup, error, context, known ? std::string{remedy} : detail::remedy_for(error, path(d))};
         }
         std::string text;
         if (!read_all(fd, text)) detail::fail(Step::cgroup, context + " and read it back");
@@ -482,7 +470,7 @@ private:
         for (const LeftOut& out : left_out_) {
             if (out.path.empty()) continue;
             throw Error{Step::cgroup, out.error, context + " below " + detail::quote(out.path),
-                        remedy_for(out.error, out.path)};
+                        detail::remedy_for(out.error, out.path)};
         }
         throw Error{
             Step::cgroup, 0, context,

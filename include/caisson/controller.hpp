@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -238,7 +239,7 @@ public:
     /// next call. If `handle` throws, so does this.
     template <class Handler>
     void run(Handler&& handle) {
-        const Running running{*this};
+        const Running running{runs_};
         while (!take_stop()) {
             if (auto event = next()) handle(std::move(*event));
             else (void)detail::wait_readable(epoll_.get(), -1);
@@ -271,20 +272,13 @@ private:
         std::int64_t kill_at = never;
         std::int64_t give_up_at = never;
     };
-    /// Counts the calls of `run` that are under way.
-    class Running {
-    public:
-        explicit Running(Controller& controller) : controller_{controller} { count(1); }
+    /// A call of `run` that is under way.
+    struct Running {
+        explicit Running(std::atomic<int>& count) noexcept : runs{count} { ++runs; }
         Running(const Running&) = delete;
         Running& operator=(const Running&) = delete;
-        ~Running() { count(-1); }
-
-    private:
-        void count(int by) {
-            const std::lock_guard lock{controller_.mutex_};
-            controller_.runs_ += by;
-        }
-        Controller& controller_;
+        ~Running() { --runs; }
+        std::atomic<int>& runs;
     };
     struct Lingering {
         detail::Relay relay;
@@ -376,11 +370,6 @@ private:
         return drain(stop_) || std::exchange(stopped_, false);
     }
 
-    /// A `run` that is under way takes it itself: taken off here, it would not wake one that is about to wait.
-    void note_stop() noexcept {
-        if (runs_ == 0) stopped_ = drain(stop_) || stopped_;
-    }
-
     /// Everything that is ready at this moment, once.
     void turn() {
         epoll_event ready[64];
@@ -389,7 +378,8 @@ private:
         for (int i = 0; i < n; ++i) {
             const std::uint64_t key = ready[i].data.u64;
             if (key == key_wake) continue;
-            if (key == key_stop) note_stop();
+            // A `run` that is under way takes it itself: taken off here, it would not wake one that is about to wait.
+            if (key == key_stop) stopped_ = (runs_ == 0 && drain(stop_)) || stopped_;
             else if (key == key_timer) expire();
             else dispatch(ContainerId{key >> 2}, static_cast<Part>(key & part_mask));
         }
@@ -503,8 +493,8 @@ private:
     std::vector<Event> events_;  // those before `taken_` have been given out
     std::size_t taken_ = 0;
     std::int64_t armed_ = never;
-    int runs_ = 0;          // calls of `run` that are under way
-    bool stopped_ = false;  // `stop` was called, and `next` has seen it before `run` did
+    std::atomic<int> runs_{0};  // calls of `run` that are under way
+    bool stopped_ = false;      // `stop` was called, and `next` has seen it before `run` did
 };
 
 }  // namespace caisson::inline v0

@@ -14,7 +14,6 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,12 +21,12 @@
 #include <caisson/sweep.hpp>
 
 #include "support/doctest.hpp"
+#include "support/helper.hpp"
 #include "support/rootfs.hpp"
 
 using namespace caisson;
 using namespace std::chrono_literals;
-using caisson_test::TestDirectory;
-using caisson_test::TestRoot;
+using namespace caisson_test;
 
 namespace {
 
@@ -35,58 +34,8 @@ const char* why_not() {
     return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
 }
 
-/// A root, a run directory, and options and specs that use them.
-struct Place {
-    TestRoot root{};
-    TestDirectory directory{};
-    std::string run = directory / "run";
-    HelperOptions options{.run_directory = run};
-
-    [[nodiscard]] ContainerSpec spec(const std::string& name, const std::string& script = "sleep 1000") const {
-        ContainerSpec s;
-        s.name = name;
-        s.root = root.path();
-        s.command = {"/bin/sh", "-c", script};
-        return s;
-    }
-    [[nodiscard]] bool empty() const { return Helper::list(run).empty() && ::rmdir(run.c_str()) == 0; }
-};
-
-std::string error_of(const ContainerSpec& spec, const HelperOptions& options) {
-    try {
-        Helper helper = Helper::start(spec, options);
-        return "it started: " + helper.kill().str();
-    } catch (const Error& e) {
-        return e.what();
-    }
-}
 bool alive(pid_t pid) {
     return ::kill(pid, 0) == 0;
-}
-/// Runs `body` in a process of its own; its result.
-template <class F>
-int in_child(F&& body) {
-    const pid_t child = ::fork();
-    if (child == 0) {
-        int result = 99;
-        try {
-            result = body();
-        } catch (const std::exception& e) {
-            std::fprintf(stderr, "in the child: %s\n", e.what());
-        }
-        ::_exit(result);
-    }
-    int status = -1;
-    (void)::waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
-}
-Fd connect_to(const std::string& socket_path) {
-    Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    socket_path.copy(address.sun_path, sizeof address.sun_path - 1);
-    REQUIRE(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-    return socket;
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #include <caisson/address.hpp>
 #include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/sys.hpp>
+#include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 
 namespace caisson::inline v0::detail {
@@ -208,6 +209,19 @@ struct CgroupRef {
         if (gone()) return 0;
         if (errno != EBUSY) return errno;
         if (!patience.pause()) return EBUSY;
+    }
+}
+
+/// What to do about a refusal of the file or directory `where`; empty where nobody knows.
+[[nodiscard]] inline std::string remedy_for(int error, const std::string& where) {
+    switch (error) {
+        case EROFS: return "remount the hierarchy read-write";
+        case EACCES:
+        case EPERM: return "the caller may not write to " + quote(where) + ": run as root or have it delegated";
+        case ENOENT: return quote(where) + " does not exist: make it first";
+        case ENOSPC: return "the kernel has no group left for this hierarchy: remove unused ones";
+        case EAGAIN: return "cgroup.max.descendants or cgroup.max.depth of a group above is reached: raise it";
+        default: return {};
     }
 }
 
