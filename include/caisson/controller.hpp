@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -194,10 +193,9 @@ public:
     [[nodiscard]] Fd open_console(ContainerId id) {
         const std::lock_guard lock{mutex_};
         const Entry& entry = require(id);
-        if (!entry.relay) {
+        if (!entry.relay)
             throw Error{Step::terminal, ENOTTY, "console of container " + detail::quote(entry.container.name()),
                         "it was started without a console to relay"};
-        }
         return entry.relay->open_user_end();
     }
     /// With ConsoleUse::raw: the controlling end of the container's console, which stays the controller's until
@@ -239,7 +237,7 @@ public:
     /// next call. If `handle` throws, so does this.
     template <class Handler>
     void run(Handler&& handle) {
-        const Running running{runs_};
+        const Running running{*this};
         while (!take_stop()) {
             if (auto event = next()) handle(std::move(*event));
             else (void)detail::wait_readable(epoll_.get(), -1);
@@ -274,11 +272,10 @@ private:
     };
     /// A call of `run` that is under way.
     struct Running {
-        explicit Running(std::atomic<int>& count) noexcept : runs{count} { ++runs; }
+        explicit Running(Controller& controller) : all{controller} { all.count_runs(1); }
         Running(const Running&) = delete;
-        Running& operator=(const Running&) = delete;
-        ~Running() { --runs; }
-        std::atomic<int>& runs;
+        ~Running() { all.count_runs(-1); }
+        Controller& all;
     };
     struct Lingering {
         detail::Relay relay;
@@ -354,7 +351,6 @@ private:
         const std::uint64_t one = 1;
         (void)!::write(wake_.get(), &one, sizeof one);
     }
-    /// `fd()` is not readable for events any more once all have been given out.
     void forget_taken() noexcept {
         if (taken_ != events_.size()) return;
         events_.clear();
@@ -364,6 +360,10 @@ private:
     static bool drain(const Fd& counter) noexcept {
         std::uint64_t count = 0;
         return ::read(counter.get(), &count, sizeof count) == static_cast<ssize_t>(sizeof count);
+    }
+    void count_runs(int by) {
+        const std::lock_guard lock{mutex_};
+        runs_ += by;
     }
     bool take_stop() {
         const std::lock_guard lock{mutex_};
@@ -493,8 +493,8 @@ private:
     std::vector<Event> events_;  // those before `taken_` have been given out
     std::size_t taken_ = 0;
     std::int64_t armed_ = never;
-    std::atomic<int> runs_{0};  // calls of `run` that are under way
-    bool stopped_ = false;      // `stop` was called, and `next` has seen it before `run` did
+    int runs_ = 0;          // calls of `run` that are under way
+    bool stopped_ = false;  // `stop` was called, and `next` has seen it before `run` did
 };
 
 }  // namespace caisson::inline v0
