@@ -214,6 +214,19 @@ TEST_CASE("the helper is nobody's burden: no terminal, no descriptors of the cal
 
 TEST_CASE("a client that a helper has no room for is told that, and not that the container has ended") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    struct Limit {
+        rlimit before{};
+        ~Limit() { (void)::setrlimit(RLIMIT_NOFILE, &before); }
+    } const limit = [] {
+        Limit now;
+        (void)::getrlimit(RLIMIT_NOFILE, &now.before);
+        return now;
+    }();
+    // Each client has two descriptors.
+    if (limit.before.rlim_max < 2048) CAISSON_SKIP("this needs 2048 descriptors");
+    rlimit more = limit.before;
+    more.rlim_cur = more.rlim_cur > 2048 ? more.rlim_cur : 2048;
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &more) == 0);
     const Place place;
     Helper helper = Helper::start(place.spec("web"), place.options);
     std::vector<Helper> clients;

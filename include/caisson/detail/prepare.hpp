@@ -67,6 +67,14 @@ public:
     [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& idmapped() const noexcept {
         return idmapped_what_;
     }
+    /// What the keeper cannot tell of an init that dies before `Go`: there is no file to read it from yet.
+    [[nodiscard]] bool has_run_out_of_memory() noexcept {
+        try {
+            return cgroup_ && cgroup_->usage().oom_kills.value_or(0) > 0;
+        } catch (...) {
+            return false;
+        }
+    }
     /// For the running container.
     [[nodiscard]] std::optional<Cgroup> take_cgroup() noexcept { return std::move(cgroup_); }
     [[nodiscard]] std::optional<Pty> take_console() noexcept { return std::move(console_); }

@@ -257,7 +257,8 @@ private:
                 where = "step " + std::string{to_string(preparation_.notes()[report.index].step)} + ": " +
                         preparation_.notes()[report.index].context;
             }
-            const ExitStatus status = exit_status_of(report);
+            const ExitStatus status = exit_status_of(report).with_out_of_memory(
+                report.oom_kills > 0 || (report.value == SIGKILL && preparation_.has_run_out_of_memory()));
             const bool too_small = status.out_of_memory() && preparation_.spec().limits.memory;
             return {report.index < preparation_.notes().size() ? preparation_.notes()[report.index].step : Step::clone,
                     0, "init died (" + status.str() + ") during " + where,
