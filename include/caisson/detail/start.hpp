@@ -188,7 +188,7 @@ private:
     /// The next report of a start that is still well; throws what went wrong otherwise, and again at each later call.
     [[nodiscard]] Received next_report() {
         for (;;) {
-            if (failure_) throw *failure_;
+            if (failure_) throw Error{*failure_};
             Received message;
             if (reports().wait(message, running_.keeper.get()) == Channel::State::closed) {
                 failure_ = keeper_death_error();
