@@ -10,7 +10,7 @@ put() {
     shift
     for name in "$@"; do layer[$name]=$number; done
 }
-put 0 error fd address capability detail/sys detail/owner # the basis: knows nothing of containers
+put 0 error fd address capability seccomp device resource_limit detail/sys detail/owner # the basis: knows nothing of containers
 put 1 process namespace pty detail/path detail/fscontext  # handles of one kernel thing each
 put 2 spec                                                # values: what a container is to be
 put 3 mount cgroup usage bridge                           # resources that are made from values

@@ -9,6 +9,7 @@
 #include <caisson/check.hpp>
 #include <caisson/container.hpp>
 #include <caisson/controller.hpp>
+#include <caisson/device.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/helper.hpp>
@@ -17,6 +18,8 @@
 #include <caisson/probe.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
+#include <caisson/resource_limit.hpp>
+#include <caisson/seccomp.hpp>
 #include <caisson/spec.hpp>
 #include <caisson/sweep.hpp>
 #include <caisson/usage.hpp>

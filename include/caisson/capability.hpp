@@ -3,8 +3,11 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string_view>
+
+#include <caisson/error.hpp>
 
 namespace caisson::inline v0 {
 
@@ -58,23 +61,37 @@ public:
     constexpr explicit CapabilitySet(std::uint64_t bits) noexcept : bits_{bits} {}
     /// What an application needs that runs as root inside: eleven, as podman keeps them.
     [[nodiscard]] static constexpr CapabilitySet application() noexcept {
-        CapabilitySet set;
-        for (const std::string_view name : {"chown", "dac_override", "fsetid", "fowner", "setgid", "setuid", "setfcap",
-                                            "setpcap", "net_bind_service", "sys_chroot", "kill"}) {
-            set.add(*number(name));
-        }
-        return set;
+        return of({"chown", "dac_override", "fsetid", "fowner", "setgid", "setuid", "setfcap", "setpcap",
+                   "net_bind_service", "sys_chroot", "kill"});
     }
     [[nodiscard]] static constexpr CapabilitySet all() noexcept {
         return CapabilitySet{(std::uint64_t{1} << capability_names.size()) - 1};
     }
+    /// A keep-list: the capabilities with these names, without "cap_". Throws `Step::check_spec` for a name that the
+    /// kernel's list does not have.
+    [[nodiscard]] static constexpr CapabilitySet of(std::initializer_list<std::string_view> names) {
+        return CapabilitySet{}.with(names);
+    }
+    /// These as well; throws as `of`.
+    [[nodiscard]] constexpr CapabilitySet with(std::initializer_list<std::string_view> names) const {
+        CapabilitySet set = *this;
+        for (const std::string_view name : names) set.add(known(name));
+        return set;
+    }
+    /// A drop-list: all but these; throws as `of`.
+    [[nodiscard]] constexpr CapabilitySet without(std::initializer_list<std::string_view> names) const {
+        CapabilitySet set = *this;
+        for (const std::string_view name : names) set.remove(known(name));
+        return set;
+    }
     /// What libvirt's LXC driver leaves a container by default: all but five.
     [[nodiscard]] static constexpr CapabilitySet libvirt() noexcept {
-        CapabilitySet set = all();
-        for (const std::string_view name : {"sys_module", "sys_time", "mknod", "audit_control", "mac_admin"}) {
-            set.remove(*number(name));
-        }
-        return set;
+        return all().without({"sys_module", "sys_time", "mknod", "audit_control", "mac_admin"});
+    }
+    /// What an init such as systemd needs in a user namespace of its own: all but what reaches past it.
+    [[nodiscard]] static constexpr CapabilitySet system() noexcept {
+        return all().without({"sys_module", "sys_time", "sys_rawio", "mac_override", "mac_admin", "syslog",
+                              "wake_alarm", "block_suspend", "perfmon", "bpf", "checkpoint_restore"});
     }
     /// The number of the capability with this name, without "cap_"; nothing if there is none.
     [[nodiscard]] static constexpr std::optional<unsigned> number(std::string_view name) noexcept {
@@ -83,6 +100,8 @@ public:
         }
         return std::nullopt;
     }
+    /// True if every capability of this set is in `other`.
+    [[nodiscard]] constexpr bool is_within(CapabilitySet other) const noexcept { return (bits_ & ~other.bits_) == 0; }
     constexpr void add(unsigned capability) noexcept { bits_ |= std::uint64_t{1} << capability; }
     constexpr void remove(unsigned capability) noexcept { bits_ &= ~(std::uint64_t{1} << capability); }
     [[nodiscard]] constexpr bool has(unsigned capability) const noexcept { return (bits_ >> capability & 1) != 0; }
@@ -90,7 +109,26 @@ public:
     friend constexpr bool operator==(CapabilitySet, CapabilitySet) noexcept = default;
 
 private:
+    [[nodiscard]] static constexpr unsigned known(std::string_view name) {
+        if (const auto found = number(name)) return *found;
+        throw Error{Step::check_spec, 0, "capability " + detail::quote(name) + ": the kernel has none of that name",
+                    "write it as capabilities(7) does, in lower case and without 'cap_'"};
+    }
     std::uint64_t bits_ = 0;
+};
+
+/// The five sets of a process, see capabilities(7). Made from one set, that is the bounding, the permitted and the
+/// effective one, and nothing is inheritable or ambient: what root inside has, and an ordinary user has none of.
+struct CapabilitySpec {
+    CapabilitySet bounding;
+    CapabilitySet permitted;
+    CapabilitySet effective;
+    CapabilitySet inheritable{};
+    CapabilitySet ambient{};  ///< what an ordinary user (`uid` other than 0) keeps through execve
+
+    constexpr CapabilitySpec() noexcept : CapabilitySpec{CapabilitySet::application()} {}
+    constexpr CapabilitySpec(CapabilitySet kept) noexcept : bounding{kept}, permitted{kept}, effective{kept} {}
+    friend constexpr bool operator==(const CapabilitySpec&, const CapabilitySpec&) noexcept = default;
 };
 
 }  // namespace caisson::inline v0

@@ -11,8 +11,11 @@
 
 #include <caisson/address.hpp>
 #include <caisson/capability.hpp>
+#include <caisson/device.hpp>
 #include <caisson/namespace.hpp>
 #include <caisson/pty.hpp>
+#include <caisson/resource_limit.hpp>
+#include <caisson/seccomp.hpp>
 
 namespace caisson::inline v0 {
 
@@ -37,10 +40,11 @@ struct MountOptions {
 
 /// A mount that a container is to have.
 struct MountSpec {
-    enum class Type : std::uint8_t { bind, tmpfs, proc, sysfs, devpts, mqueue, overlay };
+    enum class Type : std::uint8_t { bind, tmpfs, proc, sysfs, devpts, mqueue, overlay, image };
     Type type = Type::bind;
-    std::string
-        source{};  ///< bind: a path on the host; overlay: the lower directories, the topmost first, with ':' between
+    /// bind: a path on the host; overlay: the lower directories, the topmost first, with ':' between; image: a block
+    /// device of the host, or a file with a file system in it
+    std::string source{};
     std::string target{};  ///< absolute path inside the container; made if it is missing
     std::string upper{};   ///< overlay: the directory that takes the changes; empty: read-only
     std::string work{};    ///< overlay: an empty directory on the same file system as `upper`
@@ -53,6 +57,13 @@ struct MountSpec {
         m.source = std::move(source);
         m.target = std::move(target);
         m.options = options;
+        return m;
+    }
+    /// The file system in a block device of the host or in a file, by its own type: ext4, squashfs, erofs and others
+    /// that the kernel has.
+    [[nodiscard]] static MountSpec image(std::string source, std::string target, MountOptions options = {}) {
+        MountSpec m = bind(std::move(source), std::move(target), options);
+        m.type = Type::image;
         return m;
     }
     /// An empty file system in memory that holds at most `bytes`.
@@ -77,6 +88,7 @@ struct MountSpec {
         case MountSpec::Type::devpts: return "devpts";
         case MountSpec::Type::mqueue: return "mqueue";
         case MountSpec::Type::overlay: return "overlay";
+        case MountSpec::Type::image: return "image";
     }
     return "?";
 }
@@ -109,11 +121,36 @@ struct StdioSpec {
     friend bool operator==(const StdioSpec&, const StdioSpec&) = default;
 };
 
+/// A root that is seen through an overlay: `ContainerSpec::root` stays as it is, and what is written goes elsewhere.
+struct RootOverlay {
+    std::vector<std::string> lower{};  ///< directories of the host between the root and what is written, topmost first
+    std::string upper{};               ///< takes what is written; empty: memory, and it is gone with the container
+    std::string work{};                ///< an empty directory on the same file system as `upper`; only with it
+    std::uint64_t bytes = 0;           ///< in memory: how much may be written; 0: half of the machine's memory
+    friend bool operator==(const RootOverlay&, const RootOverlay&) = default;
+};
+
+/// What uname(2) shows, and how much address space a program is given; see personality(2).
+enum class Personality : std::uint8_t {
+    native,
+    linux32,  ///< the 32-bit twin of the machine: i686 on x86-64
+};
+
+/// How a container sees its control groups, on /sys/fs/cgroup.
+enum class CgroupMount : std::uint8_t {
+    none,        ///< not at all
+    read_only,   ///< its own group is the topmost
+    read_write,  ///< as well, and root inside may make groups below it, as systemd does
+};
+
 /// Everything a container is to be. Copyable, comparable; the defaults are the safe ones.
 struct ContainerSpec {
     std::string name{};  ///< [A-Za-z0-9][A-Za-z0-9_.-]{0,62}
-    std::string root{};  ///< host directory that becomes "/"; "/" itself keeps the host's root
+    /// What becomes "/": a directory of the host, a block device, or a file with a file system in it; "/" itself keeps
+    /// the host's root.
+    std::string root{};
     bool root_read_only = false;
+    std::optional<RootOverlay> root_overlay{};
     std::vector<std::string> command{};  ///< argv; the first is an absolute path inside the container
     /// All of the environment but `PATH`, `TERM`, `HOME`, `container` and `container_uuid`, which are given unless
     /// named here; nothing comes from the host.
@@ -127,27 +164,89 @@ struct ContainerSpec {
     /// seen through an id-mapped mount, so that nothing is chowned. Not both empty where `root` is "/".
     std::vector<IdMap> uid_map{};
     std::vector<IdMap> gid_map{};
-    bool proc = true;                 ///< a new procfs on /proc
-    bool sys = true;                  ///< sysfs on /sys, read-only
-    bool dev = true;                  ///< a /dev of its own, with a devpts instance of its own
-    std::vector<MountSpec> mounts{};  ///< made in this order, after the three above
+    bool proc = true;  ///< a new procfs on /proc
+    bool sys = true;   ///< sysfs on /sys, read-only
+    bool dev = true;   ///< a /dev of its own, with a devpts instance of its own
+    CgroupMount cgroup_mount = CgroupMount::none;
+    std::vector<MountSpec> mounts{};  ///< made in this order, after the above
+    /// Paths of the container that show nothing, and paths that cannot be written to; what is not there is skipped.
+    /// They hold against who cannot unmount: no CAP_SYS_ADMIN, or a user namespace and `seccomp` application.
+    std::vector<std::string> masked_paths = default_masked_paths();
+    std::vector<std::string> read_only_paths = default_read_only_paths();
     /// The container's console: stdin, stdout, stderr and the controlling terminal of its first process, with this size
     /// at first. Nothing: `stdio` instead.
     std::optional<WindowSize> console = WindowSize{};
     StdioSpec stdio{};  ///< only where `console` is nothing
     std::vector<NetworkSpec> networks{};
     LimitSpec limits{};
-    bool cgroup = true;           ///< a control group of its own in every hierarchy of the host
-    std::string cgroup_parent{};  ///< below each hierarchy's mount point; empty: chosen, see cgroup.hpp
-    CapabilitySet capabilities = CapabilitySet::application();  ///< kept in the bounding and permitted sets
-    bool no_new_privileges = true;                              ///< see prctl(2), PR_SET_NO_NEW_PRIVS
-    std::uint32_t uid = 0;                                      ///< inside, of the first process
+    /// Of each process. Where nothing is said, no core files and 1024 descriptors (524,288 for who asks), or what the
+    /// machine gives.
+    std::vector<ResourceLimit> resource_limits{};
+    std::vector<DeviceSpec> devices{};
+    std::vector<DeviceRule> device_rules{};  ///< beside those of `devices`
+    bool cgroup = true;                      ///< a control group of its own in every hierarchy of the host
+    std::string cgroup_parent{};             ///< below each hierarchy's mount point; empty: chosen, see cgroup.hpp
+    CapabilitySpec capabilities{};
+    bool no_new_privileges = true;  ///< see prctl(2), PR_SET_NO_NEW_PRIVS
+    SeccompSpec seccomp{};
+    /// "apparmor:PROFILE" or "selinux:CONTEXT", for the command; an error where the kernel has no such module. Empty:
+    /// what the host's policy says.
+    std::string security_label{};
+    std::uint32_t uid = 0;  ///< inside, of the first process
     std::uint32_t gid = 0;
+    std::vector<std::uint32_t> groups{};  ///< supplementary
+    /// A name in the root's own /etc/passwd, or a number: gives uid, gid and supplementary groups, in the place of the
+    /// three above. What `mounts` put over those files does not count.
+    std::string user{};
+    std::string group{};  ///< a name in its /etc/group, or a number: in the place of `gid`, or of the group of `user`
+    /// Descriptors of the caller's that become 3, 4, 5 and so on of the command. Borrowed, as `stdio` is.
+    std::vector<std::int32_t> descriptors{};
+    /// Kernel settings of the container's own namespaces, by sysctl(8)'s names: "net.ipv4.ip_forward".
+    std::vector<std::pair<std::string, std::string>> sysctls{};
+    std::optional<std::int32_t> oom_score_adj{};  ///< -1000 to 1000, see proc(5); nothing: 0
+    Personality personality = Personality::native;
+    std::uint32_t umask = 022;
+    /// The command is no init: a small one is pid 1, which starts it as its child, reaps whatever is orphaned, hands
+    /// signals on, and ends as the command does.
+    bool init = false;
     std::string uuid{};  ///< put into `container_uuid`; empty: that variable is left out
     /// An installed stage binary, for kernels or security products that refuse programs without a file
     /// (vm.memfd_noexec=2). Empty: the one that is built into the library.
     std::string stage_path{};
     friend bool operator==(const ContainerSpec&, const ContainerSpec&) = default;
+
+    /// For a root with an init such as systemd: more capabilities, privileges that may be gained inside, its control
+    /// groups to write to, /run and /tmp in memory, and the system calls that go with them. The rest is as above.
+    [[nodiscard]] static ContainerSpec system() {
+        ContainerSpec spec;
+        spec.command = {"/sbin/init"};
+        spec.capabilities = CapabilitySet::system();
+        spec.no_new_privileges = false;
+        spec.seccomp.profile = SeccompProfile::system;
+        spec.cgroup_mount = CgroupMount::read_write;
+        spec.mounts = {MountSpec::tmpfs("/run", std::uint64_t{64} << 20),
+                       MountSpec::tmpfs("/tmp", std::uint64_t{64} << 20)};
+        return spec;
+    }
+    /// What other containers' programs have no business with: the union of what moby and podman mask.
+    [[nodiscard]] static std::vector<std::string> default_masked_paths() {
+        return {"/proc/acpi",
+                "/proc/asound",
+                "/proc/interrupts",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/sys/firmware",
+                "/sys/fs/selinux",
+                "/sys/devices/virtual/powercap"};
+    }
+    [[nodiscard]] static std::vector<std::string> default_read_only_paths() {
+        return {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
+    }
 
     /// The namespaces that are really made: `namespaces` with what is always made and what `networks` asks for.
     [[nodiscard]] NamespaceSet effective_namespaces() const noexcept {

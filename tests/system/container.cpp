@@ -278,7 +278,7 @@ TEST_CASE("a container that asks for a restart or a poweroff is told apart from 
     const caisson_test::LeavesNothing nothing;
     const TestRoot root;
     ContainerSpec spec = shell(root, "reboot -f");
-    spec.capabilities.add(*CapabilitySet::number("sys_boot"));
+    spec.capabilities = CapabilitySet::application().with({"sys_boot"});
     Container restart = Container::start(spec);
     CHECK(restart.wait().request() == ExitStatus::Request::restart);
     spec.command[2] = "poweroff -f";

@@ -80,7 +80,7 @@ TEST_CASE("a container on a bridge has its name, address, MAC and route, and rea
             on_bridge(root, "net", "10.9.0.2/24",
                       "ip -o addr show dev eth0; ip link show eth0; ip route; ping -c 1 -W 5 10.9.0.1; "
                       "ping -c 1 -W 5 127.0.0.1; ip -o link | wc -l");
-        spec.capabilities.add(*CapabilitySet::number("net_raw"));
+        spec.capabilities = CapabilitySet::application().with({"net_raw"});
         if (!user) spec.namespaces = spec.namespaces.without(NamespaceKind::user);
         Container container = Container::start(spec);
         const std::string text = drain(container);
@@ -212,7 +212,7 @@ TEST_CASE("a network namespace of its own without a network has lo alone, and it
     spec.root = root.path();
     spec.namespaces = spec.namespaces | NamespaceSet{NamespaceKind::net};
     spec.command = {"/bin/sh", "-c", "ip -o link; ping -c 1 127.0.0.1"};
-    spec.capabilities.add(*CapabilitySet::number("net_raw"));
+    spec.capabilities = CapabilitySet::application().with({"net_raw"});
     Container container = Container::start(spec);
     const std::string text = drain(container);
     CHECK(text.find("1: lo: <LOOPBACK,UP") == 0);

@@ -43,6 +43,30 @@ ContainerSpec full() {
     s.cgroup = false;
     s.cgroup_parent = "x/y";
     s.capabilities = CapabilitySet::all();
+    s.capabilities.bounding = CapabilitySet{1};
+    s.capabilities.inheritable = CapabilitySet{2};
+    s.capabilities.ambient = CapabilitySet{4};
+    s.root_overlay = RootOverlay{{"/l"}, "/u", "/w", 5};
+    s.cgroup_mount = CgroupMount::read_write;
+    s.mounts.push_back(MountSpec::image("/i", "/t"));
+    s.masked_paths = {"/m"};
+    s.read_only_paths = {"/r"};
+    s.resource_limits = {{ResourceLimit::Kind::rttime, 1, 2}};
+    s.devices = {{"/dev/a", "b", {false, false, true}, 0600, 1, 2}};
+    s.device_rules = {{DeviceRule::Type::block, 8, {}, {false, true, true}}};
+    s.seccomp = {SeccompProfile::system,
+                 {{"mount", SeccompRule::Action::kill, 5, {{1, SeccompArgument::Operator::masked_equal, 2, 3}}}},
+                 true};
+    s.security_label = "apparmor:x";
+    s.groups = {4, 5};
+    s.user = "alice";
+    s.group = "users";
+    s.descriptors = {7};
+    s.sysctls = {{"net.ipv4.ip_forward", "1"}};
+    s.oom_score_adj = 100;
+    s.personality = Personality::linux32;
+    s.umask = 077;
+    s.init = true;
     s.no_new_privileges = false;
     s.uid = 1000;
     s.gid = 4294967295u;

@@ -17,7 +17,7 @@ ContainerSpec spec_of(std::string_view devices, std::string_view extra = "") {
 }
 
 bool keeps(const ContainerSpec& spec, std::string_view capability) {
-    return spec.capabilities.has(*CapabilitySet::number(capability));
+    return spec.capabilities.bounding.has(*CapabilitySet::number(capability));
 }
 
 }  // namespace
@@ -90,7 +90,7 @@ TEST_CASE("capabilities are libvirt's policy with each one's own word") {
 
     const ContainerSpec deny =
         spec_of("", "<features><capabilities policy='deny'><kill state='on'/></capabilities></features>");
-    CHECK(deny.capabilities.bits() == std::uint64_t{1} << *CapabilitySet::number("kill"));
+    CHECK(deny.capabilities.bounding.bits() == std::uint64_t{1} << *CapabilitySet::number("kill"));
 }
 
 TEST_CASE("file systems become single binds and tmpfs in the document's order, less the root") {

@@ -82,14 +82,70 @@ void fields(A& archive, S& s) {
     auto& [rows, columns] = s;
     archive(rows, columns);
 }
+template <class A, SameButConst<RootOverlay> S>
+void fields(A& archive, S& s) {
+    auto& [lower, upper, work, bytes] = s;
+    archive(lower, upper, work, bytes);
+}
+template <class A, SameButConst<ResourceLimit> S>
+void fields(A& archive, S& s) {
+    auto& [kind, soft, hard] = s;
+    archive.enumerator(kind, ResourceLimit::Kind::rttime);
+    archive(soft, hard);
+}
+template <class A, SameButConst<DeviceAccess> S>
+void fields(A& archive, S& s) {
+    auto& [read, write, make] = s;
+    archive(read, write, make);
+}
+template <class A, SameButConst<DeviceRule> S>
+void fields(A& archive, S& s) {
+    auto& [type, major, minor, access] = s;
+    archive.enumerator(type, DeviceRule::Type::block);
+    archive(major, minor, access);
+}
+template <class A, SameButConst<DeviceSpec> S>
+void fields(A& archive, S& s) {
+    auto& [source, target, access, mode, uid, gid] = s;
+    archive(source, target, access, mode, uid, gid);
+}
+template <class A, SameButConst<CapabilitySpec> S>
+void fields(A& archive, S& s) {
+    auto& [bounding, permitted, effective, inheritable, ambient] = s;
+    archive(bounding, permitted, effective, inheritable, ambient);
+}
+template <class A, SameButConst<SeccompArgument> S>
+void fields(A& archive, S& s) {
+    auto& [index, comparison, value, mask] = s;
+    archive(index, value, mask);
+    archive.enumerator(comparison, SeccompArgument::Operator::masked_equal);
+}
+template <class A, SameButConst<SeccompRule> S>
+void fields(A& archive, S& s) {
+    auto& [call, action, errnum, arguments] = s;
+    archive(call, errnum, arguments);
+    archive.enumerator(action, SeccompRule::Action::kill);
+}
+template <class A, SameButConst<SeccompSpec> S>
+void fields(A& archive, S& s) {
+    auto& [profile, rules, audit] = s;
+    archive.enumerator(profile, SeccompProfile::system);
+    archive(rules, audit);
+}
 template <class A, SameButConst<ContainerSpec> S>
 void fields(A& archive, S& s) {
-    auto& [name, root, root_read_only, command, environment, working_directory, hostname, namespaces, uid_map, gid_map,
-           proc, sys, dev, mounts, console, stdio, networks, limits, cgroup, cgroup_parent, capabilities,
-           no_new_privileges, uid, gid, uuid, stage_path] = s;
-    archive(name, root, root_read_only, command, environment, working_directory, hostname, namespaces, uid_map, gid_map,
-            proc, sys, dev, mounts, console, stdio, networks, limits, cgroup, cgroup_parent, capabilities,
-            no_new_privileges, uid, gid, uuid, stage_path);
+    auto& [name, root, root_read_only, root_overlay, command, environment, working_directory, hostname, namespaces,
+           uid_map, gid_map, proc, sys, dev, cgroup_mount, mounts, masked_paths, read_only_paths, console, stdio,
+           networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent, capabilities,
+           no_new_privileges, seccomp, security_label, uid, gid, groups, user, group, descriptors, sysctls,
+           oom_score_adj, personality, umask, init, uuid, stage_path] = s;
+    archive(name, root, root_read_only, root_overlay, command, environment, working_directory, hostname, namespaces,
+            uid_map, gid_map, proc, sys, dev, mounts, masked_paths, read_only_paths, console, stdio, networks, limits,
+            resource_limits, devices, device_rules, cgroup, cgroup_parent, capabilities, no_new_privileges, seccomp,
+            security_label, uid, gid, groups, user, group, descriptors, sysctls, oom_score_adj, umask, init, uuid,
+            stage_path);
+    archive.enumerator(cgroup_mount, CgroupMount::read_write);
+    archive.enumerator(personality, Personality::linux32);
 }
 template <class A, SameButConst<Usage> S>
 void fields(A& archive, S& s) {

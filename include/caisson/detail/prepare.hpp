@@ -376,11 +376,11 @@ private:
     }
 
     void lower_privileges() {
-        add({.op = Op::bounding_set, .x = spec_.capabilities.bits()}, Step::credentials, "bounding set");
+        add({.op = Op::bounding_set, .x = spec_.capabilities.bounding.bits()}, Step::credentials, "bounding set");
         const std::uint64_t ids = static_cast<std::uint64_t>(spec_.uid) << 32 | spec_.gid;
         add({.op = Op::credentials, .x = ids}, Step::credentials,
             "user " + std::to_string(spec_.uid) + " and group " + std::to_string(spec_.gid));
-        add({.op = Op::capabilities, .x = spec_.capabilities.bits()}, Step::credentials, "capabilities");
+        add({.op = Op::capabilities, .x = spec_.capabilities.permitted.bits()}, Step::credentials, "capabilities");
         if (spec_.no_new_privileges) add({.op = Op::no_new_privileges}, Step::credentials, "no new privileges");
     }
 

@@ -1,0 +1,39 @@
+// caisson/device.hpp - which devices a container may use, as plain values.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace caisson::inline v0 {
+
+/// What may be done with a device: read, write, and make a node of it (mknod(2)).
+struct DeviceAccess {
+    bool read = true;
+    bool write = true;
+    bool make = false;
+    friend bool operator==(const DeviceAccess&, const DeviceAccess&) = default;
+};
+
+/// Devices that a container may use beside those that each has, if it has a node of one. See cgroups(7), devices.
+struct DeviceRule {
+    enum class Type : std::uint8_t { character, block };
+    Type type = Type::character;
+    std::optional<std::uint32_t> major{};  ///< nothing: every one
+    std::optional<std::uint32_t> minor{};  ///< nothing: every one
+    DeviceAccess access{};
+    friend bool operator==(const DeviceRule&, const DeviceRule&) = default;
+};
+
+/// A device of the host that a container gets: a node in its /dev, and the right to use it.
+struct DeviceSpec {
+    std::string source{};  ///< the host's node: "/dev/fuse"
+    std::string target{};  ///< below /dev, or absolute and below /dev; empty: the same path as `source`
+    DeviceAccess access{};
+    std::uint32_t mode = 0660;  ///< of the node, which belongs to `uid` and `gid` inside
+    std::uint32_t uid = 0;
+    std::uint32_t gid = 0;
+    friend bool operator==(const DeviceSpec&, const DeviceSpec&) = default;
+};
+
+}  // namespace caisson::inline v0
