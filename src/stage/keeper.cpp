@@ -49,7 +49,7 @@ using plan::Report;
 constexpr int go_slot = plan::plan_slot;
 
 /// "/proc/PID" as a descriptor; PID is our child and not reaped, so it cannot be another process.
-s64 open_proc(s64 pid) {
+[[gnu::section(".early")]] s64 open_proc(s64 pid) {
     char path[32];
     char* at = path + sizeof path - 1;
     *at = 0;
@@ -58,7 +58,7 @@ s64 open_proc(s64 pid) {
     return retry(__NR_openat, at_fdcwd, at, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-s64 write_file(s64 directory, const char* name, const char* text) {
+[[gnu::section(".early")]] s64 write_file(s64 directory, const char* name, const char* text) {
     const s64 fd = retry(__NR_openat, directory, name, O_WRONLY | O_CLOEXEC);
     if (fd < 0) return fd;
     const s64 n = retry(__NR_write, fd, text, length(text));
@@ -202,7 +202,7 @@ unsigned remove_groups(const Cleanup& cleanup) {
 }
 
 /// Writes init's id maps; the result is its user namespace, or -1 where it has none of its own.
-int write_maps(const Stage& stage, s64 pid) {
+[[gnu::section(".early")]] int write_maps(const Stage& stage, s64 pid) {
     const plan::PlanHeader& header = *stage.header;
     const s64 proc = open_proc(pid);
     if (proc < 0) refuse(stage, KeeperStep::prepare, proc);
@@ -224,7 +224,7 @@ int write_maps(const Stage& stage, s64 pid) {
 }
 
 /// Lets a mount be seen through the id map of the user namespace, and closes it.
-void map_mount(const Stage& stage, int user, int mount, unsigned index) {
+[[gnu::section(".early")]] void map_mount(const Stage& stage, int user, int mount, unsigned index) {
     mount_attr attr{};
     attr.attr_set = MOUNT_ATTR_IDMAP;
     attr.userns_fd = static_cast<u64>(user);
@@ -234,7 +234,7 @@ void map_mount(const Stage& stage, int user, int mount, unsigned index) {
 }
 
 /// Gives up what is not needed to watch, kill and clean up.
-s64 lower_privileges(bool has_links) {
+[[gnu::section(".early")]] s64 lower_privileges(bool has_links) {
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
     __user_cap_data_struct data[2]{};
     if (const s64 result = call(__NR_capget, &header, data); result < 0) return result;
@@ -258,7 +258,7 @@ void let_go_on(const Stage& stage, int go) {
 
 /// Waits for the host's `Go` and does what it says. False if the host dies or gives up before it, for which init is
 /// killed, and if init dies. `user`: see `write_maps`.
-bool wait_for_host(const Stage& stage, int user, int go, int (&kept)[plan::kept_descriptors]) {
+[[gnu::section(".early")]] bool wait_for_host(const Stage& stage, int user, int go, int (&kept)[plan::kept_descriptors]) {
     plan::Go message{};
     unsigned count = 0;
     do {
@@ -298,6 +298,18 @@ void remove_links(int netlink, int requests) {
     }
 }
 
+// From the linker, see stage.ld; the file begins where the first is.
+extern "C" const char stage_begin[], stage_early_begin[], stage_early_end[];
+
+/// Gives the memory of the program's first part back, which nobody runs any more, and seals the file. What is not in
+/// memory (ContainerSpec::stage_path) cannot be written to, and stays.
+void give_back_early() {
+    call(__NR_fallocate, plan::program_slot, 3 /* FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE */,
+         stage_early_begin - stage_begin, stage_early_end - stage_early_begin);
+    call(__NR_fcntl, plan::program_slot, 1033 /* F_ADD_SEALS */, 9 /* F_SEAL_WRITE | F_SEAL_SEAL */);
+    close(plan::program_slot);
+}
+
 /// Waits until init has ended; kills it when the owner dies or has hung up, which is how it gives up a start. `status`:
 /// its end-of-file tells that init has executed its command, and that the plan is of no more use.
 void watch(const Stage& stage, Cleanup& cleanup, int status) {
@@ -309,6 +321,7 @@ void watch(const Stage& stage, Cleanup& cleanup, int status) {
             call(__NR_munmap, stage.progress, 4096);
             call(__NR_munmap, stage.base, stage.header->size);
             close(status);
+            give_back_early();
             p[2].fd = -1;
         }
         for (int i = 1; i < 4; i += 2) {
@@ -327,8 +340,29 @@ struct ChildInfo {
     int rest[25];
 };
 
+/// From now on to the end. Never returns: what called it may be given back.
+[[noreturn, gnu::noinline]] void stay(const Stage& stage, s64 pid, int status,
+                                      const int (&kept)[plan::kept_descriptors], bool goes_on) {
+    Cleanup cleanup = cleanup_of(stage);
+    watch(stage, cleanup, status);
+
+    ChildInfo info{};
+    retry(__NR_waitid, 1 /* P_PID */, pid, &info, 4 /* WEXITED */, nullptr);
+    Report report{};
+    report.kind = Report::Kind::ended;
+    report.value = info.status;
+    report.place = static_cast<unsigned>(info.code);
+    report.index = cleanup.reached;
+    report.oom_kills = oom_kills(kept[0]);
+    if (!goes_on) give_up(cleanup, report);
+    remove_links(kept[1], kept[2]);
+    report.left = remove_groups(cleanup);
+    send_report(report);
+    end(0);
+}
+
 /// Puts a socket to the host whose end here nobody else has in the place of the inherited one.
-s64 make_own_channel() {
+[[gnu::section(".early")]] s64 make_own_channel() {
     int ends[2];
     s64 result = call(__NR_dup3, plan::host_slot, go_slot, O_CLOEXEC);
     if (result >= 0) result = call(__NR_socketpair, 1 /* AF_UNIX */, 5 /* SOCK_SEQPACKET */ | O_CLOEXEC, 0, ends);
@@ -342,7 +376,7 @@ s64 make_own_channel() {
     return result;
 }
 
-[[noreturn]] void keep(Stage& stage) {
+[[noreturn, gnu::section(".early")]] void keep(Stage& stage) {
     const plan::PlanHeader& header = *stage.header;
     int go[2];
     int status[2];
@@ -386,27 +420,12 @@ s64 make_own_channel() {
     // The pipe is kept open until the end: its hang-up tells init that the keeper died.
     int kept[plan::kept_descriptors]{-1, -1, -1};
     const bool goes_on = wait_for_host(stage, user, go[1], kept);
-    Cleanup cleanup = cleanup_of(stage);
-    watch(stage, cleanup, status[0]);
-
-    ChildInfo info{};
-    retry(__NR_waitid, 1 /* P_PID */, pid, &info, 4 /* WEXITED */, nullptr);
-    report = {};
-    report.kind = Report::Kind::ended;
-    report.value = info.status;
-    report.place = static_cast<unsigned>(info.code);
-    report.index = cleanup.reached;
-    report.oom_kills = oom_kills(kept[0]);
-    if (!goes_on) give_up(cleanup, report);
-    remove_links(kept[1], kept[2]);
-    report.left = remove_groups(cleanup);
-    send_report(report);
-    end(0);
+    stay(stage, pid, status[0], kept, goes_on);
 }
 
 /// To the top of the mount namespace, by joining the one that this process is in. From a chroot(2) of the host, no user
 /// namespace could be made, and pivot_root(2) would leave the mounts above it within the container's reach.
-s64 leave_chroot() {
+[[gnu::section(".early")]] s64 leave_chroot() {
     const s64 self = call(__NR_pidfd_open, call(__NR_getpid), 0);
     if (self < 0) return self;
     const s64 result = call(__NR_setns, self, CLONE_NEWNS);
@@ -416,7 +435,7 @@ s64 leave_chroot() {
 
 /// Every signal the default disposition: one that the host ignores passes through exec and would be ignored by the
 /// payload; an ignored SIGCHLD would take init's exit status away from this process.
-void reset_signals() {
+[[gnu::section(".early")]] void reset_signals() {
     struct {
         u64 handler, flags, restorer, mask;
     } action{};
@@ -427,7 +446,7 @@ void reset_signals() {
 
 }  // namespace
 
-[[noreturn]] void main() {
+[[noreturn, gnu::section(".early")]] void main() {
     reset_signals();
     // A session of its own: the host's terminal does not hang it up, and ps(1) shows it by itself.
     call(__NR_setsid);

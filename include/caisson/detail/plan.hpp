@@ -26,7 +26,8 @@ inline constexpr Slot plan_slot = 0;   ///< the first part (memfd)
 inline constexpr Slot host_slot = 1;   ///< reports to the host; the inherited one brings its `Go` (SOCK_SEQPACKET)
 inline constexpr Slot owner_slot = 2;  ///< pidfd of the host
 inline constexpr Slot rest_slot = 3;   ///< init: brings the second part (SOCK_SEQPACKET)
-inline constexpr Slot first_free_slot = 4;
+inline constexpr Slot program_slot = 4;  ///< the stage's own program, of which the keeper gives back what it can
+inline constexpr Slot first_free_slot = 5;
 
 /// What comes first with the second part.
 inline constexpr Slot second_plan_slot = first_received_slot;   ///< the second part itself (memfd)

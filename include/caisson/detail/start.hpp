@@ -59,10 +59,12 @@ public:
     }
 
 private:
-    /// A sealed file in memory; the stage must not be able to change what a later container would get, nor the host it.
+    /// A file in memory of which nobody can change the size, nor, with `all_seals`, the content.
+    static constexpr int all_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
     static constexpr unsigned mfd_noexec_seal = 0x08;  // Linux 6.3, as is the next
     static constexpr unsigned mfd_exec = 0x10;
-    [[nodiscard]] static Fd sealed_file(const char* name, unsigned flags, const void* data, std::size_t size) {
+    [[nodiscard]] static Fd sealed_file(const char* name, unsigned flags, const void* data, std::size_t size,
+                                        int seals = all_seals) {
         const std::string what = std::string{"the stage's "} + name + " in memory";
         Fd file{static_cast<int>(::syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags))};
         if (!file && errno == EINVAL) {  // flags that the kernel does not know
@@ -80,7 +82,7 @@ private:
             if (n < 0) fail(Step::clone, what);
             at += static_cast<std::size_t>(n);
         }
-        if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0) {
+        if (::fcntl(file.get(), F_ADD_SEALS, seals) != 0) {
             fail(Step::clone, "seal " + what);
         }
         return file;
@@ -90,7 +92,8 @@ private:
         Fd program;
         if (preparation_.spec().stage_path.empty()) {
             const auto image = stage_image();
-            program = sealed_file("program", mfd_exec, image.data(), image.size());
+            // The keeper seals the rest, when it has taken out what it needs no more.
+            program = sealed_file("program", mfd_exec, image.data(), image.size(), F_SEAL_SHRINK | F_SEAL_GROW);
         } else {
             program = sys::open(preparation_.spec().stage_path, O_PATH);
             if (!program) fail(Step::clone, "stage " + quote(preparation_.spec().stage_path));
@@ -105,6 +108,7 @@ private:
         descriptors[host_slot] = keepers_end.get();
         descriptors[owner_slot] = self.pidfd();
         descriptors[rest_slot] = inits_end.get();
+        descriptors[program_slot] = program.get();
         std::string name = "caisson-keeper " + preparation_.spec().name;
         char* const argv[] = {name.data(), nullptr};
         char* const envp[] = {nullptr};
