@@ -17,6 +17,7 @@ put 3 mount cgroup usage bridge                           # resources that are m
 put 3 detail/cgroup_hierarchy detail/cgroup_tree detail/network detail/device_tree detail/id_range
 put 4 check probe detail/plan detail/plan_builder detail/channel # what runs after clone, as bytes
 put 5 container sweep detail/launch detail/prepare detail/start detail/start_error
+put 5 detail/plan_payload detail/plan_protect detail/user_database
 put 4 detail/archive # values as bytes between a program and its helper
 put 6 controller helper detail/relay detail/helper_wire
 put 7 caisson # the umbrella

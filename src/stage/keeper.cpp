@@ -143,6 +143,7 @@ s64 remove_group(int parent, const char* name, int depth, Patience& patience) {
 struct Cleanup {
     unsigned reached;  // the instruction that init was at when it executed its command, or died
     unsigned count;
+    bool has_first_process;
     plan::Slot parents[plan::most_teardowns];
     char name[plan::longest_teardown_name + 1];
 };
@@ -151,6 +152,7 @@ Cleanup cleanup_of(const Stage& stage) {
     Cleanup cleanup;
     cleanup.reached = ~0u;
     cleanup.count = 0;
+    cleanup.has_first_process = false;
     if (stage.header == nullptr) return cleanup;
     const plan::PlanHeader& header = *stage.header;
     cleanup.count = header.teardown_count < plan::most_teardowns ? header.teardown_count : plan::most_teardowns;
@@ -208,8 +210,16 @@ unsigned remove_groups(const Cleanup& cleanup) {
     if (proc < 0) refuse(stage, KeeperStep::prepare, proc);
     // A host that the out-of-memory killer spares must not hand that down. Only a container of a host that it prefers
     // is refused this, and may stay as preferred as the host is.
-    s64 result = write_file(proc, "oom_score_adj", "0");
-    if (result < 0 && result != eacces) refuse(stage, KeeperStep::prepare, result);
+    s64 result = write_file(proc, "oom_score_adj", stage.text(header.oom_score_adj));
+    if (result < 0 && (result != eacces || header.strict_oom_score_adj != 0)) {
+        refuse(stage, KeeperStep::oom_score_adj, result);
+    }
+    // While init has the ids of this process, which is what lets one process set another's limits.
+    for (unsigned i = 0; i < header.raise_count; ++i) {
+        const plan::Raise& raise = stage.array<plan::Raise>(header.raises)[i];
+        result = call(__NR_prlimit64, pid, raise.resource, &raise.soft, nullptr);
+        if (result < 0) refuse(stage, KeeperStep::raise_limit, result, i);
+    }
     if (header.uid_map == 0) {
         close(proc);
         return -1;
@@ -258,7 +268,8 @@ void let_go_on(const Stage& stage, int go) {
 
 /// Waits for the host's `Go` and does what it says. False if the host dies or gives up before it, for which init is
 /// killed, and if init dies. `user`: see `write_maps`.
-[[gnu::section(".early")]] bool wait_for_host(const Stage& stage, int user, int go, int (&kept)[plan::kept_descriptors]) {
+[[gnu::section(".early")]] bool wait_for_host(const Stage& stage, int user, int go,
+                                              int (&kept)[plan::kept_descriptors]) {
     plan::Go message{};
     unsigned count = 0;
     do {
@@ -318,10 +329,13 @@ void watch(const Stage& stage, Cleanup& cleanup, int status) {
         if (call(__NR_ppoll, p, 4, nullptr, nullptr, 8) <= 0) continue;
         if (p[2].revents != 0) {
             cleanup.reached = *stage.progress;
-            call(__NR_munmap, stage.progress, 4096);
+            cleanup.has_first_process = (stage.header->flags & plan::plan_first_process) != 0;
             call(__NR_munmap, stage.base, stage.header->size);
             close(status);
-            give_back_early();
+            if (!cleanup.has_first_process) {
+                call(__NR_munmap, stage.progress, 4096);
+                give_back_early();
+            }
             p[2].fd = -1;
         }
         for (int i = 1; i < 4; i += 2) {
@@ -352,6 +366,14 @@ struct ChildInfo {
     report.kind = Report::Kind::ended;
     report.value = info.status;
     report.place = static_cast<unsigned>(info.code);
+    if (cleanup.has_first_process && stage.progress[plan::child_told] != 0) {
+        const unsigned wait_status = stage.progress[plan::child_status];
+        const unsigned signal = wait_status & 0x7f;
+        report.of_child = 1;
+        report.value = static_cast<int>(signal != 0 ? signal : wait_status >> 8 & 0xff);
+        // CLD_EXITED, CLD_KILLED, CLD_DUMPED
+        report.place = signal == 0 ? 1 : (wait_status & 0x80) == 0 ? 2 : 3;
+    }
     report.index = cleanup.reached;
     report.oom_kills = oom_kills(kept[0]);
     if (!goes_on) give_up(cleanup, report);

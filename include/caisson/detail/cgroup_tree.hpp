@@ -212,6 +212,17 @@ struct CgroupRef {
     }
 }
 
+/// Lets `uid` and `gid` make groups below a v2 group, and move its own processes among them; its limits stay the
+/// caller's. Throws `Step::cgroup`. See cgroups(7), "Delegating a hierarchy to a less privileged user".
+inline void delegate_group(int parent, const std::string& name, uid_t uid, gid_t gid) {
+    for (const char* file : {"", "/cgroup.procs", "/cgroup.threads", "/cgroup.subtree_control"}) {
+        const std::string path = name + file;
+        if (::fchownat(parent, path.c_str(), uid, gid, AT_SYMLINK_NOFOLLOW) != 0) {
+            fail(Step::cgroup, "owner of " + quote(path), errno == EPERM ? "this needs CAP_CHOWN" : "");
+        }
+    }
+}
+
 /// What to do about a refusal of the file or directory `where`; empty where nobody knows.
 [[nodiscard]] inline std::string remedy_for(int error, const std::string& where) {
     switch (error) {

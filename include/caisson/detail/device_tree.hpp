@@ -67,8 +67,10 @@ struct DeviceTree {
             }
             own(link.name);
         }
-        if (::mkdirat(dir, "pts", 0755) != 0) fail(Step::mount, "directory '/dev/pts'");
-        own("pts");
+        for (const char* name : {"pts", "shm", "mqueue"}) {
+            if (::mkdirat(dir, name, 0755) != 0) fail(Step::mount, std::string{"directory '/dev/"} + name + "'");
+            own(name);
+        }
         if (console) {
             if (::mknodat(dir, "console", S_IFREG | 0600, 0) != 0) fail(Step::mount, "file '/dev/console'");
             own("console");

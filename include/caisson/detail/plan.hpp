@@ -22,16 +22,17 @@ inline constexpr Slot first_received_slot = 8192;
 inline constexpr std::uint32_t most_received = 512;
 
 /// The descriptors that every stage inherits. The payload's 0, 1 and 2 come with the second part.
-inline constexpr Slot plan_slot = 0;   ///< the first part (memfd)
-inline constexpr Slot host_slot = 1;   ///< reports to the host; the inherited one brings its `Go` (SOCK_SEQPACKET)
-inline constexpr Slot owner_slot = 2;  ///< pidfd of the host
-inline constexpr Slot rest_slot = 3;   ///< init: brings the second part (SOCK_SEQPACKET)
+inline constexpr Slot plan_slot = 0;     ///< the first part (memfd)
+inline constexpr Slot host_slot = 1;     ///< reports to the host; the inherited one brings its `Go` (SOCK_SEQPACKET)
+inline constexpr Slot owner_slot = 2;    ///< pidfd of the host
+inline constexpr Slot rest_slot = 3;     ///< init: brings the second part (SOCK_SEQPACKET)
 inline constexpr Slot program_slot = 4;  ///< the stage's own program, of which the keeper gives back what it can
 inline constexpr Slot first_free_slot = 5;
 
 /// What comes first with the second part.
 inline constexpr Slot second_plan_slot = first_received_slot;   ///< the second part itself (memfd)
 inline constexpr Slot standard_slot = first_received_slot + 1;  ///< the payload's 0; its 1 and 2 follow
+inline constexpr Slot passed_slot = standard_slot + 3;          ///< the payload's 3 and on, as many as are passed
 /// Descriptors of one message; there are as many messages as it takes.
 inline constexpr std::uint32_t most_in_message = 60;
 
@@ -52,13 +53,31 @@ enum class Op : std::uint16_t {
     enter_root,         ///< slot: a detached tree that becomes "/"; the old root goes away
     place,              ///< slot: a detached mount, a: target path, x: PlaceFlag bits; other: a mount that has been
                         ///< placed, below which the path is, or none
+    mask_begin,         ///< as new_filesystem; makes an empty file in it, which `other` takes, and holds both ready
+    mask,               ///< a: a path, which gets the empty file or directory over it: other and slot of mask_begin
+    mask_end,           ///< slot: as mask_begin
+    read_only,          ///< a: a path, which gets a copy of itself over it; x: mount attributes
+    write_setting,      ///< slot: a file system that has been made; a: a file's path below it, b: what is written
+    personality,        ///< x: see personality(2)
+    umask,              ///< x: the mask
+    first_process,      ///< what follows is done by a child, for which this process waits
     session,            ///< setsid; x: 1: stdin becomes the controlling terminal
     working_directory,  ///< a: path
     bounding_set,       ///< x: capabilities kept
-    credentials,        ///< x: uid << 32 | gid
-    capabilities,       ///< x: effective and permitted; the others empty
+    credentials,        ///< x: uid << 32 | gid; a: array of y supplementary groups; b: 1: capabilities are kept
+    capabilities,       ///< a: a Capabilities
     no_new_privileges,
-    exec,  ///< argv and envp of the plan
+    descriptors,     ///< those that are passed get their numbers, all others are closed
+    resource_limit,  ///< other: the kernel's number of the limit, x: soft, y: hard
+    exec,            ///< argv and envp of the plan
+};
+
+/// Four of the five sets; the bounding set has an instruction of its own.
+struct Capabilities {
+    std::uint64_t permitted = 0;
+    std::uint64_t effective = 0;
+    std::uint64_t inheritable = 0;
+    std::uint64_t ambient = 0;
 };
 
 enum PlaceFlag : std::uint64_t {
@@ -85,8 +104,9 @@ inline constexpr std::uint32_t most_teardowns = 32;
 inline constexpr std::uint32_t longest_teardown_name = 255;
 
 enum PlanFlag : std::uint32_t {
-    plan_send_netlink = 1,  ///< init opens a NETLINK_ROUTE socket in its namespace and passes it to the host
-    plan_own_root = 2,      ///< the container's root is not the host's
+    plan_send_netlink = 1,   ///< init opens a NETLINK_ROUTE socket in its namespace and passes it to the host
+    plan_own_root = 2,       ///< the container's root is not the host's
+    plan_first_process = 4,  ///< there is an `Op::first_process`: the stage goes on running as pid 1
 };
 
 inline constexpr std::uint32_t plan_magic = 0x43616973;
@@ -107,7 +127,19 @@ struct PlanHeader {
     std::uint32_t teardown_count = 0;
     Ref teardowns = 0;  ///< array of Slot: directories in which the keeper removes `teardown_name` at the end
     Ref teardown_name = 0;
+    Ref oom_score_adj = 0;                   ///< text
+    std::uint32_t strict_oom_score_adj = 0;  ///< 1: it was asked for, and a refusal ends the start
+    std::uint32_t raise_count = 0;
+    Ref raises = 0;  ///< array of Raise: limits that only the keeper may raise
     std::uint32_t pad = 0;
+};
+
+/// A resource limit of init, whose hard value is above the host's.
+struct Raise {
+    std::uint32_t resource = 0;  ///< the kernel's number
+    std::uint32_t pad = 0;
+    std::uint64_t soft = 0;
+    std::uint64_t hard = 0;
 };
 
 /// Begins the second part. Its instructions are counted on from those of the first.
@@ -118,6 +150,8 @@ struct RestHeader {
     Ref instrs = 0;
     Ref argv = 0;  ///< arrays of 64-bit offsets, 0 ends: the stage turns them into pointers
     Ref envp = 0;
+    std::uint32_t passed_count = 0;
+    std::uint32_t pad = 0;
 };
 
 /// Goes to init with the descriptors of the second part, and tells how many they are in all messages together.
@@ -144,8 +178,12 @@ struct InitFailure {
 inline constexpr char exec_mark = 'E';
 static_assert(sizeof(InitFailure) == 8);
 
+/// Of the page of numbers that keeper and init share; the first is the instruction that init is at.
+inline constexpr std::uint32_t child_status = 1;  ///< of the child of an `Op::first_process`, as wait4(2) gives it
+inline constexpr std::uint32_t child_told = 2;    ///< 1: it is there
+
 /// What the keeper does before init runs, for its failures.
-enum class KeeperStep : std::uint32_t { read_plan, prepare, clone, id_map, id_map_mount };
+enum class KeeperStep : std::uint32_t { read_plan, prepare, clone, id_map, id_map_mount, oom_score_adj, raise_limit };
 
 /// One message from the keeper (or, `netlink`, from init) to the host. The first is `channel`: it brings the socket
 /// that takes the place of the inherited one. A copy of the host that was forked meanwhile may hold both ends of that
@@ -156,10 +194,10 @@ struct Report {
     std::int32_t value = 0;   ///< cloned: init's pid (its pidfd and the status pipe come along); refused: errno; ended:
                               ///< si_status of waitid(2)
     std::uint32_t place = 0;  ///< refused: KeeperStep; ended: si_code
-    std::uint32_t index = 0;  ///< refused: which id-mapped mount; ended: the instruction that init had reached
+    std::uint32_t index = 0;  ///< refused: which id-mapped mount or limit; ended: the instruction that init had reached
     std::uint64_t oom_kills = 0;  ///< ended
     std::uint32_t left = 0;       ///< ended: directories that could not be removed
-    std::uint32_t pad = 0;
+    std::uint32_t of_child = 0;   ///< ended: 1: value and place are those of the child of an `Op::first_process`
 };
 static_assert(sizeof(Report) == 32);
 

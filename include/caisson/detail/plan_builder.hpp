@@ -82,9 +82,12 @@ public:
         in_rest_ = true;
         return part;
     }
-    /// The second part's. `argv` and `envp` end with the program's arguments and variables ("NAME=value").
-    [[nodiscard]] PlanPart finish_rest(const std::vector<std::string>& argv, const std::vector<std::string>& envp) {
+    /// The second part's. `argv` and `envp` are the program's arguments and variables ("NAME=value"); `passed` is how
+    /// many descriptors it gets beside the standard ones.
+    [[nodiscard]] PlanPart finish_rest(const std::vector<std::string>& argv, const std::vector<std::string>& envp,
+                                       std::uint32_t passed) {
         RestHeader rest{};
+        rest.passed_count = passed;
         rest.argv = texts(argv);
         rest.envp = texts(envp);
         return finish(rest);

@@ -20,7 +20,10 @@
 #include <caisson/detail/id_range.hpp>
 #include <caisson/detail/network.hpp>
 #include <caisson/detail/plan_builder.hpp>
+#include <caisson/detail/plan_payload.hpp>
+#include <caisson/detail/plan_protect.hpp>
 #include <caisson/detail/start_error.hpp>
+#include <caisson/detail/user_database.hpp>
 #include <caisson/mount.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/spec.hpp>
@@ -45,7 +48,9 @@ public:
         if (cgroup_) {
             cgroup_->complete();
             cgroup_->limit(spec_.limits);
+            if (spec_.cgroup_mount == CgroupMount::read_write) delegate_groups();
         }
+        find_user();
         open_terminal();
         compile_rest();
     }
@@ -63,6 +68,8 @@ public:
     [[nodiscard]] const std::vector<int>& go_descriptors() const noexcept { return go_descriptors_; }
     /// What each of the plan's instructions means.
     [[nodiscard]] const std::vector<PlanNote>& notes() const noexcept { return plan_.notes(); }
+    /// Of each limit that the keeper raises.
+    [[nodiscard]] const std::vector<Raise>& raises() const noexcept { return raises_; }
     /// Of each id-mapped mount: what it is, and the name of its file system.
     [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& idmapped() const noexcept {
         return idmapped_what_;
@@ -87,12 +94,18 @@ private:
 
     /// Before anything is opened: a number that is free would come to mean a descriptor of this start.
     void check_stdio() const {
-        if (spec_.console) return;
         const auto require_open = [](int fd, const char* field) {
             if (fd < 0 || ::fcntl(fd, F_GETFD) >= 0) return;
             fail(Step::descriptors, std::string{field} + ", descriptor " + std::to_string(fd),
                  "it is not open: give -1 for the null device");
         };
+        for (std::size_t i = 0; i < spec_.descriptors.size(); ++i) {
+            if (::fcntl(spec_.descriptors[i], F_GETFD) >= 0) continue;
+            fail(Step::descriptors,
+                 "descriptors[" + std::to_string(i) + "], descriptor " + std::to_string(spec_.descriptors[i]),
+                 "it is not open");
+        }
+        if (spec_.console) return;
         require_open(spec_.stdio.in, "stdio.in");
         require_open(spec_.stdio.out, "stdio.out");
         require_open(spec_.stdio.err, "stdio.err");
@@ -130,6 +143,29 @@ private:
         return id == 0 || maps.empty() ? id : outside(maps, 0);
     }
 
+    void find_user() {
+        const Fd host = own_root() ? Fd{} : sys::open("/", O_PATH | O_DIRECTORY);
+        identity_ = identity_of(spec_, root_ ? root_->fd() : host.get());
+        const auto require_mapped = [&](const std::vector<IdMap>& maps, const std::string& name, const char* kind,
+                                        std::uint32_t id) {
+            if (maps.empty() || name.empty() || outside(maps, id) != outside(maps, 0) || id == 0) return;
+            throw Error{Step::credentials, 0,
+                        std::string{kind} + " " + quote(name) + ": its number " + std::to_string(id) +
+                            " is not mapped into the user namespace",
+                        "give uid_map and gid_map that have it"};
+        };
+        require_mapped(uid_map_, spec_.user, "user", identity_.uid);
+        require_mapped(gid_map_, spec_.group.empty() ? spec_.user : spec_.group, "group", identity_.gid);
+    }
+
+    /// Of the hierarchy that is shown inside; see cgroups(7), "Delegating a hierarchy".
+    void delegate_groups() {
+        for (const CgroupDirectory& directory : cgroup_->directories()) {
+            if (directory.v2())
+                delegate_group(directory.parent.get(), cgroup_->name(), outside(uid_map_, 0), outside(gid_map_, 0));
+        }
+    }
+
     void open_terminal() {
         const std::uint32_t uid = outside(uid_map_, 0);
         const std::uint32_t tty = outside(gid_map_, 5);
@@ -138,7 +174,7 @@ private:
         console_.emplace(devices_ ? Pty::open_in(devices_->terminals.fd(), *spec_.console) : Pty::open(*spec_.console));
         terminal_ = console_->open_peer();
         // Made by the host's root, it would belong to nobody inside.
-        if (::fchown(terminal_.get(), outside(uid_map_, spec_.uid), tty) != 0)
+        if (::fchown(terminal_.get(), outside(uid_map_, identity_.uid), tty) != 0)
             fail(Step::terminal, "owner of the console");
     }
 
@@ -164,6 +200,13 @@ private:
         plan_.header.clone_flags &= ~static_cast<std::uint64_t>(NamespaceKind::cgroup);
         if (!spec_.networks.empty()) plan_.header.flags |= plan_send_netlink;
         if (own_root()) plan_.header.flags |= plan_own_root;
+        if (spec_.init) plan_.header.flags |= plan_first_process;
+        plan_.header.oom_score_adj = plan_.text(std::to_string(spec_.oom_score_adj.value_or(0)));
+        plan_.header.strict_oom_score_adj = spec_.oom_score_adj ? 1 : 0;
+        limits_ = effective_limits(spec_);
+        raises_ = raises_of(limits_);
+        plan_.header.raise_count = static_cast<std::uint32_t>(raises_.size());
+        plan_.header.raises = plan_.array(raises_);
         plan_.header.name = plan_.text(("caisson:" + spec_.name).substr(0, 15));
         first_ = plan_.finish_first();
     }
@@ -174,6 +217,7 @@ private:
         const int oom = cgroup_ ? cgroup_->oom_fd() : -1;
         go_descriptors_ = {oom >= 0 ? oom : null_.get(), null_.get(), null_.get()};
         join_groups();
+        plan_sysctls(plan_, spec_, proc_);
         make_mounts();
         if (own_root()) {
             add({.op = Op::enter_root, .slot = inherit_mount(*root_, "root " + quote(spec_.root))}, Step::pivot_root,
@@ -181,12 +225,22 @@ private:
         }
         place_system_mounts();
         for (std::size_t i = 0; i < spec_.mounts.size(); ++i) place_mount(i);
+        plan_protection(plan_, spec_, has_new(NamespaceKind::net), proc_);
+        if (spec_.init) add({.op = Op::first_process}, Step::exec, "the command's own process");
         add({.op = Op::session, .x = spec_.console ? 1u : 0u}, Step::terminal, "session and controlling terminal");
         add({.op = Op::working_directory, .a = plan_.text(spec_.working_directory)}, Step::exec,
             "working directory " + quote(spec_.working_directory));
-        lower_privileges();
+        if (spec_.personality == Personality::linux32) {
+            add({.op = Op::personality, .x = PER_LINUX32}, Step::exec, "personality linux32");
+        }
+        add({.op = Op::umask, .x = spec_.umask}, Step::exec, "umask");
+        plan_security_label(plan_, spec_, proc_);
+        plan_credentials(plan_, spec_, identity_);
+        add({.op = Op::descriptors}, Step::descriptors, "descriptors of the command");
+        plan_limits(plan_, limits_);
         add({.op = Op::exec}, Step::exec, "command " + quote(spec_.command.front()));
-        rest_ = plan_.finish_rest(spec_.command, environment());
+        rest_ = plan_.finish_rest(spec_.command, environment_of(spec_, identity_),
+                                  static_cast<std::uint32_t>(spec_.descriptors.size()));
         if (rest_.descriptors.size() > most_received) {
             throw Error{Step::descriptors, E2BIG, "mounts of one container", "some 480 binds are possible"};
         }
@@ -205,6 +259,7 @@ private:
         } else {
             for (const int fd : {spec_.stdio.in, spec_.stdio.out, spec_.stdio.err}) standard(fd);
         }
+        for (const int fd : spec_.descriptors) (void)plan_.inherit(fd);
     }
 
     /// What the keeper removes at the end, and the group in which init is born.
@@ -238,6 +293,12 @@ private:
             }
         }
         if (has_new(NamespaceKind::cgroup)) add({.op = Op::unshare_cgroup}, Step::clone, "new cgroup namespace");
+        if (spec_.cgroup_mount != CgroupMount::none) {
+            const std::uint64_t read_only =
+                spec_.cgroup_mount == CgroupMount::read_only ? std::uint64_t{MOUNT_ATTR_RDONLY} : 0;
+            groups_ =
+                make_file_system("cgroup2", "/sys/fs/cgroup", attributes_of_proc | read_only, {{"source", "cgroup2"}});
+        }
     }
 
     void set_hostname() {
@@ -278,7 +339,14 @@ private:
     /// Made before the old root goes away: in a user namespace the kernel gives a new proc or sysfs only to who already
     /// sees a whole one (mount_too_revealing).
     void make_proc_and_sys() {
-        if (spec_.proc) proc_ = make_file_system("proc", "/proc", attributes_of_proc, {{"source", "proc"}});
+        if (spec_.proc || !spec_.sysctls.empty() || !spec_.security_label.empty()) {
+            proc_ = make_file_system("proc", "/proc", attributes_of_proc, {{"source", "proc"}});
+        }
+        if (spec_.dev) {
+            shm_ = make_file_system("tmpfs", "/dev/shm", attributes_of_proc,
+                                    {{"source", "shm"}, {"size", "64m"}, {"mode", "1777"}});
+            mqueue_ = make_file_system("mqueue", "/dev/mqueue", attributes_of_proc, {{"source", "mqueue"}});
+        }
         if (spec_.sys && !shows_hosts_sys()) {
             sys_ = make_file_system("sysfs", "/sys", attributes_of_proc | MOUNT_ATTR_RDONLY, {{"source", "sysfs"}});
         }
@@ -320,41 +388,25 @@ private:
 
     void place_system_mounts() {
         constexpr std::uint64_t flags = place_make_directory | place_no_symlinks;
-        if (spec_.proc) {
-            place(proc_, "/proc", flags, "'proc'");
-            // Without a user namespace root inside is root outside, and these would be the host's own knobs.
-            if (!has_new(NamespaceKind::user)) protect_proc();
-        }
+        if (spec_.proc) place(proc_, "/proc", flags, "'proc'");
         if (spec_.sys) place(sys_, "/sys", flags, "'sysfs'");
+        if (groups_ != no_slot) {
+            const std::string what = "'cgroup2' on '/sys/fs/cgroup'";
+            if (sys_ != no_slot) place_below(sys_, groups_, "fs/cgroup", what);
+            else place(groups_, "/sys/fs/cgroup", flags, "'cgroup2'");
+        }
         if (!devices_) return;
         const Slot devices = plan_.inherit(devices_->devices.fd());
         place(devices, "/dev", flags, "the devices");
         place_below(devices, plan_.inherit(devices_->terminals.fd()), "pts", "'devpts' on '/dev/pts'");
+        place_below(devices, shm_, "shm", "'tmpfs' on '/dev/shm'");
+        place_below(devices, mqueue_, "mqueue", "'mqueue' on '/dev/mqueue'");
         if (spec_.console) {
             const Slot slot = plan_.dynamic();
             add({.op = Op::clone_mount, .slot = slot, .other = standard_slot}, Step::terminal,
                 "bind the console's terminal");
             place_below(devices, slot, "console", "the terminal on '/dev/console'");
         }
-    }
-    void protect_proc() {
-        Slot net = no_slot;
-        if (has_new(NamespaceKind::net)) net = copy_of("sys/net");
-        Slot sys = no_slot;
-        for (const char* path : {"sys", "sysrq-trigger", "irq", "bus", "fs", "acpi"}) {
-            const Slot slot = copy_of(path);
-            if (sys == no_slot) sys = slot;
-            add({.op = Op::set_attributes, .slot = slot, .x = MOUNT_ATTR_RDONLY}, Step::mount,
-                std::string{"make '/proc/"} + path + "' read-only");
-            place_below(proc_, slot, path, std::string{"'/proc/"} + path + "'");
-        }
-        if (net != no_slot) place_below(sys, net, "net", "'/proc/sys/net'");
-    }
-    [[nodiscard]] Slot copy_of(const char* path) {
-        const Slot slot = plan_.dynamic();
-        add({.op = Op::clone_mount, .slot = slot, .other = proc_, .a = plan_.text(path), .x = 1}, Step::mount,
-            std::string{"bind '/proc/"} + path + "'");
-        return slot;
     }
     /// On `path` below a mount that has been placed.
     void place_below(Slot base, Slot slot, const char* path, const std::string& what) {
@@ -375,35 +427,6 @@ private:
               mount.type == MountSpec::Type::bind ? quote(mount.source) : quote(to_string(mount.type)));
     }
 
-    void lower_privileges() {
-        add({.op = Op::bounding_set, .x = spec_.capabilities.bounding.bits()}, Step::credentials, "bounding set");
-        const std::uint64_t ids = static_cast<std::uint64_t>(spec_.uid) << 32 | spec_.gid;
-        add({.op = Op::credentials, .x = ids}, Step::credentials,
-            "user " + std::to_string(spec_.uid) + " and group " + std::to_string(spec_.gid));
-        add({.op = Op::capabilities, .x = spec_.capabilities.permitted.bits()}, Step::credentials, "capabilities");
-        if (spec_.no_new_privileges) add({.op = Op::no_new_privileges}, Step::credentials, "no new privileges");
-    }
-
-    [[nodiscard]] std::vector<std::string> environment() const {
-        std::vector<std::string> all;
-        const auto given = [&](std::string_view name) {
-            for (const auto& [key, value] : spec_.environment) {
-                if (key == name) return true;
-            }
-            return false;
-        };
-        const auto add_default = [&](const std::string& name, const std::string& value) {
-            if (!given(name)) all.push_back(name + "=" + value);
-        };
-        add_default("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        add_default("TERM", "linux");
-        add_default("HOME", "/");
-        add_default("container", "caisson");
-        if (!spec_.uuid.empty()) add_default("container_uuid", spec_.uuid);
-        for (const auto& [key, value] : spec_.environment) all.push_back(key + "=" + value);
-        return all;
-    }
-
     const ContainerSpec& spec_;
     NamespaceSet namespaces_;
     std::vector<IdMap> uid_map_;
@@ -415,11 +438,17 @@ private:
     std::optional<DeviceTree> devices_;
     std::vector<Mount> mounts_;
     std::vector<Slot> mount_slots_;
+    Identity identity_;
+    std::vector<ResourceLimit> limits_;
+    std::vector<Raise> raises_;
     Go go_;
     std::vector<int> go_descriptors_;
     std::vector<std::pair<std::string, std::string>> idmapped_what_;
     Slot proc_ = no_slot;
     Slot sys_ = no_slot;
+    Slot groups_ = no_slot;
+    Slot shm_ = no_slot;
+    Slot mqueue_ = no_slot;
     Fd terminal_;
     Fd null_;
     PlanBuilder plan_;

@@ -277,6 +277,19 @@ private:
                     "this file system cannot be id-mapped: put the data on another (ext4, xfs, btrfs, tmpfs), make the "
                     "mount not recursive, or give uid_map and gid_map and a root owned by them"};
         }
+        if (step == KeeperStep::oom_score_adj) {
+            const int wanted = preparation_.spec().oom_score_adj.value_or(0);
+            return {Step::credentials, report.value, "oom_score_adj " + std::to_string(wanted),
+                    report.value == EACCES ? "only CAP_SYS_RESOURCE lowers it below the host's own" : ""};
+        }
+        if (step == KeeperStep::raise_limit && report.index < preparation_.raises().size()) {
+            const Raise& raise = preparation_.raises()[report.index];
+            const auto kind = static_cast<ResourceLimit::Kind>(raise.resource);
+            return {
+                Step::credentials, report.value,
+                "resource limit " + quote(ResourceLimit::name(kind)) + ": the hard limit of " + limit_text(raise.hard),
+                report.value == EPERM ? "it is above the host's own, which only CAP_SYS_RESOURCE raises" : ""};
+        }
         if (step == KeeperStep::clone) return clone_error(report.value, preparation_.namespaces());
         if (step == KeeperStep::id_map) {
             return {Step::map_ids, report.value, "id maps of the user namespace",

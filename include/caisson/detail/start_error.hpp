@@ -185,6 +185,8 @@ namespace caisson::inline v0::detail {
     const int code = static_cast<int>(report.place);
     ExitStatus status = code == CLD_EXITED ? ExitStatus::exited(report.value) : ExitStatus::killed(report.value);
     status = status.with_core_dumped(code == CLD_DUMPED).with_out_of_memory(report.oom_kills > 0);
+    // What the child of a built-in init died of says nothing more.
+    if (report.of_child != 0) return status;
     // The kernel's way to tell reboot(2) inside a pid namespace; a SIGHUP or SIGINT from anybody else does not kill an
     // init with the default disposition.
     if (code == CLD_KILLED && report.value == SIGHUP) return status.with(ExitStatus::Request::restart);

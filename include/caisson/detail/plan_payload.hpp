@@ -1,0 +1,123 @@
+// caisson/detail/plan_payload.hpp - the part of a Plan about what a container's command is as a process: its settings,
+// limits, credentials and environment.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <sys/personality.h>
+#include <sys/resource.h>
+
+#include <caisson/detail/plan_builder.hpp>
+#include <caisson/detail/user_database.hpp>
+#include <caisson/error.hpp>
+#include <caisson/spec.hpp>
+
+namespace caisson::inline v0::detail {
+
+/// What each process may take, with the defaults, which are lowered to what the host has itself.
+[[nodiscard]] inline std::vector<ResourceLimit> effective_limits(const ContainerSpec& spec) {
+    std::vector<ResourceLimit> all = spec.resource_limits;
+    for (ResourceLimit limit :
+         {ResourceLimit{ResourceLimit::Kind::core, 0, 0}, ResourceLimit{ResourceLimit::Kind::nofile, 1024, 524288}}) {
+        const bool is_given =
+            std::any_of(all.begin(), all.end(), [&](const ResourceLimit& l) { return l.kind == limit.kind; });
+        if (is_given) continue;
+        rlimit own{};
+        if (::getrlimit(static_cast<__rlimit_resource>(limit.kind), &own) == 0) {
+            limit.hard = std::min<std::uint64_t>(limit.hard, own.rlim_max);
+        }
+        limit.soft = std::min(limit.soft, limit.hard);
+        all.push_back(limit);
+    }
+    return all;
+}
+
+[[nodiscard]] inline std::string limit_text(std::uint64_t value) {
+    return value == ResourceLimit::unlimited ? std::string{"unlimited"} : std::to_string(value);
+}
+[[nodiscard]] inline std::string describe(const ResourceLimit& limit) {
+    return "resource limit " + quote(ResourceLimit::name(limit.kind)) + ": soft " + limit_text(limit.soft) + ", hard " +
+           limit_text(limit.hard);
+}
+
+/// The limits that are above the host's own: only the keeper may set those, and only before init has other ids.
+[[nodiscard]] inline std::vector<Raise> raises_of(const std::vector<ResourceLimit>& limits) {
+    std::vector<Raise> raises;
+    for (const ResourceLimit& limit : limits) {
+        rlimit own{};
+        if (::getrlimit(static_cast<__rlimit_resource>(limit.kind), &own) != 0 || limit.hard <= own.rlim_max) continue;
+        raises.push_back({static_cast<std::uint32_t>(limit.kind), 0, own.rlim_cur, limit.hard});
+    }
+    return raises;
+}
+
+/// `proc`: a procfs of init's that has been made.
+inline void plan_sysctls(PlanBuilder& plan, const ContainerSpec& spec, Slot proc) {
+    for (const auto& [name, value] : spec.sysctls) {
+        std::string path = "sys/" + name;
+        std::replace(path.begin(), path.end(), '.', '/');
+        plan.add({.op = Op::write_setting, .slot = proc, .a = plan.text(path), .b = plan.text(value)}, Step::mount,
+                 "sysctl " + quote(name) + " = " + quote(value));
+    }
+}
+
+inline void plan_security_label(PlanBuilder& plan, const ContainerSpec& spec, Slot proc) {
+    if (spec.security_label.empty()) return;
+    const std::size_t colon = spec.security_label.find(':');
+    const std::string module = spec.security_label.substr(0, colon);
+    const std::string label = spec.security_label.substr(colon + 1);
+    const bool apparmor = module == "apparmor";
+    plan.add({.op = Op::write_setting,
+              .slot = proc,
+              .a = plan.text(apparmor ? "thread-self/attr/apparmor/exec" : "thread-self/attr/exec"),
+              .b = plan.text(apparmor ? "exec " + label : label)},
+             Step::credentials, "security label " + quote(spec.security_label));
+}
+
+inline void plan_credentials(PlanBuilder& plan, const ContainerSpec& spec, const Identity& identity) {
+    plan.add({.op = Op::bounding_set, .x = spec.capabilities.bounding.bits()}, Step::credentials, "bounding set");
+    const CapabilitySpec& caps = spec.capabilities;
+    const std::uint64_t keep = (caps.inheritable.bits() | caps.ambient.bits()) != 0 ? 1u : 0u;
+    plan.add({.op = Op::credentials,
+              .a = plan.array(identity.groups),
+              .b = static_cast<Ref>(keep),
+              .x = static_cast<std::uint64_t>(identity.uid) << 32 | identity.gid,
+              .y = identity.groups.size()},
+             Step::credentials, "user " + std::to_string(identity.uid) + " and group " + std::to_string(identity.gid));
+    const Capabilities sets{caps.permitted.bits(), caps.effective.bits(), caps.inheritable.bits(), caps.ambient.bits()};
+    plan.add({.op = Op::capabilities, .a = plan.array(std::vector{sets})}, Step::credentials, "capabilities");
+    if (spec.no_new_privileges) plan.add({.op = Op::no_new_privileges}, Step::credentials, "no new privileges");
+}
+
+inline void plan_limits(PlanBuilder& plan, const std::vector<ResourceLimit>& limits) {
+    for (const ResourceLimit& limit : limits) {
+        plan.add({.op = Op::resource_limit, .other = static_cast<Slot>(limit.kind), .x = limit.soft, .y = limit.hard},
+                 Step::credentials, describe(limit));
+    }
+}
+
+/// What the command starts with.
+[[nodiscard]] inline std::vector<std::string> environment_of(const ContainerSpec& spec, const Identity& identity) {
+    std::vector<std::string> all;
+    const auto given = [&](std::string_view name) {
+        return std::any_of(spec.environment.begin(), spec.environment.end(),
+                           [&](const auto& variable) { return variable.first == name; });
+    };
+    const auto add_default = [&](const std::string& name, const std::string& value) {
+        if (!given(name)) all.push_back(name + "=" + value);
+    };
+    add_default("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    add_default("TERM", "linux");
+    add_default("HOME", identity.home.empty() ? "/" : identity.home);
+    add_default("container", "caisson");
+    if (!spec.uuid.empty()) add_default("container_uuid", spec.uuid);
+    for (const auto& [key, value] : spec.environment) all.push_back(key + "=" + value);
+    return all;
+}
+
+}  // namespace caisson::inline v0::detail

@@ -1,0 +1,50 @@
+// src/stage/init.hpp - what the files of pid 1's part share. Each instruction is one function; a negative result is the
+// error.
+#pragma once
+
+#include "stage.hpp"
+
+namespace stage {
+
+using plan::Instr;
+
+// Not in `Stage`, which is on the keeper's stack too: the keeper never touches this memory and so has none of it.
+extern int received[plan::most_received];
+extern int made[plan::dynamic_slots];
+
+/// What a slot of the plan stands for.
+int descriptor(plan::Slot slot);
+
+// init.cpp
+/// Arms the parent-death signal, which every change of ids takes away, also against a keeper that has died meanwhile.
+s64 die_with_keeper(const Stage& stage);
+
+// mounts.cpp
+/// The one way from a path of the container to a descriptor. The root is "/" of this process, which is the container's.
+s64 resolve(const char* path, u64 extra);
+/// A file below a file system that this process has made, without leaving it.
+s64 open_below(int base, const char* path, u64 flags);
+s64 new_filesystem(Stage& stage, const Instr& instr);
+s64 set_attributes(int fd, u64 set, u64 flags);
+s64 private_mounts();
+s64 clone_mount(Stage& stage, const Instr& instr);
+s64 enter_root(int tree);
+s64 place(Stage& stage, const Instr& instr);
+s64 mask_begin(Stage& stage, const Instr& instr);
+s64 mask(Stage& stage, const Instr& instr);
+s64 mask_end(Stage& stage, const Instr& instr);
+s64 read_only(Stage& stage, const Instr& instr);
+
+// process.cpp
+/// The caller becomes a reaper for its child, which returns.
+s64 first_process(Stage& stage);
+s64 session(bool terminal);
+s64 working_directory(const char* path);
+s64 write_setting(Stage& stage, const Instr& instr);
+s64 resource_limit(const Instr& instr);
+s64 bounding_set(u64 kept);
+s64 credentials(const Stage& stage, const Instr& instr);
+s64 capabilities(const plan::Capabilities& wanted);
+s64 descriptors(Stage& stage);
+
+}  // namespace stage

@@ -1,0 +1,207 @@
+// src/stage/mounts.cpp - init's instructions about paths and mounts.
+#include "init.hpp"
+
+namespace stage {
+namespace {
+
+constexpr u64 in_root = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+constexpr u64 harmless = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+
+}  // namespace
+
+s64 resolve(const char* path, u64 extra) {
+    open_how how{};
+    how.flags = O_PATH | O_CLOEXEC;
+    how.resolve = in_root | extra;
+    for (int attempt = 0;; ++attempt) {
+        const s64 fd = call(__NR_openat2, at_fdcwd, path, &how, sizeof how);
+        if (fd == eagain && attempt < 128) continue;  // a rename raced with ".."
+        if (fd != -4 /* EINTR */) return fd;
+    }
+}
+
+s64 open_below(int base, const char* path, u64 flags) {
+    open_how how{};
+    how.flags = flags | O_CLOEXEC;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
+    return retry(__NR_openat2, base, path, &how, sizeof how);
+}
+
+namespace {
+
+/// Below a file system that this process has placed itself: by its descriptor, and without leaving it, so that nobody
+/// who can write to the root can put another directory in its place meanwhile.
+s64 resolve_below(int base, const char* path) {
+    open_how how{};
+    how.flags = O_PATH | O_CLOEXEC;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
+    return retry(__NR_openat2, base, path, &how, sizeof how);
+}
+
+/// As `resolve`, but makes what is missing, one component after the other, each relative to the descriptor of its
+/// parent and never through a symbolic link in its own place.
+s64 resolve_making(char* path, u64 extra, bool directory) {
+    s64 fd = resolve(path, extra);
+    if (fd != enoent) return fd;
+    s64 parent = resolve("/", extra);
+    if (parent < 0) return parent;
+    char* component = path;
+    for (;;) {
+        while (*component == '/') ++component;
+        char* finish = component;
+        while (*finish != 0 && *finish != '/') ++finish;
+        char* rest = finish;
+        while (*rest == '/') ++rest;
+        const bool last = *rest == 0;
+        const char saved = *finish;
+        *finish = 0;
+        fd = resolve(path, extra);
+        if (fd == enoent) {
+            const s64 created = last && !directory ? call(__NR_mknodat, parent, component, 0100644, 0)
+                                                   : call(__NR_mkdirat, parent, component, 0755);
+            fd = created < 0 && created != eexist ? created : resolve(path, extra);
+        }
+        *finish = saved;
+        close(parent);
+        if (fd < 0 || last) return fd;
+        parent = fd;
+        component = rest;
+    }
+}
+
+}  // namespace
+
+s64 new_filesystem(Stage& stage, const Instr& instr) {
+    const s64 context = call(__NR_fsopen, stage.text(instr.a), FSOPEN_CLOEXEC);
+    if (context < 0) return context;
+    s64 result = 0;
+    if (instr.b != 0) {
+        const char* option = stage.text(instr.b);
+        while (*option != 0 && result == 0) {
+            const char* value = option + length(option) + 1;
+            result = *value != 0 ? call(__NR_fsconfig, context, FSCONFIG_SET_STRING, option, value, 0)
+                                 : call(__NR_fsconfig, context, FSCONFIG_SET_FLAG, option, 0, 0);
+            option = value + length(value) + 1;
+        }
+    }
+    if (result == 0) result = call(__NR_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
+    if (result == 0) result = call(__NR_fsmount, context, FSMOUNT_CLOEXEC, instr.x);
+    close(context);
+    if (result < 0) return result;
+    made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(result);
+    return 0;
+}
+
+s64 set_attributes(int fd, u64 set, u64 flags) {
+    if (fd < 0) return 0;
+    mount_attr attr{};
+    attr.attr_set = set;
+    return mount_setattr(fd, "", at_empty_path | flags, attr);
+}
+
+s64 private_mounts() {
+    mount_attr attr{};
+    attr.propagation = 1 << 18;  // MS_PRIVATE
+    return mount_setattr(at_fdcwd, "/", at_recursive, attr);
+}
+
+s64 clone_mount(Stage& stage, const Instr& instr) {
+    const s64 source =
+        instr.a != 0 ? resolve_below(descriptor(instr.other), stage.text(instr.a)) : descriptor(instr.other);
+    if (source == enoent && instr.x != 0) {
+        made[instr.slot - plan::first_dynamic_slot] = -1;
+        return 0;
+    }
+    if (source < 0) return source;
+    const s64 tree = call(__NR_open_tree, source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | at_empty_path);
+    if (instr.a != 0) close(source);
+    if (tree < 0) return tree;
+    made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(tree);
+    return 0;
+}
+
+s64 enter_root(int tree) {
+    // The tree is laid over "/", so that no path string of the host is needed, and the old root goes away before the
+    // first path of the container is resolved.
+    s64 result = call(__NR_move_mount, tree, "", at_fdcwd, "/", MOVE_MOUNT_F_EMPTY_PATH);
+    if (result == 0) result = call(__NR_fchdir, tree);
+    if (result == 0) result = call(__NR_pivot_root, ".", ".");
+    if (result == 0) result = call(__NR_umount2, ".", 2 /* MNT_DETACH */);
+    if (result == 0) result = call(__NR_chdir, "/");
+    return result;
+}
+
+s64 place(Stage& stage, const Instr& instr) {
+    if (descriptor(instr.slot) < 0) return 0;  // an optional source that is not there
+    const u64 extra = (instr.x & plan::place_no_symlinks) != 0 ? RESOLVE_NO_SYMLINKS : 0;
+    char* path = stage.base + instr.a;
+    const s64 target = instr.other != plan::no_slot ? resolve_below(descriptor(instr.other), path)
+                       : (instr.x & (plan::place_make_directory | plan::place_make_file)) != 0
+                           ? resolve_making(path, extra, (instr.x & plan::place_make_directory) != 0)
+                           : resolve(path, extra);
+    if (target < 0) return target;
+    const s64 result = call(__NR_move_mount, descriptor(instr.slot), "", target, "",
+                            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    close(target);
+    return result;
+}
+
+namespace {
+
+/// Places a copy of the mount (or of what is below it) that `source` is open on, over what `target` is open on.
+s64 cover(s64 source, s64 target, u64 attributes, u64 recursive) {
+    const s64 tree = call(__NR_open_tree, source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | at_empty_path | recursive);
+    if (tree < 0) return tree;
+    mount_attr attr{};
+    attr.attr_set = attributes;
+    s64 result = mount_setattr(tree, "", at_empty_path | recursive, attr);
+    if (result == 0) {
+        result = call(__NR_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    }
+    close(tree);
+    return result;
+}
+
+}  // namespace
+
+s64 mask_begin(Stage& stage, const Instr& instr) {
+    s64 result = new_filesystem(stage, instr);
+    if (result < 0) return result;
+    const int empty = descriptor(instr.slot);
+    result = call(__NR_mknodat, empty, "file", 0100444, 0);
+    if (result == 0) result = open_below(empty, "file", O_PATH);
+    if (result < 0) return result;
+    made[instr.other - plan::first_dynamic_slot] = static_cast<int>(result);
+    // The kernel copies only mounts that are in the caller's namespace. Over "/" it is in nobody's way: this process's
+    // root is what is below it.
+    return call(__NR_move_mount, empty, "", at_fdcwd, "/", MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+s64 mask(Stage& stage, const Instr& instr) {
+    const s64 target = resolve(stage.text(instr.a), 0);
+    if (target < 0) return target == enoent || target == enotdir ? 0 : target;
+    struct stat status;
+    s64 result = call(__NR_newfstatat, target, "", &status, at_empty_path);
+    if (result == 0) {
+        const bool directory = (status.st_mode & 0170000) == 0040000;
+        result = cover(descriptor(directory ? instr.slot : instr.other), target, harmless, 0);
+    }
+    close(target);
+    return result;
+}
+
+s64 mask_end(Stage&, const Instr& instr) {
+    s64 result = call(__NR_fchdir, descriptor(instr.slot));
+    if (result == 0) result = call(__NR_umount2, ".", 2 /* MNT_DETACH */);
+    return result == 0 ? call(__NR_chdir, "/") : result;
+}
+
+s64 read_only(Stage& stage, const Instr& instr) {
+    const s64 target = resolve(stage.text(instr.a), 0);
+    if (target < 0) return target == enoent || target == enotdir ? 0 : target;
+    const s64 result = cover(target, target, instr.x, at_recursive);
+    close(target);
+    return result;
+}
+
+}  // namespace stage

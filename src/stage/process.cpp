@@ -1,0 +1,155 @@
+// src/stage/process.cpp - init's instructions about what its command is as a process: session, limits, credentials.
+#include "init.hpp"
+
+namespace stage {
+
+s64 session(bool terminal) {
+    const s64 result = call(__NR_setsid);
+    if (result < 0 || !terminal) return result < 0 ? result : 0;
+    return call(__NR_ioctl, 0, 0x540E /* TIOCSCTTY */, 0);
+}
+
+s64 working_directory(const char* path) {
+    const s64 fd = resolve(path, 0);
+    if (fd < 0) return fd;
+    const s64 result = call(__NR_fchdir, fd);
+    close(fd);
+    return result;
+}
+
+s64 write_setting(Stage& stage, const Instr& instr) {
+    const s64 fd = open_below(descriptor(instr.slot), stage.text(instr.a), O_WRONLY);
+    if (fd < 0) return fd;
+    const char* value = stage.text(instr.b);
+    const s64 n = retry(__NR_write, fd, value, length(value));
+    close(fd);
+    return n < 0 ? n : 0;
+}
+
+s64 resource_limit(const Instr& instr) {
+    const u64 limit[]{instr.x, instr.y};
+    return call(__NR_prlimit64, 0, instr.other, limit, nullptr);
+}
+
+s64 bounding_set(u64 kept) {
+    for (u64 capability = 0; capability < 64; ++capability) {
+        if ((kept >> capability & 1) != 0) continue;
+        const s64 result = prctl(PR_CAPBSET_DROP, capability);
+        if (result == einval) return 0;  // past the kernel's last capability
+        if (result < 0) return result;
+    }
+    return 0;
+}
+
+s64 credentials(const Stage& stage, const Instr& instr) {
+    const u64 uid = instr.x >> 32;
+    const u64 gid = instr.x & 0xffffffff;
+    // Where the next instruction gives an ordinary user capabilities, it must still have them; execve(2) resets this.
+    s64 result = instr.b != 0 ? prctl(PR_SET_KEEPCAPS, 1) : 0;
+    if (result == 0) result = call(__NR_setgroups, instr.y, stage.array<unsigned>(instr.a));
+    if (result == 0) result = call(__NR_setresgid, gid, gid, gid);
+    if (result == 0) result = call(__NR_setresuid, uid, uid, uid);
+    if (result == 0) result = prctl(PR_SET_DUMPABLE, 0);
+    return result;
+}
+
+s64 capabilities(const plan::Capabilities& wanted) {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2]{};
+    s64 result = call(__NR_capget, &header, data);
+    if (result < 0) return result;
+    for (int i = 0; i < 2; ++i) {
+        const int shift = 32 * i;
+        // What an unprivileged parent does not hold cannot be asked for.
+        data[i].permitted &= static_cast<unsigned>(wanted.permitted >> shift);
+        data[i].effective = data[i].permitted & static_cast<unsigned>(wanted.effective >> shift);
+        data[i].inheritable = data[i].permitted & static_cast<unsigned>(wanted.inheritable >> shift);
+    }
+    result = prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL);
+    if (result == 0) result = call(__NR_capset, &header, data);
+    for (u64 capability = 0; result == 0 && capability < 64; ++capability) {
+        if ((wanted.ambient >> capability & 1) == 0) continue;
+        result = call(__NR_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
+    }
+    return result;
+}
+
+s64 descriptors(Stage& stage) {
+    // While the keeper can still be asked for.
+    s64 result = die_with_keeper(stage);
+    const int count = static_cast<int>(stage.rest->passed_count);
+    const int status = 3 + count;
+    int* const passed = received + (plan::passed_slot - plan::first_received_slot);
+    // First out of the way of the numbers that are given, then down to them.
+    for (int i = 0; i < count && result >= 0; ++i) {
+        result = call(__NR_fcntl, passed[i], 0 /* F_DUPFD */, status + 1);
+        passed[i] = static_cast<int>(result);
+    }
+    if (result >= 0 && stage.status != status) {
+        if (count > 0) result = call(__NR_fcntl, stage.status, 1030 /* F_DUPFD_CLOEXEC */, status + 1);
+        if (result >= 0) result = retry(__NR_dup3, count > 0 ? result : stage.status, status, O_CLOEXEC);
+        if (result >= 0) stage.status = status;
+    }
+    for (int i = 0; i < count && result >= 0; ++i) result = retry(__NR_dup3, passed[i], 3 + i, 0);
+    if (result < 0) return result;
+    // Closed, not close-on-exec: execve(2) resolves the command's path first, and a link in the root that leads through
+    // /proc/self/fd would lead to the host by a directory that is still open.
+    return call(__NR_close_range, status + 1, ~0u, 0);
+}
+
+namespace {
+
+/// What pid 1 needs to watch its child, and what it tells the keeper.
+struct Reaper {
+    s64 child;
+    volatile unsigned* told;
+};
+
+/// The kernel's wait status.
+[[noreturn]] void end_as(const Reaper& reaper, int status) {
+    reaper.told[plan::child_status] = static_cast<unsigned>(status);
+    reaper.told[plan::child_told] = 1;
+    const int signal = status & 0x7f;
+    end(signal == 0 ? status >> 8 & 0xff : 128 + signal);
+}
+
+[[noreturn]] void reap(const Reaper& reaper) {
+    const u64 all = ~0ul;
+    for (;;) {
+        // Every signal is blocked, and blocked ones reach a pid 1 that has no handler for them.
+        const s64 signal = call(__NR_rt_sigtimedwait, &all, nullptr, nullptr, sizeof all);
+        if (signal > 0 && signal != SIGCHLD) call(__NR_kill, reaper.child, signal);
+        for (;;) {
+            int status = 0;
+            const s64 pid = call(__NR_wait4, -1, &status, 1 /* WNOHANG */, nullptr);
+            if (pid <= 0) break;
+            if (pid == reaper.child) end_as(reaper, status);
+        }
+    }
+}
+
+/// Of an init that only waits and sends signals on.
+s64 give_up_privileges() {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2]{};
+    data[0].permitted = data[0].effective = 1u << CAP_KILL;
+    const s64 result = call(__NR_capset, &header, data);
+    return result < 0 ? result : prctl(PR_SET_NO_NEW_PRIVS, 1);
+}
+
+}  // namespace
+
+s64 first_process(Stage& stage) {
+    const u64 all = ~0ul;
+    s64 result = call(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, &all, nullptr, sizeof all);
+    if (result < 0) return result;
+    clone_args args{};
+    args.exit_signal = SIGCHLD;
+    const s64 child = call(__NR_clone3, &args, sizeof args);
+    if (child <= 0) return child == 0 ? die_with_keeper(stage) : child;
+    const Reaper reaper{child, stage.progress};
+    if (call(__NR_close_range, 0, ~0u, 0) < 0 || call(__NR_chdir, "/") < 0 || give_up_privileges() < 0) end(1);
+    reap(reaper);
+}
+
+}  // namespace stage
