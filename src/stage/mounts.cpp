@@ -167,14 +167,15 @@ s64 cover(s64 source, s64 target, u64 attributes, u64 recursive) {
 s64 mask_begin(Stage& stage, const Instr& instr) {
     s64 result = new_filesystem(stage, instr);
     if (result < 0) return result;
-    const int empty = descriptor(instr.slot);
-    result = call(__NR_mknodat, empty, "file", 0100444, 0);
-    if (result == 0) result = open_below(empty, "file", O_PATH);
+    const int both = descriptor(instr.slot);
+    result = call(__NR_mknodat, both, "file", 0100444, 0);
+    if (result == 0) result = call(__NR_mkdirat, both, "directory", 0555);
+    if (result == 0) result = open_below(both, "file", O_PATH);
     if (result < 0) return result;
     made[instr.other - plan::first_dynamic_slot] = static_cast<int>(result);
     // The kernel copies only mounts that are in the caller's namespace. Over "/" it is in nobody's way: this process's
     // root is what is below it.
-    return call(__NR_move_mount, empty, "", at_fdcwd, "/", MOVE_MOUNT_F_EMPTY_PATH);
+    return call(__NR_move_mount, both, "", at_fdcwd, "/", MOVE_MOUNT_F_EMPTY_PATH);
 }
 
 s64 mask(Stage& stage, const Instr& instr) {
@@ -184,7 +185,9 @@ s64 mask(Stage& stage, const Instr& instr) {
     s64 result = call(__NR_newfstatat, target, "", &status, at_empty_path);
     if (result == 0) {
         const bool directory = (status.st_mode & 0170000) == 0040000;
-        result = cover(descriptor(directory ? instr.slot : instr.other), target, harmless, 0);
+        const s64 empty = directory ? open_below(descriptor(instr.slot), "directory", O_PATH) : descriptor(instr.other);
+        result = empty < 0 ? empty : cover(empty, target, harmless, 0);
+        if (directory) close(empty);
     }
     close(target);
     return result;

@@ -53,8 +53,8 @@ enum class Op : std::uint16_t {
     enter_root,         ///< slot: a detached tree that becomes "/"; the old root goes away
     place,              ///< slot: a detached mount, a: target path, x: PlaceFlag bits; other: a mount that has been
                         ///< placed, below which the path is, or none
-    mask_begin,         ///< as new_filesystem; makes an empty file in it, which `other` takes, and holds both ready
-    mask,               ///< a: a path, which gets the empty file or directory over it: other and slot of mask_begin
+    mask_begin,         ///< as new_filesystem; makes an empty file and directory in it; other: takes the file
+    mask,               ///< a: a path, which gets the empty file or directory over it; slot, other: as mask_begin
     mask_end,           ///< slot: as mask_begin
     read_only,          ///< a: a path, which gets a copy of itself over it; x: mount attributes
     write_setting,      ///< slot: a file system that has been made; a: a file's path below it, b: what is written
