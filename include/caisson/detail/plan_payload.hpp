@@ -11,6 +11,7 @@
 
 #include <sys/personality.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <caisson/detail/plan_builder.hpp>
 #include <caisson/detail/user_database.hpp>
@@ -56,14 +57,34 @@ namespace caisson::inline v0::detail {
     return raises;
 }
 
+/// Below /proc/sys: "net/ipv4/ip_forward". Where the first separator is a '.', dots and slashes change places, as for
+/// sysctl(8).
+[[nodiscard]] inline std::string sysctl_path(std::string name) {
+    const std::size_t first = name.find_first_of("./");
+    if (first == std::string::npos || name[first] == '/') return name;
+    for (char& c : name) c = c == '.' ? '/' : c == '/' ? '.' : c;
+    return name;
+}
+
 /// `proc`: a procfs of init's that has been made.
 inline void plan_sysctls(PlanBuilder& plan, const ContainerSpec& spec, Slot proc) {
     for (const auto& [name, value] : spec.sysctls) {
-        std::string path = "sys/" + name;
-        std::replace(path.begin(), path.end(), '.', '/');
-        plan.add({.op = Op::write_setting, .slot = proc, .a = plan.text(path), .b = plan.text(value)}, Step::mount,
-                 "sysctl " + quote(name) + " = " + quote(value));
+        plan.add(
+            {.op = Op::write_setting, .slot = proc, .a = plan.text("sys/" + sysctl_path(name)), .b = plan.text(value)},
+            Step::sysctl, "sysctl " + quote(name) + " = " + quote(value));
     }
+}
+
+/// Throws where the kernel has no module for the spec's label.
+inline void check_security_label(const ContainerSpec& spec) {
+    if (spec.security_label.empty()) return;
+    const bool apparmor = spec.security_label.starts_with("apparmor:");
+    const char* const file = apparmor ? "/proc/thread-self/attr/apparmor/exec" : "/sys/fs/selinux/enforce";
+    if (::access(file, F_OK) == 0) return;
+    throw Error{Step::check_spec, 0,
+                std::string{"security_label: "} + quote(spec.security_label) + ", but this kernel has no " +
+                    (apparmor ? "AppArmor" : "SELinux"),
+                "leave it empty, or start the kernel with the module"};
 }
 
 inline void plan_security_label(PlanBuilder& plan, const ContainerSpec& spec, Slot proc) {

@@ -37,6 +37,7 @@ public:
     explicit Preparation(const ContainerSpec& spec) : spec_{spec}, namespaces_{spec.effective_namespaces()} {
         check(spec_);
         check_stdio();
+        check_security_label(spec_);
         if (!spec_.networks.empty()) check_network(spec_.networks);
         open_root();
         map_ids();

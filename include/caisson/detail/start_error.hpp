@@ -159,6 +159,11 @@ namespace caisson::inline v0::detail {
                        "covered";
             }
             break;
+        case Step::sysctl:
+            if (errnum == ENOENT) return "this kernel has no such setting";
+            if (errnum == EACCES || errnum == EPERM) return "this kernel does not let a container change it";
+            if (errnum == EINVAL) return "the kernel does not take this value";
+            break;
         case Step::clone:
             if (errnum == ENOSPC) return namespace_limit(NamespaceKind::cgroup);
             break;
