@@ -17,22 +17,48 @@
 #include "check_parts.hpp"
 
 namespace caisson::inline v0 {
-namespace {
 
-using checking::indexed;
-using checking::refuse;
 using detail::quote;
 namespace views = ranges::views;
 
-constexpr std::size_t longest_path = 4095;     // PATH_MAX with its NUL
-constexpr std::size_t longest_interface = 15;  // IFNAMSIZ with its NUL
-constexpr std::size_t most_map_lines = 340;    // user_namespaces(7), since Linux 4.15
-constexpr std::size_t most_bytes_of_strings = 1u << 20;
-constexpr std::size_t longest_string = (1u << 17) - 1;  // execve(2): 32 pages with the NUL
+namespace checking {
+
+constexpr std::size_t longest_path = 4095;  // PATH_MAX with its NUL
+
+void refuse(const std::string& field, const std::string& problem, std::string_view remedy) {
+    throw Error{Step::check_spec, 0, field + ": " + problem, remedy};
+}
+
+std::string indexed(const char* list, std::size_t index, const char* member) {
+    return std::string{list} + "[" + std::to_string(index) + "]" + member;
+}
 
 void check_no_nul(const std::string& field, std::string_view text) {
     if (text.find('\0') != std::string_view::npos) refuse(field, "it holds a NUL byte");
 }
+
+void check_path(const std::string& field, const std::string& path) {
+    check_no_nul(field, path);
+    if (path.empty()) refuse(field, "it is empty", "give an absolute path");
+    if (path.front() != '/') refuse(field, quote(path) + " is not absolute", "begin it with '/'");
+    if (path.size() > longest_path)
+        refuse(field, "it has " + std::to_string(path.size()) + " bytes", "4095 are possible");
+    auto components = path | views::split('/');
+    const bool climbs =
+        ranges::any_of(components, [](auto&& component) { return ranges::to<std::string>(component) == ".."; });
+    if (climbs) refuse(field, quote(path) + " holds '..'", "write the path without it");
+}
+
+}  // namespace checking
+
+namespace {
+
+using namespace checking;
+
+constexpr std::size_t longest_interface = 15;  // IFNAMSIZ with its NUL
+constexpr std::size_t most_map_lines = 340;    // user_namespaces(7), since Linux 4.15
+constexpr std::size_t most_bytes_of_strings = 1u << 20;
+constexpr std::size_t longest_string = (1u << 17) - 1;  // execve(2): 32 pages with the NUL
 
 /// True for "/", "//", "/.": they all lead to the root.
 bool names_root(std::string_view path) {
@@ -119,7 +145,7 @@ void check_users(const ContainerSpec& spec) {
 
 void check_mounts(const ContainerSpec& spec) {
     for (auto&& [i, mount] : views::enumerate(spec.mounts)) {
-        checking::path(indexed("mounts", i, ".target"), mount.target);
+        check_path(indexed("mounts", i, ".target"), mount.target);
         if (names_root(mount.target)) {
             refuse(indexed("mounts", i, ".target"), quote(mount.target) + " is the root's own place",
                    "use the field root");
@@ -132,7 +158,7 @@ void check_mounts(const ContainerSpec& spec) {
             refuse(indexed("mounts", i, mount.upper.empty() ? ".work" : ".upper"),
                    std::string{"it is given for a "} + to_string(mount.type), "only an overlay has one");
         }
-        if (mount.type == MountSpec::Type::bind) checking::path(indexed("mounts", i, ".source"), mount.source);
+        if (mount.type == MountSpec::Type::bind) check_path(indexed("mounts", i, ".source"), mount.source);
         if (mount.type == MountSpec::Type::overlay) {
             if (mount.source.empty()) {
                 refuse(indexed("mounts", i, ".source"), "it is empty", "name the overlay's lower directories");
@@ -181,18 +207,6 @@ void check_networks(const ContainerSpec& spec) {
 
 }  // namespace
 
-void checking::path(const std::string& field, const std::string& path) {
-    check_no_nul(field, path);
-    if (path.empty()) refuse(field, "it is empty", "give an absolute path");
-    if (path.front() != '/') refuse(field, quote(path) + " is not absolute", "begin it with '/'");
-    if (path.size() > longest_path)
-        refuse(field, "it has " + std::to_string(path.size()) + " bytes", "4095 are possible");
-    auto components = path | views::split('/');
-    const bool climbs =
-        ranges::any_of(components, [](auto&& component) { return ranges::to<std::string>(component) == ".."; });
-    if (climbs) refuse(field, quote(path) + " holds '..'", "write the path without it");
-}
-
 void check_id_maps(const std::vector<IdMap>& maps, const std::string& field) {
     if (maps.empty()) refuse(field, "it is empty", "uid_map and gid_map come together");
     if (maps.size() > most_map_lines) {
@@ -229,21 +243,21 @@ void check(const ContainerSpec& spec) {
         refuse("name", quote(spec.name) + " is no valid name",
                "use a letter or digit, then up to 62 letters, digits, '_', '.' and '-'");
     }
-    checking::path("root", spec.root);
+    check_path("root", spec.root);
     if (spec.root != "/" && names_root(spec.root)) {
         refuse("root", quote(spec.root) + " is the host's own root", "write it as '/'");
     }
     check_command(spec);
-    checking::path("working_directory", spec.working_directory);
+    check_path("working_directory", spec.working_directory);
     check_hostname(spec.hostname);
     if (spec.namespaces.has(NamespaceKind::time)) {
         refuse("namespaces", "a time namespace is not supported", "remove NamespaceKind::time");
     }
     check_users(spec);
-    checking::process(spec);
+    check_process(spec);
     check_mounts(spec);
-    for (auto&& [i, path] : views::enumerate(spec.masked_paths)) checking::path(indexed("masked_paths", i), path);
-    for (auto&& [i, path] : views::enumerate(spec.read_only_paths)) checking::path(indexed("read_only_paths", i), path);
+    for (auto&& [i, path] : views::enumerate(spec.masked_paths)) check_path(indexed("masked_paths", i), path);
+    for (auto&& [i, path] : views::enumerate(spec.read_only_paths)) check_path(indexed("read_only_paths", i), path);
     check_networks(spec);
     if (spec.console && !(spec.stdio == StdioSpec{})) {
         refuse("stdio", "it is given together with a console", "set console to nothing");
@@ -259,8 +273,8 @@ void check(const ContainerSpec& spec) {
                "give 4194304 at most, or leave it out for no limit");
     }
     check_no_nul("uuid", spec.uuid);
-    if (!spec.cgroup_parent.empty()) checking::path("cgroup_parent", spec.cgroup_parent);
-    if (!spec.stage_path.empty()) checking::path("stage_path", spec.stage_path);
+    if (!spec.cgroup_parent.empty()) check_path("cgroup_parent", spec.cgroup_parent);
+    if (!spec.stage_path.empty()) check_path("stage_path", spec.stage_path);
 }
 
 }  // namespace caisson::inline v0

@@ -1,27 +1,22 @@
-// src/check_parts.hpp - the parts of `check`, and what they share. Each throws `Step::check_spec`.
+// check_parts.hpp - the parts of check(): what they share, and those that have a file of their own.
 #pragma once
 
 #include <cstddef>
 #include <string>
 #include <string_view>
 
-#include <caisson/error.hpp>
 #include <caisson/spec.hpp>
 
 namespace caisson::inline v0::checking {
 
-using detail::quote;
-
-[[noreturn]] inline void refuse(const std::string& field, const std::string& problem, std::string_view remedy = {}) {
-    throw Error{Step::check_spec, 0, field + ": " + problem, remedy};
-}
-inline std::string indexed(const char* list, std::size_t index, const char* member = "") {
-    return std::string{list} + "[" + std::to_string(index) + "]" + member;
-}
+/// Throws `Step::check_spec`: "field: problem: remedy".
+[[noreturn]] void refuse(const std::string& field, const std::string& problem, std::string_view remedy = {});
+/// "list[index].member"
+[[nodiscard]] std::string indexed(const char* list, std::size_t index, const char* member = "");
+void check_no_nul(const std::string& field, std::string_view text);
 /// Absolute, of bearable length and without `..`, which would be resolved inside the container but misread by people.
-void path(const std::string& field, const std::string& path);
+void check_path(const std::string& field, const std::string& path);
 
-/// check_process.cpp: what the command is as a process.
-void process(const ContainerSpec& spec);
+void check_process(const ContainerSpec& spec);
 
 }  // namespace caisson::inline v0::checking

@@ -16,6 +16,7 @@
 namespace caisson::inline v0::checking {
 namespace {
 
+using detail::quote;
 namespace views = ranges::views;
 
 bool is_letter(char c) {
@@ -112,7 +113,7 @@ void check_limits(const ContainerSpec& spec) {
 
 }  // namespace
 
-void process(const ContainerSpec& spec) {
+void check_process(const ContainerSpec& spec) {
     check_user_name("user", spec.user);
     check_user_name("group", spec.group);
     if (spec.groups.size() > detail::UserFile::most_groups) {

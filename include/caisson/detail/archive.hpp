@@ -39,7 +39,7 @@ void fields(A& archive, S& s) {
 template <class A, SameButConst<MountSpec> S>
 void fields(A& archive, S& s) {
     auto& [type, source, target, upper, work, data, options] = s;
-    archive.enumerator(type, MountSpec::Type::overlay);
+    archive.enumerator(type, MountSpec::Type::image);
     archive(source, target, upper, work, data, options);
 }
 template <class A, SameButConst<MacAddress> S>
