@@ -1,0 +1,307 @@
+// What a container's command is as a process: its user, limits, settings, descriptors, and the init that it may have.
+#include <caisson/container.hpp>
+#include <caisson/probe.hpp>
+
+#include <algorithm>
+#include <string>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "support/container.hpp"
+#include "support/doctest.hpp"
+#include "support/machine.hpp"
+#include "support/rootfs.hpp"
+
+using namespace caisson;
+using namespace caisson_test;
+
+namespace {
+
+/// A root with a user and the groups that he is in.
+struct RootWithAlice : TestRoot {
+    RootWithAlice() {
+        write("etc/passwd",
+              "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001:Alice:/home/alice:/bin/sh\n"
+              "7:x:2000:2000::/:/bin/sh\nfar:x:70000:70000::/:/bin/sh\n");
+        write("etc/group", "root:x:0:\nusers:x:1001:\nwheel:x:10:bob,alice\naudio:x:29:alice\nvideo:x:44:alicex\n");
+    }
+};
+
+std::string run_as(const TestRoot& root, const std::string& user, const std::string& group = "") {
+    ContainerSpec spec = shell(root, "id -u; id -g; id -G; echo $HOME");
+    spec.user = user;
+    spec.group = group;
+    return run(spec);
+}
+
+Container wait_ready(const ContainerSpec& spec) {
+    Container container = Container::start(spec);
+    char c = 0;
+    while (::read(container.console()->fd(), &c, 1) == 1 && c != '!') {
+    }
+    return container;
+}
+
+}  // namespace
+
+TEST_CASE("a user by name has the ids, the groups and the home of the root's own files") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const RootWithAlice root;
+    CHECK(run_as(root, "alice") == "1000\n1001\n1001 10 29\n/home/alice\n");
+    CHECK(run_as(root, "alice", "wheel") == "1000\n10\n10 29\n/home/alice\n");
+    CHECK(run_as(root, "alice", "77") == "1000\n77\n77 10 29\n/home/alice\n");
+    CHECK(run_as(root, "", "audio") == "0\n29\n29\n/\n");
+    // Digits are a number, whatever the file calls so.
+    CHECK(run_as(root, "7") == "7\n0\n0\n/\n");
+    ContainerSpec spec = shell(root, "id -u; id -g; id -G");
+    spec.uid = 5;
+    spec.gid = 6;
+    spec.groups = {8, 9};
+    CHECK(run(spec) == "5\n6\n6 8 9\n");
+}
+
+TEST_CASE("a user who cannot be found is named with the file, and nothing is started") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const RootWithAlice root;
+    const auto refusal = [&](const char* user, const char* group = "") {
+        ContainerSpec spec = shell(root, "true");
+        spec.user = user;
+        spec.group = group;
+        return error_of(spec);
+    };
+    CHECK(refusal("bob") ==
+          "container 'test': user 'bob': it is not in '/etc/passwd' of the root: add it there, or give a number");
+    CHECK(refusal("alice", "bob") ==
+          "container 'test': group 'bob': it is not in '/etc/group' of the root: add it there, or give a number");
+    CHECK(refusal("far") ==
+          "container 'test': user 'far': its number 70000 is not mapped into the user namespace: give uid_map and "
+          "gid_map that have it");
+    root.write("etc/passwd", "broken\nbroken:x:1000\nbroken:x:x:1000::/:/bin/sh\n");
+    CHECK(refusal("broken") ==
+          "container 'test': user 'broken': it is not in '/etc/passwd' of the root: add it there, or give a number");
+    REQUIRE(::unlink((root / "etc/passwd").c_str()) == 0);
+    CHECK(refusal("alice") ==
+          "container 'test': '/etc/passwd' of the root: No such file or directory: give the user and group as numbers");
+}
+
+TEST_CASE("CVE-2026-47262: passwd files that are none are refused at once") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const RootWithAlice root;
+    const std::string file = root / "etc/passwd";
+    ContainerSpec spec = shell(root, "true");
+    spec.user = "alice";
+    REQUIRE(::unlink(file.c_str()) == 0);
+    REQUIRE(::mkfifo(file.c_str(), 0644) == 0);
+    CHECK(error_of(spec) == "container 'test': '/etc/passwd' of the root: it is no regular file");
+    REQUIRE(::unlink(file.c_str()) == 0);
+    root.write("etc/passwd", "");
+    REQUIRE(::truncate(file.c_str(), off_t{5} << 30) == 0);
+    CHECK(error_of(spec) == "container 'test': '/etc/passwd' of the root: it has more than 1048576 bytes");
+    root.write("etc/passwd", std::string(70000, 'x') + "\nalice:x:1:1::/:/bin/sh\n");
+    CHECK(error_of(spec) == "container 'test': '/etc/passwd' of the root: line 1 has 70000 bytes, 65536 are possible");
+    // A link is followed inside the root alone: the host's own file has no alice.
+    REQUIRE(::unlink(file.c_str()) == 0);
+    REQUIRE(::symlink("/etc/../../../../etc/users", file.c_str()) == 0);
+    root.write("etc/users", "alice:x:12:13::/:/bin/sh\n");
+    CHECK(run_as(root, "alice").starts_with("12\n13\n"));
+}
+
+TEST_CASE("an ordinary user keeps the ambient capabilities that the spec gives, and no other") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "grep ^Cap /proc/self/status");
+    spec.uid = 1000;
+    CHECK(run(spec) ==
+          "CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n"
+          "CapBnd:\t00000000800405fb\nCapAmb:\t0000000000000000\n");
+    spec.capabilities.inheritable = spec.capabilities.ambient = CapabilitySet::of({"net_bind_service"});
+    CHECK(run(spec) ==
+          "CapInh:\t0000000000000400\nCapPrm:\t0000000000000400\nCapEff:\t0000000000000400\n"
+          "CapBnd:\t00000000800405fb\nCapAmb:\t0000000000000400\n");
+}
+
+TEST_CASE("limits of a process are what the spec says, and the defaults what the machine can give") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    rlimit own{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &own) == 0);
+    ContainerSpec spec = shell(root, "ulimit -Sc; ulimit -Hc; ulimit -Sn; ulimit -Hn; ulimit -Ht; ulimit -St");
+    spec.resource_limits = {{ResourceLimit::Kind::cpu, 100, 200}};
+    const std::uint64_t hard = std::min<std::uint64_t>(524288, own.rlim_max);
+    const std::string soft = std::to_string(std::min<std::uint64_t>(1024, hard));
+    CHECK(run(spec) == "0\n0\n" + soft + "\n" + std::to_string(hard) + "\n200\n100\n");
+    spec.resource_limits = {{ResourceLimit::Kind::nofile, 5, 6}};
+    CHECK(run(spec).find("\n5\n6\n") != std::string::npos);
+}
+
+TEST_CASE("umask, personality and oom_score_adj are the spec's") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "umask; uname -m; cat /proc/self/oom_score_adj; cat /proc/self/personality");
+    spec.umask = 027;
+    spec.oom_score_adj = 321;
+    spec.masked_paths = {};
+    const std::string native = run(spec);
+    CHECK(native.starts_with("0027\n"));
+    CHECK(native.find("\n321\n") != std::string::npos);
+    spec.personality = Personality::linux32;
+    const std::string twin = run(spec);
+#if defined(__x86_64__)
+    CHECK(native.find("x86_64\n") != std::string::npos);
+    CHECK(twin.find("i686\n") != std::string::npos);
+#endif
+    CHECK(twin != native);
+}
+
+TEST_CASE("an oom_score_adj below the host's own is an error, not a wish") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    if (probe().has(Feature::cap_sys_resource)) CAISSON_SKIP("with CAP_SYS_RESOURCE it can be lowered");
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "true");
+    spec.oom_score_adj = -900;
+    CHECK(error_of(spec) ==
+          "container 'test': oom_score_adj -900: Permission denied: only CAP_SYS_RESOURCE lowers it below the host's "
+          "own");
+}
+
+TEST_CASE("settings of the container's own namespaces are made before its command runs, and are not the host's") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    std::string before;
+    REQUIRE(detail::sys::read_file(AT_FDCWD, "/proc/sys/kernel/shmmax", before));
+    ContainerSpec spec = shell(root,
+                               "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax /proc/sys/fs/mqueue/msg_max "
+                               "/proc/sys/net/ipv4/conf/lo/forwarding");
+    spec.namespaces = spec.namespaces | NamespaceSet{NamespaceKind::net};
+    spec.sysctls = {{"net.ipv4.ip_forward", "1"},
+                    {"kernel.shmmax", "12345"},
+                    {"fs.mqueue.msg_max", "7"},
+                    {"net/ipv4/conf/lo/forwarding", "0"}};
+    CHECK(run(spec) == "1\n12345\n7\n0\n");
+    std::string after;
+    REQUIRE(detail::sys::read_file(AT_FDCWD, "/proc/sys/kernel/shmmax", after));
+    CHECK(after == before);
+    // The same without a procfs for the command.
+    spec.proc = false;
+    spec.command = {"/bin/sh", "-c", "ls /proc; echo"};
+    CHECK(run(spec) == "\n");
+    spec.sysctls = {{"net.ipv4.no_such", "1"}};
+    CHECK(error_of(spec) ==
+          "container 'test': sysctl 'net.ipv4.no_such' = '1' (in the child): No such file or directory: this kernel "
+          "has no such setting");
+    spec.sysctls = {{"kernel.shmmax", "many"}};
+    CHECK(error_of(spec) ==
+          "container 'test': sysctl 'kernel.shmmax' = 'many' (in the child): Invalid argument: the kernel does not "
+          "take this value");
+}
+
+TEST_CASE("a label is refused where the kernel has no module for it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    if (::access("/proc/self/attr/apparmor/exec", F_OK) == 0) CAISSON_SKIP("this kernel has AppArmor");
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "true");
+    spec.security_label = "apparmor:unconfined";
+    CHECK(error_of(spec) ==
+          "container 'test': security_label: 'apparmor:unconfined', but this kernel has no AppArmor: leave it empty, "
+          "or start the kernel with the module");
+}
+
+TEST_CASE("passed descriptors are 3 and on, and nothing else is open") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const Fd low = detail::sys::open(root.write("low", "low\n"), O_RDONLY);
+    const Fd high{::fcntl(detail::sys::open(root.write("high", "high\n"), O_RDONLY).get(), F_DUPFD_CLOEXEC, 700)};
+    ContainerSpec spec = shell(root, "cat <&4; cat <&3; cat <&5; exec ls /proc/self/fd | xargs echo");
+    spec.descriptors = {low.get(), high.get(), high.get()};
+    const std::string text = run(spec);
+    // 5 shares its offset with 4, and the shell has one open for its pattern.
+    INFO(text);
+    CHECK(text.starts_with("high\nlow\n0 1 2 3 4 5"));
+    spec.descriptors = {9999};
+    CHECK(error_of(spec) == "container 'test': descriptors[0], descriptor 9999: Bad file descriptor: it is not open");
+}
+
+TEST_CASE("the built-in init reaps what is orphaned, and the command is its child") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root,
+                               "echo $$ $PPID $(tty); i=0; while [ $i -lt 1000 ]; do (true & true & true &); "
+                               "i=$((i + 1)); done; sleep 0.3; ps -o stat | grep -c Z; grep ^Cap /proc/1/status | "
+                               "sort -u | cut -f2; ls /proc/1/fd | wc -l");
+    spec.init = true;
+    const std::string text = run(spec);
+    INFO(text);
+    CHECK(text.starts_with("2 1 /dev/pts/0\n0\n"));
+    // It kept the right to send signals, and nothing is open in it.
+    CHECK(text.find("0000000000000020\n") != std::string::npos);
+    CHECK(text.ends_with("\n0\n"));
+}
+
+TEST_CASE("with the built-in init, every exit code and every signal of the command is told exactly") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    for (int code = 0; code < 256; code += 15) {
+        ContainerSpec spec = shell(root, "exit " + std::to_string(code));
+        spec.init = true;
+        CHECK(Container::start(spec).wait() == ExitStatus::exited(code));
+    }
+    for (int number = 1; number <= 64; ++number) {
+        // Those that are ignored or only stop, and those that a C library keeps for itself.
+        if (number == SIGCHLD || number == SIGCONT || number == SIGURG || number == SIGWINCH || number == SIGSTOP ||
+            number == SIGKILL || number == SIGTSTP || number == SIGTTIN || number == SIGTTOU ||
+            (number > 31 && number < 35)) {
+            continue;
+        }
+        CAPTURE(number);
+        ContainerSpec spec = shell(root, "");
+        spec.command = {"/bin/sleep", "60"};
+        spec.init = true;
+        Container container = Container::start(spec);
+        REQUIRE(container.signal(number));
+        const ExitStatus status = container.wait();
+        CHECK(status.signal() == number);
+        CHECK(status.request() == ExitStatus::Request::none);
+    }
+}
+
+TEST_CASE("the built-in init hands signals on to the command") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "trap 'echo got; exit 5' TERM; echo '!'; while :; do sleep 0.05; done");
+    spec.init = true;
+    Container container = wait_ready(spec);
+    REQUIRE(container.signal(SIGTERM));
+    CHECK(output(container).find("got") != std::string::npos);
+    CHECK(container.wait() == ExitStatus::exited(5));
+
+    Container killed = wait_ready(spec);
+    CHECK(killed.kill() == ExitStatus::killed(SIGKILL));
+}
+
+TEST_CASE("a start with the built-in init that fails says why") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "true");
+    spec.command = {"/bin/nothing"};
+    spec.init = true;
+    CHECK(error_of(spec).starts_with("container 'test': command '/bin/nothing' (in the child): No such file"));
+}
