@@ -42,7 +42,7 @@ TEST_CASE("an example tells how it is used, and why it could not do it") {
         CHECK(wrong.status == 2);
         CHECK(wrong.err.starts_with(std::string{"usage: "} + name));
     }
-    for (const char* name : {"hello", "isolate", "own_event_loop", "own_thread", "threaded_host"}) {
+    for (const char* name : {"hello", "isolate", "own_event_loop", "own_thread", "threaded_host", "vps"}) {
         CAPTURE(name);
         const auto help = run({example(name), "--help"});
         CHECK(help.status == 0);
