@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/random.h>
@@ -12,8 +13,17 @@
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
+#include <caisson/spec.hpp>
 
 namespace caisson::inline v0::detail {
+
+/// The host's number of an id inside; root's where it is not mapped.
+[[nodiscard]] inline std::uint32_t outside(const std::vector<IdMap>& maps, std::uint32_t id) {
+    for (const IdMap& m : maps) {
+        if (id >= m.inside && id - m.inside < m.count) return m.outside + (id - m.inside);
+    }
+    return id == 0 || maps.empty() ? id : outside(maps, 0);
+}
 
 /// Ranges are recorded as locks on single bytes of one empty file, which belong to an open file description
 /// (fcntl(2), F_OFD_SETLK): the container's keeper inherits it, and however host and keeper end, the kernel gives the

@@ -17,6 +17,7 @@
 #include <caisson/cgroup.hpp>
 #include <caisson/check.hpp>
 #include <caisson/detail/device_tree.hpp>
+#include <caisson/detail/host_devices.hpp>
 #include <caisson/detail/id_range.hpp>
 #include <caisson/detail/network.hpp>
 #include <caisson/detail/plan_builder.hpp>
@@ -37,6 +38,7 @@ public:
     explicit Preparation(const ContainerSpec& spec) : spec_{spec}, namespaces_{spec.effective_namespaces()} {
         check(spec_);
         check_stdio();
+        host_devices_.emplace(spec_);
         check_security_label(spec_);
         if (!spec_.networks.empty()) check_network(spec_.networks);
         open_root();
@@ -49,6 +51,7 @@ public:
         if (cgroup_) {
             cgroup_->complete();
             cgroup_->limit(spec_.limits);
+            host_devices_->limit(*cgroup_);
             if (spec_.cgroup_mount == CgroupMount::read_write) delegate_groups();
         }
         find_user();
@@ -136,14 +139,6 @@ private:
         }
     }
 
-    /// The host's number of an id inside; root's where it is not mapped.
-    [[nodiscard]] static std::uint32_t outside(const std::vector<IdMap>& maps, std::uint32_t id) {
-        for (const IdMap& m : maps) {
-            if (id >= m.inside && id - m.inside < m.count) return m.outside + (id - m.inside);
-        }
-        return id == 0 || maps.empty() ? id : outside(maps, 0);
-    }
-
     void find_user() {
         const Fd host = own_root() ? Fd{} : sys::open("/", O_PATH | O_DIRECTORY);
         identity_ = identity_of(spec_, root_ ? root_->fd() : host.get());
@@ -171,6 +166,7 @@ private:
         const std::uint32_t uid = outside(uid_map_, 0);
         const std::uint32_t tty = outside(gid_map_, 5);
         if (spec_.dev) devices_.emplace(DeviceTree::make(uid, outside(gid_map_, 0), tty, spec_.console.has_value()));
+        if (devices_) host_devices_->make_in(devices_->devices.fd(), uid_map_, gid_map_);
         if (!spec_.console) return;
         console_.emplace(devices_ ? Pty::open_in(devices_->terminals.fd(), *spec_.console) : Pty::open(*spec_.console));
         terminal_ = console_->open_peer();
@@ -436,6 +432,7 @@ private:
     std::optional<Cgroup> cgroup_;
     std::optional<Pty> console_;
     std::optional<Mount> root_;
+    std::optional<HostDevices> host_devices_;
     std::optional<DeviceTree> devices_;
     std::vector<Mount> mounts_;
     std::vector<Slot> mount_slots_;

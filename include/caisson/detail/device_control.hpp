@@ -1,0 +1,148 @@
+// caisson/detail/device_control.hpp - which devices the processes of a control group may use, enforced by the kernel.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <fcntl.h>
+
+#include <caisson/cgroup.hpp>
+#include <caisson/detail/sys.hpp>
+#include <caisson/device.hpp>
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+
+namespace caisson::inline v0::detail {
+
+/// Lets the processes of the v2 group that `group` is a descriptor of use what `rules` name, and no other device. The
+/// program that decides lives as long as the group; groups below may add programs, all of which must agree. Throws
+/// `Step::cgroup`. Implemented in src/device_program.cpp.
+[[gnu::visibility("default")]] void attach_device_program(int group, const std::vector<DeviceRule>& rules);
+
+/// A rule as v1's devices.allow takes it: "c 1:3 rwm".
+[[nodiscard]] inline std::string device_rule_text(const DeviceRule& rule) {
+    const auto number = [](std::optional<std::uint32_t> n) { return n ? std::to_string(*n) : std::string{"*"}; };
+    std::string text = rule.type == DeviceRule::Type::block ? "b " : "c ";
+    text += number(rule.major) + ":" + number(rule.minor) + " ";
+    if (rule.access.read) text += 'r';
+    if (rule.access.write) text += 'w';
+    if (rule.access.make) text += 'm';
+    return text;
+}
+
+/// What a container may use of the host's devices: null, zero, full, random, urandom, tty, ptmx and terminals, and what
+/// is added.
+class DeviceControl {
+public:
+    DeviceControl() {
+        struct Standard {
+            std::uint32_t major;
+            std::optional<std::uint32_t> minor;
+        };
+        constexpr std::uint32_t terminals = 136;  // of every devpts instance
+        for (const Standard& s : {Standard{1, 3}, Standard{1, 5}, Standard{1, 7}, Standard{1, 8}, Standard{1, 9},
+                                  Standard{5, 0}, Standard{5, 2}, Standard{terminals, std::nullopt}}) {
+            entries_.push_back(
+                {{DeviceRule::Type::character, s.major, s.minor, {.read = true, .write = true, .make = true}}, false});
+        }
+    }
+    /// Rules for the same device are one rule with the access of both: the kernel wants all of it from one.
+    void allow(const DeviceRule& rule) {
+        const auto same = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) {
+            return e.rule.type == rule.type && e.rule.major == rule.major && e.rule.minor == rule.minor;
+        });
+        if (same == entries_.end()) {
+            entries_.push_back({rule, true});
+            return;
+        }
+        DeviceAccess& access = same->rule.access;
+        access.read = access.read || rule.access.read;
+        access.write = access.write || rule.access.write;
+        access.make = access.make || rule.access.make;
+        same->asked = true;
+    }
+    [[nodiscard]] std::vector<DeviceRule> rules() const {
+        std::vector<DeviceRule> all;
+        for (const Entry& e : entries_) all.push_back(e.rule);
+        return all;
+    }
+
+    enum class Need : std::uint8_t {
+        wish,    ///< the container's root can make no nodes: what the machine cannot give is left out
+        safety,  ///< as `wish`, but only for a caller who may not set rules, and so may not make nodes either
+        must,    ///< the spec asks for it
+    };
+    /// Makes a group follow the rules, by v1's controller where the group has it, else by a program on its v2
+    /// directory. Processes in the group are held to it from their next open(2) on. Throws `Step::cgroup`.
+    void apply(const Cgroup& group, Need need) const {
+        try {
+            if (deny_all(group, need)) allow_entries(group);
+        } catch (const Error& e) {
+            throw e.in("device rules for control group " + quote(group.name()));
+        }
+    }
+
+private:
+    struct Entry {
+        DeviceRule rule;
+        bool asked;
+    };
+
+    [[nodiscard]] static const CgroupDirectory* find(const Cgroup& group, std::string_view controller) {
+        for (const CgroupDirectory& d : group.directories()) {
+            if (controller.empty() ? d.v2() : list_has(d.controllers, controller)) return &d;
+        }
+        return nullptr;
+    }
+    [[nodiscard]] static Fd open(const Cgroup& group, const CgroupDirectory& d, const char* file) {
+        Fd fd = sys::open_at(d.parent.get(), (group.name() + "/" + file).c_str(), O_WRONLY);
+        if (!fd) fail(Step::cgroup, "open " + path(group, d, file));
+        return fd;
+    }
+    [[nodiscard]] static std::string path(const Cgroup& group, const CgroupDirectory& d, const char* file) {
+        return quote(d.parent_path + "/" + group.name() + "/" + file);
+    }
+
+    /// True where the entries are to be allowed one by one from now on.
+    [[nodiscard]] bool deny_all(const Cgroup& group, Need need) const {
+        try {
+            if (const CgroupDirectory* d = find(group, "devices")) {
+                const Fd deny = open(group, *d, "devices.deny");
+                if (sys::write_all(deny.get(), "a")) return true;
+                fail(Step::cgroup, "write 'a' to " + path(group, *d, "devices.deny"),
+                     errno == EPERM ? "this needs CAP_SYS_ADMIN in the host's first user namespace" : "");
+            }
+            const CgroupDirectory* unified = find(group, "");
+            if (unified == nullptr) {
+                throw Error{Step::cgroup, 0, "there is neither cgroup v1's controller 'devices' nor cgroup v2",
+                            "mount one of them so that the caller may write to it"};
+            }
+            attach_device_program(unified->directory.get(), rules());
+        } catch (const Error& e) {
+            const bool may_not = e.code().value() == EPERM || e.code().value() == EACCES;
+            if (need == Need::must || (need == Need::safety && !may_not)) throw;
+        }
+        return false;
+    }
+    void allow_entries(const Cgroup& group) const {
+        const CgroupDirectory& d = *find(group, "devices");
+        const Fd allow = open(group, d, "devices.allow");
+        for (const Entry& e : entries_) {
+            const std::string text = device_rule_text(e.rule);
+            if (sys::write_all(allow.get(), text)) continue;
+            // What the group above may not use is not there to be given.
+            if (errno == EPERM && !e.asked) continue;
+            fail(Step::cgroup, "write " + quote(text) + " to " + path(group, d, "devices.allow"),
+                 errno == EPERM ? "the group above may not use this device itself" : "");
+        }
+    }
+
+    std::vector<Entry> entries_;
+};
+
+}  // namespace caisson::inline v0::detail

@@ -1,0 +1,57 @@
+// caisson/detail/host_devices.hpp - the host's devices that a container gets, from the spec to nodes and rules.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <caisson/cgroup.hpp>
+#include <caisson/detail/device_control.hpp>
+#include <caisson/detail/device_node.hpp>
+#include <caisson/detail/id_range.hpp>
+#include <caisson/spec.hpp>
+
+namespace caisson::inline v0::detail {
+
+/// What `devices` and `device_rules` of a spec come to on this host. The spec must outlive it.
+class HostDevices {
+public:
+    /// Looks the devices up, before anything is made. Throws `Step::check_spec`.
+    explicit HostDevices(const ContainerSpec& spec) : spec_{&spec} {
+        for (std::size_t i = 0; i < spec.devices.size(); ++i) {
+            nodes_.push_back(DeviceNode::find(spec.devices[i], "devices[" + std::to_string(i) + "]"));
+        }
+    }
+    /// Holds the processes of `group` to them. Throws `Step::cgroup`.
+    void limit(const Cgroup& group) const {
+        using Need = DeviceControl::Need;
+        DeviceControl control;
+        // A user namespace may not make nodes, and its mounts show none but those that the host gave it.
+        Need need = spec_->has_user_namespace() ? Need::wish : Need::safety;
+        for (std::size_t i = 0; i < nodes_.size(); ++i) {
+            const DeviceAccess& access = spec_->devices[i].access;
+            control.allow(nodes_[i].rule(access));
+            if (!access.read || !access.write) need = Need::must;
+        }
+        for (const DeviceRule& rule : spec_->device_rules) {
+            control.allow(rule);
+            need = Need::must;
+        }
+        control.apply(group, need);
+    }
+    /// Makes the nodes in the /dev that `dev` is a descriptor of. Throws `Step::mount`.
+    void make_in(int dev, const std::vector<IdMap>& uid_map, const std::vector<IdMap>& gid_map) const {
+        for (std::size_t i = 0; i < nodes_.size(); ++i) {
+            const DeviceSpec& device = spec_->devices[i];
+            nodes_[i].make(dev, outside(uid_map, device.uid), outside(gid_map, device.gid), outside(uid_map, 0),
+                           outside(gid_map, 0));
+        }
+    }
+
+private:
+    const ContainerSpec* spec_;
+    std::vector<DeviceNode> nodes_;
+};
+
+}  // namespace caisson::inline v0::detail

@@ -1,0 +1,121 @@
+// device_program.cpp - device rules as a BPF program, and its way into the kernel. See bpf(2).
+#include "device_program.hpp"
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <caisson/detail/device_control.hpp>
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+
+namespace caisson::inline v0::detail {
+namespace {
+
+// The registers: 1 is the context at first, 0 the result.
+constexpr std::uint8_t result = BPF_REG_0;
+constexpr std::uint8_t context = BPF_REG_1;
+constexpr std::uint8_t type = BPF_REG_2;
+constexpr std::uint8_t access = BPF_REG_3;
+constexpr std::uint8_t device_major = BPF_REG_4;
+constexpr std::uint8_t device_minor = BPF_REG_5;
+
+constexpr bpf_insn instruction(int code, std::uint8_t to, std::uint8_t from, std::size_t offset, std::uint32_t value) {
+    bpf_insn made{};
+    made.code = static_cast<std::uint8_t>(code);
+    made.dst_reg = to & 0xf;
+    made.src_reg = from & 0xf;
+    made.off = static_cast<std::int16_t>(offset);
+    made.imm = static_cast<std::int32_t>(value);
+    return made;
+}
+constexpr bpf_insn load(std::uint8_t to, std::size_t offset) {
+    return instruction(BPF_LDX | BPF_MEM | BPF_W, to, context, offset, 0);
+}
+constexpr bpf_insn with_value(int operation, std::uint8_t to, std::uint32_t value) {
+    return instruction(BPF_ALU64 | BPF_K | operation, to, 0, 0, value);
+}
+constexpr bpf_insn jump_if(int comparison, std::uint8_t on, std::uint32_t value) {
+    return instruction(BPF_JMP | BPF_K | comparison, on, 0, 0, value);
+}
+
+/// One rule: the end of the program with 1, or on to what comes next.
+void append(std::vector<bpf_insn>& program, const DeviceRule& rule) {
+    const bool block = rule.type == DeviceRule::Type::block;
+    std::uint32_t refused = 0;
+    if (!rule.access.read) refused |= BPF_DEVCG_ACC_READ;
+    if (!rule.access.write) refused |= BPF_DEVCG_ACC_WRITE;
+    if (!rule.access.make) refused |= BPF_DEVCG_ACC_MKNOD;
+    std::vector<bpf_insn> misses{jump_if(BPF_JNE, type, block ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR)};
+    if (rule.major) misses.push_back(jump_if(BPF_JNE, device_major, *rule.major));
+    if (rule.minor) misses.push_back(jump_if(BPF_JNE, device_minor, *rule.minor));
+    if (refused != 0) misses.push_back(jump_if(BPF_JSET, access, refused));
+    // Each leads behind the two instructions that end the program.
+    for (std::size_t i = 0; i < misses.size(); ++i) misses[i].off = static_cast<std::int16_t>(misses.size() - i + 1);
+    program.insert(program.end(), misses.begin(), misses.end());
+    program.push_back(with_value(BPF_MOV, result, 1));
+    program.push_back(instruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
+}
+
+int bpf(bpf_cmd command, bpf_attr& attributes) {
+    return static_cast<int>(::syscall(SYS_bpf, command, &attributes, sizeof attributes));
+}
+
+std::string_view remedy_for_program(int error) {
+    switch (error) {
+        case EPERM:
+            return "this needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, in the host's first user namespace, and no "
+                   "program on a group above that allows no other";
+        case ENOSYS:
+        case EINVAL: return "this kernel has no CONFIG_CGROUP_BPF";
+        case E2BIG: return "these are too many device rules for one program";
+        default: return {};
+    }
+}
+
+}  // namespace
+
+std::vector<bpf_insn> device_program(const std::vector<DeviceRule>& rules) {
+    // The kernel gives type and access in one number, 16 bits each.
+    std::vector<bpf_insn> program{load(type, offsetof(bpf_cgroup_dev_ctx, access_type)),
+                                  instruction(BPF_ALU64 | BPF_MOV | BPF_X, access, type, 0, 0),
+                                  with_value(BPF_AND, type, 0xffff),
+                                  with_value(BPF_RSH, access, 16),
+                                  load(device_major, offsetof(bpf_cgroup_dev_ctx, major)),
+                                  load(device_minor, offsetof(bpf_cgroup_dev_ctx, minor))};
+    for (const DeviceRule& rule : rules) append(program, rule);
+    program.push_back(with_value(BPF_MOV, result, 0));
+    program.push_back(instruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
+    return program;
+}
+
+void attach_device_program(int group, const std::vector<DeviceRule>& rules) {
+    const std::vector<bpf_insn> program = device_program(rules);
+    bpf_attr load{};
+    load.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+    load.insns = reinterpret_cast<std::uintptr_t>(program.data());
+    load.insn_cnt = static_cast<std::uint32_t>(program.size());
+    load.license = reinterpret_cast<std::uintptr_t>("MIT");
+    const std::string_view name = "caisson_devices";
+    name.copy(load.prog_name, sizeof load.prog_name - 1);
+    // Close-on-exec, as all of bpf(2)'s. A signal that comes meanwhile makes it EAGAIN.
+    Fd loaded{bpf(BPF_PROG_LOAD, load)};
+    for (int attempt = 1; !loaded && errno == EAGAIN && attempt < 16; ++attempt) loaded.reset(bpf(BPF_PROG_LOAD, load));
+    if (!loaded) fail(Step::cgroup, "load a program of device rules", remedy_for_program(errno));
+
+    bpf_attr attach{};
+    attach.target_fd = static_cast<std::uint32_t>(group);
+    attach.attach_bpf_fd = static_cast<std::uint32_t>(loaded.get());
+    attach.attach_type = BPF_CGROUP_DEVICE;
+    attach.attach_flags = BPF_F_ALLOW_MULTI;
+    if (bpf(BPF_PROG_ATTACH, attach) != 0) {
+        fail(Step::cgroup, "attach a program of device rules", remedy_for_program(errno));
+    }
+}
+
+}  // namespace caisson::inline v0::detail
