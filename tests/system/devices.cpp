@@ -224,23 +224,25 @@ TEST_CASE("on v2, a program holds the group and those below it to the rules for 
     } catch (const Error& e) {
         CAISSON_SKIP(e.what());
     }
-    const auto try_all = [] {
+    const TestDirectory directory;
+    const std::string node = directory / "node";
+    const auto try_all = [&] {
         const auto opens = [](const char* path, int flags) {
             const int fd = ::open(path, flags | O_CLOEXEC);
             return fd >= 0 ? 0 : errno;
         };
         if (opens("/dev/null", O_RDWR) != 0) return 1;
         if (opens("/dev/zero", O_RDONLY) != EPERM) return 2;
-        if (::mknod("/tmp/caisson-test-node", S_IFCHR | 0600, makedev(1, 3)) == 0 || errno != EPERM) return 3;
+        if (::mknod(node.c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0 || errno != EPERM) return 3;
         return 0;
     };
     CHECK(code_of(spawn_in(group, try_all)) == 0);
 
     const std::string below = path_of(group.directories().front(), group) + "/below";
     REQUIRE(::mkdir(below.c_str(), 0755) == 0);
-    const Fd directory = detail::sys::open(below, O_PATH | O_DIRECTORY);
+    const Fd inner = detail::sys::open(below, O_PATH | O_DIRECTORY);
     // A group below may take rights away, and give none.
-    detail::attach_device_program(directory.get(), {{DeviceRule::Type::character, {}, {}, {true, true, true}}});
+    detail::attach_device_program(inner.get(), {{DeviceRule::Type::character, {}, {}, {true, true, true}}});
     CHECK(code_of(spawn_in(group, [&] {
               if (!detail::sys::write_file(AT_FDCWD, (below + "/cgroup.procs").c_str(), "0")) return 9;
               return try_all();
