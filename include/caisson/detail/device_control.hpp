@@ -124,8 +124,10 @@ private:
             }
             attach_device_program(unified->directory.get(), rules());
         } catch (const Error& e) {
-            const bool may_not = e.code().value() == EPERM || e.code().value() == EACCES;
-            if (need == Need::must || (need == Need::safety && !may_not)) throw;
+            const int error = e.code().value();
+            const bool may_not = error == EPERM || error == EACCES;
+            const bool cannot = may_not || error == 0 || error == EROFS || error == ENOSYS || error == EINVAL;
+            if (need == Need::must || !cannot || (need == Need::safety && !may_not)) throw;
         }
         return false;
     }
