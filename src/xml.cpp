@@ -116,6 +116,17 @@ ContainerSpec to_spec(const Domain& domain) {
         // libvirt's metric where the document has none; the kernel's differs between IPv4 and IPv6.
         for (RouteSpec& route : spec.networks.back().routes) route.metric = std::max(route.metric, 1u);
     }
+    for (const HostDevice& host : domain.host_devices) {
+        const std::size_t slash = host.source.find('/', 1);
+        const bool storage = host.type == HostDevice::Type::storage;
+        spec.devices.push_back({.source = host.source,
+                                .target = host.source.substr(slash == std::string::npos ? 1 : slash + 1),
+                                .type = storage ? DeviceSpec::Type::block : DeviceSpec::Type::character,
+                                .access = {.read = true, .write = true, .make = true},
+                                .mode = 0700});
+    }
+    // libvirt lets every container use fuse, of which it makes no node.
+    spec.device_rules.push_back({DeviceRule::Type::character, 10, 229, {.read = true, .write = true, .make = true}});
     spec.limits.memory = domain.memory_kib * 1024;
 
     const std::uint64_t kept = domain.capability_policy == CapabilityPolicy::standard ? CapabilitySet::libvirt().bits()

@@ -161,6 +161,21 @@ Interface interface(const Element& e) {
     return result;
 }
 
+HostDevice host_device(const Element& e) {
+    (void)e.needed_attribute("mode");
+    HostDevice device;
+    device.type = words::value<HostDevice::Type>(e.needed_attribute("type"));
+    const bool storage = device.type == HostDevice::Type::storage;
+    const Element source = e.needed_child("source");
+    if (const auto other = source.child(storage ? "char" : "block")) {
+        other->fail(other->tag() + " is not for <hostdev type='" + std::string{words::name(device.type)} + "'>");
+    }
+    const Element path = source.needed_child(storage ? "block" : "char");
+    device.source = path.path("");
+    if (device.source == "/") path.wrong("", "/", "the path of a device");
+    return device;
+}
+
 /// There is one console, asked for or not: only its form is looked at.
 void consoles(const Element& devices) {
     int count = 0;
@@ -189,6 +204,11 @@ void devices(const Element& e, Domain& domain) {
         macs.note(child, net.mac ? net.mac->str() : "", "<interface> with the address");
     }
     consoles(e);
+    Once sources;
+    for (const Element& child : e.children("hostdev")) {
+        domain.host_devices.push_back(host_device(child));
+        sources.note(child, domain.host_devices.back().source, "<hostdev> of");
+    }
 }
 
 }  // namespace caisson::inline v0::xml::reading

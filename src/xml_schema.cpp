@@ -81,8 +81,8 @@ constexpr Content contents[] = {
     {"domain/on_reboot", "", "", "", true, "", ""},
     {"domain/on_crash", "", "", "", true, "", ""},
 
-    {"domain/devices", "", "emulator", "filesystem interface console", false, "",
-     "audio channel controller crypto disk graphics hostdev hub input iommu lease memballoon memory nvram panic "
+    {"domain/devices", "", "emulator", "filesystem interface console hostdev", false, "",
+     "audio channel controller crypto disk graphics hub input iommu lease memballoon memory nvram panic "
      "parallel pstore redirdev redirfilter rng serial shmem smartcard sound tpm video vsock watchdog"},
     {"domain/devices/emulator", "", "", "", true, "", ""},
 
@@ -92,6 +92,14 @@ constexpr Content contents[] = {
     {"domain/devices/filesystem/source", "dir usage units", "", "", false, "dev file name pool socket volume", ""},
     {"domain/devices/filesystem/target", "dir", "", "", false, "", ""},
     {"domain/devices/filesystem/readonly", "", "", "", false, "", ""},
+
+    {"domain/devices/hostdev", "mode type", "source", "", false, "display managed model ramfb rawio sgio",
+     "acpi address alias boot driver ip readonly rom route shareable teaming"},
+    {"domain/devices/hostdev/source", "", "block char", "", false,
+     "guestReset name protocol startupPolicy writeFiltering wwpn",
+     "adapter address auth host initiator interface product vendor"},
+    {"domain/devices/hostdev/source/block", "", "", "", true, "", ""},
+    {"domain/devices/hostdev/source/char", "", "", "", true, "", ""},
 
     {"domain/devices/interface", "type", "mac source target guest link mtu", "ip route", false,
      "managed trustGuestRxFilters",
@@ -140,6 +148,8 @@ constexpr Words words[] = {
     {"domain/on_crash", "", "destroy restart preserve rename-restart coredump-destroy coredump-restart", ""},
     {"domain/devices/filesystem", "type", "mount ram", "bind block file template volume"},
     {"domain/devices/filesystem", "accessmode", "passthrough", "mapped squash"},
+    {"domain/devices/hostdev", "mode", "capabilities", "subsystem"},
+    {"domain/devices/hostdev", "type", "storage misc", "mdev net pci scsi scsi_host usb"},
     {"domain/devices/interface", "type", "bridge",
      "client direct ethernet hostdev internal mcast network null server udp user vdpa vds vhostuser"},
     {"domain/devices/interface/ip", "family", "ipv4 ipv6", ""},

@@ -28,6 +28,10 @@ template <>
 struct Names<Filesystem::Type> {
     static constexpr std::array<std::string_view, 2> list{"mount", "ram"};
 };
+template <>
+struct Names<HostDevice::Type> {
+    static constexpr std::array<std::string_view, 2> list{"storage", "misc"};
+};
 
 /// The enumerator with this name, which there must be: schema::check has seen to it.
 template <class Enum>

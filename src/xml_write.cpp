@@ -203,6 +203,14 @@ void write_console(Writer& out, const std::optional<Live>& live) {
     out.close("console");
 }
 
+void write_host_device(Writer& out, const HostDevice& device) {
+    out.open("hostdev", {{"mode", "capabilities"}, {"type", std::string{words::name(device.type)}}});
+    out.open("source");
+    out.leaf(device.type == HostDevice::Type::storage ? "block" : "char", device.source);
+    out.close("source");
+    out.close("hostdev");
+}
+
 }  // namespace
 
 std::string document(const Domain& domain, const std::optional<Live>& live) {
@@ -227,6 +235,7 @@ std::string document(const Domain& domain, const std::optional<Live>& live) {
     for (const Filesystem& fs : domain.filesystems) write_filesystem(out, fs);
     for (const Interface& interface : domain.interfaces) write_interface(out, interface);
     write_console(out, live);
+    for (const HostDevice& device : domain.host_devices) write_host_device(out, device);
     out.close("devices");
     out.close("domain");
     return out.take();

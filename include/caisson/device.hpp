@@ -15,7 +15,10 @@ struct DeviceAccess {
     friend bool operator==(const DeviceAccess&, const DeviceAccess&) = default;
 };
 
-/// Devices that a container may use beside those that each has, if it has a node of one. See cgroups(7), devices.
+/// Devices that a container may use, if it has a node of one, beside null, zero, full, random, urandom, tty, ptmx and
+/// terminals. The kernel refuses (EPERM) to open or make any other: by the control group's `devices` on cgroup v1, else
+/// by a program (BPF) on its v2 directory. Rules that cannot be set refuse the start; without rules in the spec, a
+/// container in a user namespace, which makes no nodes, then starts all the same. See bpf(2) and mknod(2).
 struct DeviceRule {
     enum class Type : std::uint8_t { character, block };
     Type type = Type::character;
@@ -25,10 +28,13 @@ struct DeviceRule {
     friend bool operator==(const DeviceRule&, const DeviceRule&) = default;
 };
 
-/// A device of the host that a container gets: a node in its /dev, and the right to use it.
+/// A device of the host that a container gets: a node in its /dev, and the right to use it. Of the host's path links
+/// are followed; what it leads to must be there, and a device, when the container starts.
 struct DeviceSpec {
     std::string source{};  ///< the host's node: "/dev/fuse"
     std::string target{};  ///< below /dev, or absolute and below /dev; empty: the same path as `source`
+    enum class Type : std::uint8_t { any, character, block };
+    Type type = Type::any;  ///< a source of another type is refused
     DeviceAccess access{};
     std::uint32_t mode = 0660;  ///< of the node, which belongs to `uid` and `gid` inside
     std::uint32_t uid = 0;

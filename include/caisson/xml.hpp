@@ -114,6 +114,15 @@ struct Filesystem {
     friend bool operator==(const Filesystem&, const Filesystem&) = default;
 };
 
+/// `<hostdev mode='capabilities'>`: a device of the host. Inside it is at the same path, with the first directory
+/// replaced by /dev.
+struct HostDevice {
+    enum class Type : std::uint8_t { storage, misc };
+    Type type = Type::misc;  ///< storage: a block device; misc: a character device
+    std::string source{};    ///< absolute path on the host, without "//", "." and ".."
+    friend bool operator==(const HostDevice&, const HostDevice&) = default;
+};
+
 /// `<interface type='bridge'>`.
 struct Interface {
     NetworkSpec network{};
@@ -149,6 +158,7 @@ struct Domain {
     std::string emulator{};                 ///< kept for those who ask; nothing is run from it. Empty: none
     std::vector<Filesystem> filesystems{};  ///< in the order of the document
     std::vector<Interface> interfaces{};
+    std::vector<HostDevice> host_devices{};
     friend bool operator==(const Domain&, const Domain&) = default;
 
     /// libvirt's name of the machine this program is compiled for: "x86_64", "aarch64".
@@ -188,8 +198,8 @@ struct Live {
 
 /// The container that libvirt would make of the domain: without id maps no user namespace, libvirt's capabilities, no
 /// `no_new_privileges`, single (not recursive) binds without `nosuid`, libvirt's environment for init
-/// (`LIBVIRT_LXC_NAME`, `LIBVIRT_LXC_UUID`, `container=lxc-libvirt`). Unlike there, it has a cgroup namespace. Throws
-/// nothing but std::bad_alloc, and touches nothing.
+/// (`LIBVIRT_LXC_NAME`, `LIBVIRT_LXC_UUID`, `container=lxc-libvirt`), the right to use fuse. Unlike there, it has a
+/// cgroup namespace. Throws nothing but std::bad_alloc, and touches nothing.
 [[nodiscard, gnu::visibility("default")]] ContainerSpec to_spec(const Domain& domain);
 
 }  // namespace caisson::inline v0::xml

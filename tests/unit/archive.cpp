@@ -52,7 +52,7 @@ ContainerSpec full() {
     s.masked_paths = {"/m"};
     s.read_only_paths = {"/r"};
     s.resource_limits = {{ResourceLimit::Kind::rttime, 1, 2}};
-    s.devices = {{"/dev/a", "b", {false, false, true}, 0600, 1, 2}};
+    s.devices = {{"/dev/a", "b", DeviceSpec::Type::block, {false, false, true}, 0600, 1, 2}};
     s.device_rules = {{DeviceRule::Type::block, 8, {}, {false, true, true}}};
     s.seccomp = {SeccompProfile::system,
                  {{"mount", SeccompRule::Action::kill, 5, {{1, SeccompArgument::Operator::masked_equal, 2, 3}}}},

@@ -36,9 +36,9 @@ std::string refused_target(const std::string& target, const std::string& source 
 std::string refused_rule(const DeviceRule& rule) {
     return refusal([&](ContainerSpec& s) { s.device_rules = {rule}; });
 }
-std::string not_found(const std::string& source) {
+std::string not_found(const std::string& source, DeviceSpec::Type type = {}) {
     try {
-        (void)detail::DeviceNode::find({.source = source}, "devices[3]");
+        (void)detail::DeviceNode::find({.source = source, .type = type}, "devices[3]");
     } catch (const Error& e) {
         CHECK(e.step() == Step::check_spec);
         return e.what();
@@ -133,6 +133,9 @@ TEST_CASE("a source that is not there, or no device, is named with its remedy") 
           "devices[3].source: '/dev/there-is-none': No such file or directory: name a device that the host has");
     CHECK(not_found("/proc/self/status") ==
           "devices[3].source: '/proc/self/status' is no device: name a device node, such as '/dev/fuse'");
+    CHECK(not_found("/dev/null", DeviceSpec::Type::block) ==
+          "devices[3].source: '/dev/null' is a character device: name a block device, or set type to any");
+    CHECK(not_found("/dev/null", DeviceSpec::Type::character) == "found");
 }
 
 TEST_CASE("a device of the host becomes a node with its numbers and the rule for it") {

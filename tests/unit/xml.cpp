@@ -76,6 +76,7 @@ xml::Domain full_domain() {
     net.network.mtu = 1400;
     d.interfaces = {net, xml::Interface{}};
     d.interfaces.back().network.bridge = "br-1.x_y";
+    d.host_devices = {{xml::HostDevice::Type::storage, "/dev/sdf1"}, {xml::HostDevice::Type::misc, "/dev/net/tun"}};
     return d;
 }
 

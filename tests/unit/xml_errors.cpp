@@ -85,7 +85,21 @@ TEST_CASE("what nobody knows and what only libvirt knows are different messages"
     });
     check_devices({
         {"<emulator>/</emulator>", "x.xml:6: <emulator> is '/': it must be the path of a program"},
-        {"<hostdev mode='capabilities'/>", "x.xml:6: <hostdev> is libvirt's, but caisson does not support it yet"},
+        {"<hostdev mode='subsystem' type='usb'/>",
+         "x.xml:6: <hostdev mode='subsystem'> is libvirt's, but caisson does not support it yet"},
+        {"<hostdev mode='capabilities' type='net'/>",
+         "x.xml:6: <hostdev type='net'> is libvirt's, but caisson does not support it yet"},
+        {"<hostdev mode='capabilities'/>", "x.xml:6: <hostdev> needs the attribute 'type'"},
+        {"<hostdev type='misc'/>", "x.xml:6: <hostdev> needs the attribute 'mode'"},
+        {"<hostdev mode='capabilities' type='misc'/>", "x.xml:6: <hostdev> needs the element <source>"},
+        {"<hostdev mode='capabilities' type='misc'><source/></hostdev>", "x.xml:6: <source> needs the element <char>"},
+        {"<hostdev mode='capabilities' type='misc'><source><block>/dev/x</block></source></hostdev>",
+         "x.xml:6: <block> is not for <hostdev type='misc'>"},
+        {"<hostdev mode='capabilities' type='storage'><source><block>/</block></source></hostdev>",
+         "x.xml:6: <block> is '/': it must be the path of a device"},
+        {"<hostdev mode='capabilities' type='misc'><source><char>/dev/x</char></source></hostdev>"
+         "<hostdev mode='capabilities' type='misc'><source><char>/dev//x</char></source></hostdev>",
+         "x.xml:6: a second <hostdev> of '/dev/x': the first is in line 6"},
         {"<filesystem type='block'/>",
          "x.xml:6: <filesystem type='block'> is libvirt's, but caisson does not support it yet"},
         {"<filesystem type='nfs'/>", "x.xml:6: attribute 'type' of <filesystem> is 'nfs': it must be 'mount' or 'ram'"},

@@ -135,3 +135,15 @@ TEST_CASE("what a document says can be started, as far as a spec tells") {
                       "<idmap><uid start='0' target='0' count='4294967295'/>"
                       "<gid start='0' target='4294967294' count='1'/></idmap>")));
 }
+
+TEST_CASE("host devices become nodes below /dev that may be used and made again, and fuse may be used by all") {
+    const ContainerSpec spec = spec_of(
+        "<hostdev mode='capabilities' type='storage'><source><block>/dev/sdf1</block></source></hostdev>"
+        "<hostdev mode='capabilities' type='misc'><source><char>/host/net//tun</char></source></hostdev>");
+    constexpr DeviceAccess all{true, true, true};
+    CHECK(spec.devices ==
+          std::vector<DeviceSpec>{{"/dev/sdf1", "sdf1", DeviceSpec::Type::block, all, 0700, 0, 0},
+                                  {"/host/net/tun", "net/tun", DeviceSpec::Type::character, all, 0700, 0, 0}});
+    CHECK(spec.device_rules == std::vector<DeviceRule>{{DeviceRule::Type::character, 10, 229, all}});
+    CHECK_NOTHROW(check(spec));
+}

@@ -106,8 +106,9 @@ void fields(A& archive, S& s) {
 }
 template <class A, SameButConst<DeviceSpec> S>
 void fields(A& archive, S& s) {
-    auto& [source, target, access, mode, uid, gid] = s;
+    auto& [source, target, type, access, mode, uid, gid] = s;
     archive(source, target, access, mode, uid, gid);
+    archive.enumerator(type, DeviceSpec::Type::block);
 }
 template <class A, SameButConst<CapabilitySpec> S>
 void fields(A& archive, S& s) {

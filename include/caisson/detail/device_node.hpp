@@ -50,6 +50,11 @@ struct DeviceNode {
         if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode)) {
             throw Error{Step::check_spec, 0, context + " is no device", "name a device node, such as '/dev/fuse'"};
         }
+        const bool block = S_ISBLK(st.st_mode);
+        if (spec.type == (block ? DeviceSpec::Type::character : DeviceSpec::Type::block)) {
+            throw Error{Step::check_spec, 0, context + " is a " + (block ? "block" : "character") + " device",
+                        std::string{"name a "} + (block ? "character" : "block") + " device, or set type to any"};
+        }
         return {path_below_dev(spec).value_or(""), (st.st_mode & S_IFMT) | spec.mode, st.st_rdev};
     }
 
