@@ -260,6 +260,7 @@ void check(const ContainerSpec& spec) {
     for (auto&& [i, path] : views::enumerate(spec.read_only_paths)) check_path(indexed("read_only_paths", i), path);
     check_networks(spec);
     check_devices(spec);
+    check_seccomp(spec);
     if (spec.console && !(spec.stdio == StdioSpec{})) {
         refuse("stdio", "it is given together with a console", "set console to nothing");
     }

@@ -19,5 +19,6 @@ void check_path(const std::string& field, const std::string& path);
 
 void check_devices(const ContainerSpec& spec);
 void check_process(const ContainerSpec& spec);
+void check_seccomp(const ContainerSpec& spec);
 
 }  // namespace caisson::inline v0::checking

@@ -309,9 +309,14 @@ Finding Prober::memfd_exec() const {
 }
 
 Finding Prober::seccomp() const {
-    const std::uint32_t action = SECCOMP_RET_ERRNO;
-    if (::syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0) return yes("filters may return errors");
-    return refused("seccomp", errno);
+#ifndef CAISSON_HAVE_SECCOMP
+    return no("this library was built without libseccomp", "build it with -Dseccomp=enabled");
+#else
+    for (const std::uint32_t action : {SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_LOG}) {
+        if (::syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) != 0) return refused("seccomp", errno);
+    }
+    return yes("filters may refuse, kill and log");
+#endif
 }
 
 Finding Prober::bridges() const {

@@ -134,6 +134,9 @@ ContainerSpec to_spec(const Domain& domain) {
                                                                                       : 0;
     spec.capabilities = CapabilitySet{(kept | domain.capabilities_on.bits()) & ~domain.capabilities_off.bits()};
     spec.no_new_privileges = false;
+    // libvirt filters nothing: what an init needs stays, and programs of both word sizes run.
+    spec.seccomp.profile = SeccompProfile::system;
+    spec.seccomp.compat = true;
     return spec;
 }
 

@@ -19,6 +19,7 @@ put 4 check probe detail/plan detail/plan_builder detail/channel # what runs aft
 put 5 container sweep detail/launch detail/prepare detail/start detail/start_error
 put 5 detail/plan_payload detail/plan_protect detail/user_database
 put 4 detail/device_control detail/host_devices # which devices
+put 4 detail/filter  # the program of a system call filter
 put 4 detail/archive # values as bytes between a program and its helper
 put 6 controller helper detail/relay detail/helper_wire
 put 7 caisson # the umbrella

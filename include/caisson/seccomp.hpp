@@ -7,11 +7,15 @@
 
 namespace caisson::inline v0 {
 
-/// What a container may call if nothing else is said; see seccomp(2).
+/// What a container may call if nothing else is said; see seccomp(2). What is refused gets EPERM, and ENOSYS where the
+/// call is newer than the profile. Both profiles refuse sockets of AF_ALG and AF_VSOCK, input that is pushed into a
+/// terminal (TIOCSTI, TIOCLINUX), io_uring, userfaultfd, kexec and open_by_handle_at. Reboot, modules, BPF, perf, the
+/// clock, ports, accounting, memory policy and the kernel's log are allowed where the bounding set has the capability
+/// that the kernel asks for.
 enum class SeccompProfile : std::uint8_t {
     none,         ///< everything
-    application,  ///< what programs need: no mounts, no new namespaces, no keys, no look into the kernel
-    system,       ///< what an init such as systemd needs as well: mounts and namespaces
+    application,  ///< what programs need: no mounts, no new namespaces, no keys, whatever capabilities there are
+    system,       ///< what an init such as systemd needs as well: mounts, namespaces, keys and quotas
 };
 
 /// A comparison of one argument of a system call, all 64 bits of it.
@@ -25,7 +29,7 @@ struct SeccompArgument {
         greater_or_equal,
         masked_equal
     };
-    std::uint8_t index = 0;  ///< 0 to 5
+    std::uint8_t index = 0;  ///< 0 to 5; one comparison for each
     Operator comparison = Operator::equal;
     std::uint64_t value = 0;
     std::uint64_t mask = 0;  ///< masked_equal: of the argument, before it is compared
@@ -42,10 +46,18 @@ struct SeccompRule {
     friend bool operator==(const SeccompRule&, const SeccompRule&) = default;
 };
 
-/// The filter of a container.
+/// The filter of a container. It holds from the command's execve(2) on, and for all that comes of it.
+///
+/// The start itself makes a few calls under it: with `no_new_privileges` write and execve; without, where the kernel
+/// asks for a capability to load a filter, also those that set ids and capabilities. Rules that always refuse one of
+/// these are an error; one that does so by its arguments makes the start fail.
 struct SeccompSpec {
     SeccompProfile profile = SeccompProfile::application;
-    std::vector<SeccompRule> rules{};  ///< on top of the profile
+    std::vector<SeccompRule> rules{};  ///< before the profile; of several that fit a call the first decides
+    /// Also the calls of 32-bit programs (i386 on x86-64, ARM on aarch64), by the same rules; implied by
+    /// Personality::linux32. Else such a program is killed at its first call, as one for x32 always is. i386 has a call
+    /// through which sockets are made with arguments in memory, where no filter can tell AF_ALG from others.
+    bool compat = false;
     /// Nothing is refused; what would be is told to the kernel's log (dmesg(1), auditd(8)) as type 1326.
     bool audit = false;
     friend bool operator==(const SeccompSpec&, const SeccompSpec&) = default;

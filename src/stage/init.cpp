@@ -144,6 +144,7 @@ s64 run(Stage& stage, const Instr& instr) {
         case Op::no_new_privileges: return prctl(PR_SET_NO_NEW_PRIVS, 1);
         case Op::descriptors: return descriptors(stage);
         case Op::resource_limit: return resource_limit(instr);
+        case Op::filter: return filter(stage, instr);
         case Op::exec: return exec(stage);
     }
     return einval;

@@ -46,5 +46,6 @@ s64 bounding_set(u64 kept);
 s64 credentials(const Stage& stage, const Instr& instr);
 s64 capabilities(const plan::Capabilities& wanted);
 s64 descriptors(Stage& stage);
+s64 filter(const Stage& stage, const Instr& instr);
 
 }  // namespace stage

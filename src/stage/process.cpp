@@ -97,6 +97,12 @@ s64 descriptors(Stage& stage) {
     return call(__NR_close_range, status + 1, ~0u, 0);
 }
 
+s64 filter(const Stage& stage, const Instr& instr) {
+    const sock_fprog program{static_cast<unsigned short>(instr.x),
+                             const_cast<sock_filter*>(stage.array<sock_filter>(instr.a))};
+    return call(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
 namespace {
 
 /// What pid 1 needs to watch its child, and what it tells the keeper.

@@ -7,10 +7,12 @@
 #include <asm/signal.h>
 #include <asm/stat.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <linux/time_types.h>
 
 #include <caisson/detail/plan.hpp>

@@ -129,9 +129,9 @@ void fields(A& archive, S& s) {
 }
 template <class A, SameButConst<SeccompSpec> S>
 void fields(A& archive, S& s) {
-    auto& [profile, rules, audit] = s;
+    auto& [profile, rules, compat, audit] = s;
     archive.enumerator(profile, SeccompProfile::system);
-    archive(rules, audit);
+    archive(rules, compat, audit);
 }
 template <class A, SameButConst<ContainerSpec> S>
 void fields(A& archive, S& s) {

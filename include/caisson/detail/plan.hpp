@@ -69,6 +69,7 @@ enum class Op : std::uint16_t {
     no_new_privileges,
     descriptors,     ///< those that are passed get their numbers, all others are closed
     resource_limit,  ///< other: the kernel's number of the limit, x: soft, y: hard
+    filter,          ///< a: a system call filter, x: its instructions
     exec,            ///< argv and envp of the plan
 };
 

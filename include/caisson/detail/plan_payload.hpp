@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <caisson/detail/filter.hpp>
 #include <caisson/detail/plan_builder.hpp>
 #include <caisson/detail/user_database.hpp>
 #include <caisson/error.hpp>
@@ -100,8 +101,17 @@ inline void plan_security_label(PlanBuilder& plan, const ContainerSpec& spec, Sl
              Step::credentials, "security label " + quote(spec.security_label));
 }
 
+inline void plan_filter(PlanBuilder& plan, const ContainerSpec& spec) {
+    const std::vector<std::uint64_t> program = filter_program(spec);
+    if (program.empty()) return;
+    plan.add({.op = Op::filter, .a = plan.array(program), .x = program.size()}, Step::credentials,
+             "system call filter");
+}
+
 inline void plan_credentials(PlanBuilder& plan, const ContainerSpec& spec, const Identity& identity) {
     plan.add({.op = Op::bounding_set, .x = spec.capabilities.bounding.bits()}, Step::credentials, "bounding set");
+    // The kernel wants CAP_SYS_ADMIN or no_new_privs for it. What comes later must pass it: see src/check_seccomp.cpp.
+    if (!spec.no_new_privileges) plan_filter(plan, spec);
     const CapabilitySpec& caps = spec.capabilities;
     const std::uint64_t keep = (caps.inheritable.bits() | caps.ambient.bits()) != 0 ? 1u : 0u;
     plan.add({.op = Op::credentials,

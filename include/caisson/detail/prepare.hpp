@@ -235,6 +235,7 @@ private:
         plan_credentials(plan_, spec_, identity_);
         add({.op = Op::descriptors}, Step::descriptors, "descriptors of the command");
         plan_limits(plan_, limits_);
+        if (spec_.no_new_privileges) plan_filter(plan_, spec_);
         add({.op = Op::exec}, Step::exec, "command " + quote(spec_.command.front()));
         rest_ = plan_.finish_rest(spec_.command, environment_of(spec_, identity_),
                                   static_cast<std::uint32_t>(spec_.descriptors.size()));

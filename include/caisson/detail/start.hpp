@@ -268,7 +268,8 @@ private:
                     0, "init died (" + status.str() + ") during " + where,
                     too_small
                         ? "limits.memory is " + std::to_string(*preparation_.spec().limits.memory) + " bytes: raise it"
-                        : ""};
+                    : status.signal() == SIGSYS ? "a rule of seccomp.rules kills for what the start itself calls"
+                                                : ""};
         }
         const auto step = static_cast<KeeperStep>(report.place);
         if (step == KeeperStep::id_map_mount && report.index < preparation_.idmapped().size()) {

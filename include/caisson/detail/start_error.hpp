@@ -126,11 +126,29 @@ namespace caisson::inline v0::detail {
                      : ""};
 }
 
+/// True where a rule of the spec may have done this to the start itself, which makes some calls under its filter.
+[[nodiscard]] inline bool refused_by_rule(const ContainerSpec& spec, Step step, int errnum, bool is_command) {
+    const bool under_filter =
+        is_command || (!spec.no_new_privileges && (step == Step::credentials || step == Step::descriptors));
+    if (!under_filter || spec.seccomp.audit) return false;
+    for (const SeccompRule& rule : spec.seccomp.rules) {
+        if (rule.action == SeccompRule::Action::refuse && rule.errnum == errnum &&
+            (rule.call == "execve") == is_command)
+            return true;
+    }
+    return false;
+}
+
 /// What to do about an instruction of init that was refused; empty where the library does not know. `context` is the
 /// instruction's; `is_command`: it is the execve of the command.
 [[nodiscard]] inline std::string remedy_of(const ContainerSpec& spec, Step step, int errnum, std::string_view context,
                                            bool is_command) {
     const std::string command = spec.command.empty() ? std::string{} : spec.command.front();
+    if (refused_by_rule(spec, step, errnum, is_command)) {
+        return is_command ? "a rule of seccomp.rules refuses execve with these arguments, and the start needs it"
+                          : "a rule of seccomp.rules refuses what the start needs: change it, or set "
+                            "no_new_privileges, with which the filter comes later";
+    }
     switch (step) {
         case Step::exec:
             if (!is_command) return errnum == ENOENT ? "make the directory in the root" : "";
@@ -168,6 +186,11 @@ namespace caisson::inline v0::detail {
             if (errnum == ENOSPC) return namespace_limit(NamespaceKind::cgroup);
             break;
         case Step::credentials:
+            if (context == "system call filter") {
+                return errnum == EACCES ? "without no_new_privileges this needs CAP_SYS_ADMIN: run as root, or set it"
+                                        : "this kernel has no filters (CONFIG_SECCOMP_FILTER): set seccomp.profile to "
+                                          "none, and seccomp.rules to nothing";
+            }
             if (errnum == EPERM) return "this needs CAP_SETUID, CAP_SETGID and CAP_SETPCAP: run as root";
             break;
         case Step::cgroup:

@@ -1,0 +1,88 @@
+// src/check_seccomp.cpp - what makes a spec's system call filter impossible.
+#include <cstdint>
+#include <string>
+
+#include <range/v3/algorithm/contains.hpp>
+#include <range/v3/algorithm/count.hpp>
+#include <range/v3/view/enumerate.hpp>
+
+#include <caisson/detail/filter.hpp>
+#include <caisson/error.hpp>
+
+#include "check_parts.hpp"
+#include "seccomp/calls.hpp"
+
+namespace caisson::inline v0::checking {
+namespace {
+
+using detail::quote;
+namespace views = ranges::views;
+
+/// What the stage calls once a filter is in force; see src/stage/init.cpp.
+constexpr std::string_view of_each_start[] = {"rt_sigprocmask", "write", "execve"};
+constexpr std::string_view of_a_start_that_keeps_privileges[] = {"capget",    "capset",    "close_range", "dup3",
+                                                                 "fcntl",     "ppoll",     "prctl",       "prlimit64",
+                                                                 "setgroups", "setresgid", "setresuid"};
+
+void check_arguments(const std::string& field, const SeccompRule& rule) {
+    for (auto&& [j, argument] : views::enumerate(rule.arguments)) {
+        const std::string name = field + indexed(".arguments", j);
+        if (argument.index > 5) {
+            refuse(name + ".index", std::to_string(argument.index) + " is no argument's number", "they are 0 to 5");
+        }
+        if (ranges::count(rule.arguments, argument.index, &SeccompArgument::index) > 1) {
+            refuse(name + ".index", "argument " + std::to_string(argument.index) + " is compared twice",
+                   "make two rules of it");
+        }
+        const bool masked = argument.comparison == SeccompArgument::Operator::masked_equal;
+        if (!masked && argument.mask != 0) {
+            refuse(name + ".mask", std::to_string(argument.mask) + " has no meaning here", "only masked_equal has one");
+        }
+        if (masked && (argument.value & ~argument.mask) != 0) {
+            refuse(name + ".value", std::to_string(argument.value) + " has bits that the mask takes away",
+                   "no argument would ever fit");
+        }
+    }
+}
+
+}  // namespace
+
+void check_seccomp(const ContainerSpec& spec) {
+    const SeccompSpec& wanted = spec.seccomp;
+    if (wanted.profile == SeccompProfile::none && wanted.rules.empty()) return;
+    if (!seccomp::available) {
+        refuse("seccomp", "this build of caisson has no system call filters",
+               "rebuild it with -Dseccomp=enabled, or set seccomp.profile to none, and seccomp.rules to nothing");
+    }
+    const bool compat = wanted.compat || spec.personality == Personality::linux32;
+    for (auto&& [i, rule] : views::enumerate(wanted.rules)) {
+        const std::string field = indexed("seccomp.rules", i);
+        const seccomp::Known known = seccomp::find_call(rule.call);
+        if (rule.call.find('\0') != std::string::npos || known == seccomp::Known::no) {
+            refuse(field + ".call", quote(rule.call) + " is no system call that libseccomp knows",
+                   "write it as syscalls(2) does");
+        }
+        if (compat && known == seccomp::Known::native_only) {
+            refuse(field + ".call",
+                   quote(rule.call) +
+                       " is newer than libseccomp, which cannot tell its number in 32-bit "
+                       "programs",
+                   "build with a newer libseccomp, or without seccomp.compat");
+        }
+        if (rule.action == SeccompRule::Action::refuse && (rule.errnum < 1 || rule.errnum > 4095)) {
+            refuse(field + ".errnum", std::to_string(rule.errnum) + " is no error number", "they are 1 to 4095");
+        }
+        check_arguments(field, rule);
+        const bool is_needed =
+            ranges::contains(of_each_start, rule.call) ||
+            (!spec.no_new_privileges && ranges::contains(of_a_start_that_keeps_privileges, rule.call));
+        if (is_needed && rule.action != SeccompRule::Action::allow && rule.arguments.empty() && !wanted.audit) {
+            refuse(field, quote(rule.call) + " is what the start itself calls under the filter",
+                   spec.no_new_privileges ? "tell by arguments which calls are meant"
+                                          : "tell by arguments which calls are meant, or set no_new_privileges");
+        }
+    }
+    if (!wanted.rules.empty()) (void)detail::filter_program(spec);
+}
+
+}  // namespace caisson::inline v0::checking
