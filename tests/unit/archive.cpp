@@ -56,6 +56,7 @@ ContainerSpec full() {
     s.device_rules = {{DeviceRule::Type::block, 8, {}, {false, true, true}}};
     s.seccomp = {SeccompProfile::system,
                  {{"mount", SeccompRule::Action::kill, 5, {{1, SeccompArgument::Operator::masked_equal, 2, 3}}}},
+                 true,
                  true};
     s.security_label = "apparmor:x";
     s.groups = {4, 5};

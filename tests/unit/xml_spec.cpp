@@ -76,6 +76,7 @@ TEST_CASE("capabilities are libvirt's policy with each one's own word") {
     const ContainerSpec standard = spec_of("");
     CHECK(standard.capabilities == CapabilitySet::libvirt());
     CHECK_FALSE(standard.no_new_privileges);
+    CHECK(standard.seccomp == SeccompSpec{SeccompProfile::system, {}, true, false});
 
     const ContainerSpec mixed =
         spec_of("", "<features><capabilities><mknod/><chown state='off'/></capabilities></features>");
