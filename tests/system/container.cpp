@@ -181,36 +181,6 @@ TEST_CASE("a mount shows the host's directory, read-only where that is asked") {
     CHECK(text.find("ro,nosuid,nodev") != std::string::npos);
 }
 
-TEST_CASE("a mount target that is a symbolic link leads inside the container, never outside") {
-    if (!can_run()) CAISSON_SKIP(why_not());
-    const caisson_test::LeavesNothing nothing;
-    const TestRoot root;
-    const TestRoot canary;
-    REQUIRE(::symlink(canary.path().c_str(), (root / "/link").c_str()) == 0);
-    ContainerSpec spec = shell(root, "true");
-    spec.mounts.push_back(MountSpec::tmpfs("/link/made", 4096));
-    const std::string text = error_of(spec);
-    CHECK(text.find("mount 'tmpfs' on '/link/made' (in the child)") != std::string::npos);
-    struct stat st {};
-    CHECK(::stat((canary / "/made").c_str(), &st) != 0);
-}
-
-TEST_CASE("a /proc, /sys or /dev that is a symbolic link makes the start fail and names it") {
-    if (!can_run()) CAISSON_SKIP(why_not());
-    const caisson_test::LeavesNothing nothing;
-    for (const char* name : {"/proc", "/sys", "/dev"}) {
-        const TestRoot root;
-        const TestRoot canary;
-        REQUIRE(::rmdir((root / name).c_str()) == 0);
-        REQUIRE(::symlink(canary.path().c_str(), (root / name).c_str()) == 0);
-        const std::string text = error_of(shell(root, "true"));
-        CAPTURE(text);
-        CHECK(text.find(std::string{"on '"} + name + "' (in the child): Too many levels of symbolic links") !=
-              std::string::npos);
-        CHECK(text.find("replace it in the root") != std::string::npos);
-    }
-}
-
 TEST_CASE("what is wrong with the root or the command is found before start returns, with its remedy") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;
