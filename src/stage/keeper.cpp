@@ -178,7 +178,8 @@ unsigned remove_groups(const Cleanup& cleanup) {
 
 /// The end of a start that has failed here. The host goes on making groups until it has read why, and hangs up then.
 [[noreturn]] void give_up(const Cleanup& cleanup, const Report& report) {
-    send_report(report);
+    // Not started by a host, but by hand, or as the command of a container: its /proc/self/exe.
+    if (send_report(report) == -88 /* ENOTSOCK */) end(1);
     pollfd p[3]{{go_slot, 0, 0}, {plan::host_slot, 0, 0}, {plan::owner_slot, POLLIN, 0}};
     while (call(__NR_ppoll, p, 3, nullptr, nullptr, 8) <= 0) {
     }

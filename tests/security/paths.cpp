@@ -21,21 +21,8 @@ using namespace caisson_test;
 
 namespace {
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
 std::string climbing(const std::string& path) {
     return "../../../../../../../../.." + path;
-}
-
-/// Starts it, if it can be, and runs it to its end; what it said, or why it did not start.
-std::string attempt(const ContainerSpec& spec) {
-    try {
-        if (spec.console) return run(spec);
-        return Container::start(spec).wait().success() ? "" : "it failed";
-    } catch (const Error& e) {
-        return e.what();
-    }
 }
 
 constexpr const char* linked[] = {"/proc", "/sys", "/dev", "/dev/pts", "/etc", "/run", "/tmp"};
@@ -65,10 +52,6 @@ void each_layout(F&& f) {
             CHECK(touched == "");
         }
     }
-}
-ContainerSpec with_user(ContainerSpec spec, bool user) {
-    if (!user) spec.namespaces = spec.namespaces.without(NamespaceKind::user);
-    return spec;
 }
 
 }  // namespace

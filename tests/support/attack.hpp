@@ -7,8 +7,12 @@
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
+
+#include <caisson/container.hpp>
 #include <caisson/fd.hpp>
 
+#include "support/container.hpp"
 #include "support/rootfs.hpp"
 
 namespace caisson_test {
@@ -49,6 +53,31 @@ private:
 
 /// How often a race is run: `few`, or with the argument `--long` on the program's command line `many` times.
 [[nodiscard]] int rounds(int few, int many);
+
+inline bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+/// Starts it, if it can be, and runs it to its end; what it said on its console, or why it did not start.
+inline std::string attempt(const caisson::ContainerSpec& spec) {
+    try {
+        if (spec.console) return run(spec);
+        return caisson::Container::start(spec).wait().success() ? "" : "it failed";
+    } catch (const caisson::Error& e) {
+        return e.what();
+    }
+}
+/// The /proc/PID of a running container's keeper.
+inline std::string keeper_directory(const caisson::Container& container) {
+    std::string status;
+    const std::string file = "/proc/" + std::to_string(container.init().pid()) + "/status";
+    if (!caisson::detail::sys::read_file(AT_FDCWD, file.c_str(), status)) return {};
+    return "/proc/" + std::to_string(std::stoi(status.substr(status.find("PPid:") + 5)));
+}
+/// The spec, without a user namespace where `user` is false: root inside is root outside.
+inline caisson::ContainerSpec with_user(caisson::ContainerSpec spec, bool user) {
+    if (!user) spec.namespaces = spec.namespaces.without(caisson::NamespaceKind::user);
+    return spec;
+}
 
 /// Puts a symbolic link in the place of `path`, whatever is there.
 void replace_by_link(const std::string& path, const std::string& target);

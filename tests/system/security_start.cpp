@@ -21,27 +21,6 @@
 using namespace caisson;
 using namespace caisson_test;
 
-TEST_CASE("a command that is a link through a descriptor of the start never leads to a program of the host") {
-    if (!can_run()) CAISSON_SKIP(why_not());
-    const caisson_test::LeavesNothing nothing;
-    const TestRoot root;
-    const TestRoot host;
-    host.write("only-outside", "#!/bin/sh\necho escaped\n", 0755);
-    // From 3 on: a directory of the host that is still open leads to all of the host by "..".
-    for (int fd = 3; fd < 64; ++fd) {
-        CAPTURE(fd);
-        (void)::unlink((root / "/sbin-init").c_str());
-        const std::string link =
-            "/proc/self/fd/" + std::to_string(fd) + "/../../../../../../../.." + host / "only-outside";
-        REQUIRE(::symlink(link.c_str(), (root / "/sbin-init").c_str()) == 0);
-        ContainerSpec spec = shell(root, "");
-        spec.command = {"/sbin-init"};
-        const std::string text = error_of(spec);
-        CAPTURE(text);
-        CHECK(text.find("container 'test': command '/sbin-init' (in the child): ") == 0);
-    }
-}
-
 TEST_CASE("the keys of the host's session are not the payload's") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;

@@ -192,25 +192,6 @@ TEST_CASE("containers of one name that start and fail at the same time leave eac
     for (const std::string& text : unexpected) CHECK(text == "");
 }
 
-TEST_CASE("no descriptor of the host is in the container, whatever it forgot to mark close-on-exec") {
-    if (const char* reason = TestRoot::missing()) CAISSON_SKIP(reason);
-    const LeavesNothing nothing;
-    const TestRoot root;
-    std::vector<Fd> foreign;
-    while (foreign.size() < 50) {
-        foreign.emplace_back(::open("/", O_RDONLY | O_DIRECTORY));
-        foreign.emplace_back(::open("/", O_PATH));
-        foreign.emplace_back(::socket(AF_UNIX, SOCK_STREAM, 0));
-        foreign.emplace_back(::memfd_create("foreign", 0));
-        int ends[2]{-1, -1};
-        REQUIRE(::pipe(ends) == 0);
-        foreign.emplace_back(ends[0]);
-        foreign.emplace_back(ends[1]);
-    }
-    for (const Fd& fd : foreign) REQUIRE(fd);
-    CHECK(output_of(root, {"/bin/sh", "-c", "ls /proc/1/fd; true"}) == "0\n1\n2\n");
-}
-
 TEST_CASE("the command starts with every signal unblocked and at its default, whatever the host did with its own") {
     if (const char* reason = TestRoot::missing()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;

@@ -1,0 +1,221 @@
+// Family B: what a container could reach through descriptors, working directories and programs of the host.
+#include <caisson/container.hpp>
+
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "support/attack.hpp"
+#include "support/container.hpp"
+#include "support/doctest.hpp"
+#include "support/machine.hpp"
+
+using namespace caisson;
+using namespace caisson_test;
+
+namespace {
+
+/// What a careless host has open, none of it close-on-exec.
+struct Foreign {
+    std::vector<Fd> all{};
+    explicit Foreign(const std::string& directory) {
+        while (all.size() < 50) {
+            all.emplace_back(::open("/", O_RDONLY | O_DIRECTORY));
+            all.emplace_back(::open("/", O_PATH));
+            all.emplace_back(::open(directory.c_str(), O_PATH));
+            all.emplace_back(::socket(AF_UNIX, SOCK_STREAM, 0));
+            all.emplace_back(::memfd_create("foreign", 0));
+            int ends[2]{-1, -1};
+            REQUIRE(::pipe(ends) == 0);
+            all.emplace_back(ends[0]);
+            all.emplace_back(ends[1]);
+        }
+        for (const Fd& fd : all) REQUIRE(fd);
+    }
+    [[nodiscard]] int last() const { return all.back().get(); }
+};
+
+std::string link_of(const std::string& path) {
+    std::error_code error;
+    return std::filesystem::read_symlink(path, error).string();
+}
+
+}  // namespace
+
+TEST_CASE("CVE-2024-21626: no descriptor of the host is in the container or its keeper, whatever it left open") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const Canary canary;
+    const Foreign foreign{canary.path()};
+    for (const bool user : {true, false}) {
+        CHECK(attempt(with_user(shell(root, "ls -1 /proc/1/fd; true"), user)) == "0\n1\n2\n");
+        Container container = Container::start(with_user(shell(root, "read line"), user));
+        const std::string keeper = keeper_directory(container) + "/fd";
+        int seen = 0;
+        for (const auto& entry : std::filesystem::directory_iterator{keeper}) {
+            const std::string target = link_of(entry.path());
+            CAPTURE(target);
+            CHECK_FALSE((target == "/" || target == canary.path() || contains(target, "foreign")));
+            for (const Fd& fd : foreign.all) {
+                CHECK_FALSE(
+                    (target.starts_with("socket:") && target == link_of("/proc/self/fd/" + std::to_string(fd.get()))));
+            }
+            ++seen;
+        }
+        CHECK(seen > 0);
+    }
+}
+
+TEST_CASE("CVE-2024-21626: a working directory that leads through a descriptor or a process is refused") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const Canary canary;
+    const Foreign foreign{canary.path()};
+    std::vector<std::string> directories{"/proc/1/cwd",     "/proc/self/cwd",        "/proc/1/root",
+                                         "/proc/self/root", "/proc/thread-self/cwd", "/proc/self/exe"};
+    for (int fd = 0; fd <= foreign.last() + 10; ++fd) {
+        directories.push_back("/proc/self/fd/" + std::to_string(fd));
+        directories.push_back("/proc/self/fd/" + std::to_string(fd) + "/tmp");
+    }
+    for (const std::string& directory : directories) {
+        ContainerSpec spec = shell(root, "pwd; ls");
+        spec.working_directory = directory;
+        const std::string text = error_of(spec);
+        CAPTURE(text);
+        const std::string refusal = "container 'test': working directory '" + directory + "' (in the child): ";
+        CHECK((text.starts_with(refusal + "Too many levels of symbolic links") ||
+               text.starts_with(refusal + "No such file or directory")));
+        // The same by a link of the root's own.
+        replace_by_link(root / "/wd", directory);
+        spec.working_directory = "/wd";
+        CHECK(error_of(spec).starts_with("container 'test': working directory '/wd' (in the child): "));
+    }
+    for (const char* directory : {"/proc/self/cwd/../..", "/tmp/../../.."}) {
+        ContainerSpec spec = shell(root, "true");
+        spec.working_directory = directory;
+        CHECK(error_of(spec) == "container 'test': working_directory: '" + std::string{directory} +
+                                    "' holds '..': write the path without it");
+    }
+    // The kernel says "(unreachable)" of one that is not below the root.
+    ContainerSpec spec = shell(root, "readlink /proc/self/cwd");
+    spec.working_directory = "/tmp";
+    CHECK(attempt(spec) == "/tmp\n");
+    CHECK(canary.touched() == "");
+}
+
+TEST_CASE("CVE-2024-21626: a command that is a link through a descriptor of the start never leads to the host") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestRoot host;
+    host.write("only-outside", "#!/bin/sh\necho escaped\n", 0755);
+    // From 3 on: a directory of the host that is still open leads to all of the host by "..".
+    for (int fd = 3; fd < 64; ++fd) {
+        CAPTURE(fd);
+        replace_by_link(root / "/sbin-init",
+                        "/proc/self/fd/" + std::to_string(fd) + "/../../../../../../../.." + host / "only-outside");
+        ContainerSpec spec = shell(root, "");
+        spec.command = {"/sbin-init"};
+        const std::string text = error_of(spec);
+        CAPTURE(text);
+        CHECK(text.find("container 'test': command '/sbin-init' (in the child): ") == 0);
+    }
+}
+
+TEST_CASE("CVE-2019-5736: a command that is /proc/self/exe runs nothing that can be written to") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    root.write("/by-line", "#!/proc/self/exe\n", 0755);
+    replace_by_link(root / "/by-link", "/proc/self/exe");
+    for (const std::string command : {"/by-line", "/by-link", "/proc/self/exe", "/proc/1/exe"}) {
+        for (const bool user : {true, false}) {
+            ContainerSpec spec = with_user(shell(root, ""), user);
+            spec.command = {command};
+            CAPTURE(command);
+            try {
+                Container container = Container::start(spec);
+                // The stage once more, without a plan.
+                CHECK(container.wait_for(std::chrono::seconds{10}) == ExitStatus::exited(1));
+            } catch (const Error& e) {
+                CHECK(contains(e.what(), "(in the child): "));
+            }
+        }
+    }
+}
+
+TEST_CASE("CVE-2019-5736: no program that runs for a container can be opened for writing, from inside or outside") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    for (const bool user : {true, false}) {
+        // Every process that the container sees is its own, and each program that runs is busy.
+        ContainerSpec spec = with_user(shell(root,
+                                             "for p in /proc/[0-9]* /proc/self; do "
+                                             "if ( : >> $p/exe ) 2>/dev/null; then echo wrote $p; fi; done; "
+                                             "echo tried; read line"),
+                                       user);
+        spec.capabilities = CapabilitySet::all();
+        Container container = Container::start(spec);
+        std::string said;
+        for (char c = 0; !contains(said, "tried") && ::read(container.console()->fd(), &c, 1) == 1;) said += c;
+        CHECK(said == "tried");
+        // The stage itself: sealed, so that not even root can change what it is.
+        const std::string exe = keeper_directory(container) + "/exe";
+        CHECK(contains(link_of(exe), "memfd:"));
+        const Fd reading{::open(exe.c_str(), O_RDONLY | O_CLOEXEC)};
+        REQUIRE(reading);
+        const int seals = ::fcntl(reading.get(), F_GET_SEALS);
+        CHECK(seals == (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE));
+        const int writing = ::open(exe.c_str(), O_WRONLY | O_CLOEXEC);
+        const int error = errno;
+        CHECK(writing == -1);
+        CHECK((error == ETXTBSY || error == EPERM));
+    }
+}
+
+TEST_CASE("CVE-2016-9962: who sees the host's processes from a container learns nothing of keepers and inits") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    root.copy(root / "/bin/busybox", "/bin/other");
+    std::filesystem::create_directory(root / "/hostproc");
+    // The attacker and those it looks at have the same ids outside.
+    const std::vector<IdMap> map{{0, 3000000, 65536}};
+    const auto mapped = [&](ContainerSpec spec) {
+        spec.uid_map = spec.gid_map = map;
+        return spec;
+    };
+    REQUIRE(::chown((root / "/tmp").c_str(), 3000000, 3000000) == 0);
+    ContainerSpec attacker = mapped(
+        shell(root,
+              "echo ready; while ! [ -e /tmp/stop ]; do for p in /hostproc/[0-9]*; do "
+              "e=$(readlink $p/exe) || continue; case $e in */busybox) own=1;; *) echo saw exe $p $e;; esac; done; "
+              "for p in /hostproc/[0-9]*; do [ \"$(readlink $p/exe)\" = /bin/busybox ] && continue; "
+              "readlink $p/cwd && echo saw cwd $p; ls $p/fd 2>&- | grep . && echo saw fd $p; "
+              "cat $p/environ 2>&- | grep -q . && echo saw environ $p; done; done; echo own $own"));
+    attacker.name = "attacker";
+    attacker.capabilities = CapabilitySet::all();
+    attacker.mounts.push_back(MountSpec::bind("/proc", "/hostproc", {.recursive = false}));
+    Container looks = Container::start(attacker);
+    std::string said;
+    for (char c = 0; !contains(said, "ready") && ::read(looks.console()->fd(), &c, 1) == 1;) said += c;
+    ContainerSpec victim = mapped(shell(root, ""));
+    victim.command = {"/bin/other", "sleep", "0.02"};
+    const int times = rounds(20, 500);
+    for (int i = 0; i < times; ++i) (void)attempt(victim);
+    root.write("/tmp/stop", "");
+    said = output(looks);
+    CHECK(said == "\nown 1\n");
+    CHECK(looks.wait().success());
+}
