@@ -11,8 +11,10 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <unistd.h>
 
 #include <caisson/cgroup.hpp>
 #include <caisson/check.hpp>
@@ -37,6 +39,7 @@ public:
     /// Checks the spec and makes the plan's first part. Throws the start's errors, without the container's name.
     explicit Preparation(const ContainerSpec& spec) : spec_{spec}, namespaces_{spec.effective_namespaces()} {
         check(spec_);
+        refuse_set_id();
         check_stdio();
         host_devices_.emplace(spec_);
         check_security_label(spec_);
@@ -96,6 +99,13 @@ private:
     /// The host's own root is kept as it is; to be read-only it must be seen through a mount of its own, as any other.
     [[nodiscard]] bool own_root() const noexcept { return spec_.root != "/" || spec_.root_read_only; }
 
+    /// Whoever starts a setuid program chooses what it gets, and must not get a container with its rights by surprise.
+    static void refuse_set_id() {
+        if (::getauxval(AT_SECURE) == 0 || (::getuid() == ::geteuid() && ::getgid() == ::getegid())) return;
+        throw Error{Step::credentials, EPERM, "the program's ids",
+                    "it is setuid or setgid and still its caller's: set the real ids to the effective ones first, or "
+                    "start containers from another program"};
+    }
     /// Before anything is opened: a number that is free would come to mean a descriptor of this start.
     void check_stdio() const {
         const auto require_open = [](int fd, const char* field) {
