@@ -180,6 +180,12 @@ private:
                 const Fd console = controller_.open_console(id_);
                 return tell(client, done, console.get());
             }
+            case Message::Kind::process: {
+                const Process init = Process::open(controller_.init_pid(id_));
+                // It runs after the descriptor was opened: so its pid was nobody else's then.
+                if (!controller_.signal(id_, 0)) throw Error{Step::helper, ESRCH, "container", "it has ended"};
+                return tell(client, done, init.pidfd());
+            }
             case Message::Kind::done:
             case Message::Kind::refused:
             case Message::Kind::exited: break;

@@ -20,6 +20,7 @@ put 5 container sweep detail/launch detail/prepare detail/start detail/start_err
 put 5 detail/plan_payload detail/plan_protect detail/user_database
 put 4 detail/device_control detail/host_devices # which devices
 put 4 detail/filter  # the program of a system call filter
+put 4 security_report # of a running process, as values
 put 4 detail/archive # values as bytes between a program and its helper
 put 6 controller helper detail/relay detail/helper_wire
 put 7 caisson # the umbrella

@@ -20,6 +20,7 @@
 #include <caisson/pty.hpp>
 #include <caisson/resource_limit.hpp>
 #include <caisson/seccomp.hpp>
+#include <caisson/security_report.hpp>
 #include <caisson/spec.hpp>
 #include <caisson/sweep.hpp>
 #include <caisson/usage.hpp>

@@ -13,6 +13,7 @@
 #include <caisson/namespace.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
+#include <caisson/security_report.hpp>
 #include <caisson/spec.hpp>
 #include <caisson/usage.hpp>
 
@@ -86,6 +87,17 @@ public:
                         status_ ? "it has ended" : "it has no control group"};
         }
         return running_.cgroup->usage();
+    }
+
+    /// What is in force for init and its control groups at this moment, read back from the kernel. Throws
+    /// `Step::report`, with ESRCH once it has ended.
+    [[nodiscard]] SecurityReport security_report() const {
+        require_started();
+        try {
+            return SecurityReport::of(running_.init);
+        } catch (const Error& e) {
+            throw e.in("container " + detail::quote(name_));
+        }
     }
 
     /// Sends a signal to init; false if it has ended. An init without a handler for it is not killed by any signal but

@@ -33,14 +33,15 @@ enum class Step : std::uint8_t {
     event_loop,
     helper,
     sweep,
+    report,
 };
 
 /// The step's name as in the enumerator: "mount", "pivot_root".
 [[nodiscard]] constexpr std::string_view to_string(Step step) noexcept {
     constexpr std::string_view names[] = {
-        "check_spec", "read_xml", "open_root", "open_namespace", "clone",      "map_ids",     "mount",
-        "pivot_root", "hostname", "network",   "terminal",       "cgroup",     "credentials", "descriptors",
-        "sysctl",     "exec",     "wait",      "signal",         "event_loop", "helper",      "sweep"};
+        "check_spec", "read_xml", "open_root",  "open_namespace", "clone",       "map_ids",     "mount",  "pivot_root",
+        "hostname",   "network",  "terminal",   "cgroup",         "credentials", "descriptors", "sysctl", "exec",
+        "wait",       "signal",   "event_loop", "helper",         "sweep",       "report"};
     const auto index = static_cast<std::size_t>(step);
     return index < sizeof names / sizeof names[0] ? names[index] : "unknown";
 }

@@ -29,6 +29,7 @@
 #include <caisson/fd.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
+#include <caisson/security_report.hpp>
 #include <caisson/spec.hpp>
 #include <caisson/usage.hpp>
 
@@ -171,6 +172,18 @@ public:
     }
     /// See Container::usage.
     [[nodiscard]] Usage usage() { return detail::decode<Usage>(ask({.kind = detail::Message::Kind::usage}).body); }
+    /// See Container::security_report. The helper gives a pidfd of init, and the caller reads, with its own rights: the
+    /// helper has given up most of its own.
+    [[nodiscard]] SecurityReport security_report() {
+        Fd init;
+        (void)ask({.kind = detail::Message::Kind::process}, &init);
+        if (!init) throw Error{Step::helper, EBADMSG, what()};
+        try {
+            return SecurityReport::of(Process::adopt(std::move(init)));
+        } catch (const Error& e) {
+            throw e.in("container " + detail::quote(name_));
+        }
+    }
     /// Gives the console another size; without effect if there is none.
     void resize(WindowSize size) { (void)ask({.kind = detail::Message::Kind::resize, .size = size}); }
     /// The terminal at `HelperInfo::console_path`, opened by the helper: right also where the caller sees another

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -110,6 +111,19 @@ public:
         Fd fd{detail::sys::pidfd_open(pid)};
         if (!fd) detail::fail(Step::signal, "process " + std::to_string(pid));
         return Process{pid, std::move(fd)};
+    }
+    /// Of a pidfd, which it takes over: one that another process has passed on, say. Throws `Step::signal` with ESRCH
+    /// if the process has ended and was reaped, or is in a pid namespace that /proc does not show.
+    [[nodiscard]] static Process adopt(Fd pidfd) {
+        const std::string file = "/proc/thread-self/fdinfo/" + std::to_string(pidfd.get());
+        std::string text;
+        if (!detail::sys::read_file(AT_FDCWD, file.c_str(), text)) {
+            detail::fail(Step::signal, "read " + detail::quote(file));
+        }
+        const std::size_t at = text.find("\nPid:\t");
+        const long pid = at == std::string::npos ? -1 : std::strtol(text.c_str() + at + 6, nullptr, 10);
+        if (pid <= 0) throw Error{Step::signal, ESRCH, "process of pidfd " + std::to_string(pidfd.get())};
+        return Process{static_cast<pid_t>(pid), std::move(pidfd)};
     }
     /// A handle of the calling process.
     [[nodiscard]] static Process self() { return open(::getpid()); }

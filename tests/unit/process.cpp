@@ -67,6 +67,28 @@ TEST_CASE("opening a process that does not exist names its pid") {
     }
 }
 
+TEST_CASE("a pidfd that came from elsewhere is a process with its pid") {
+    const Process self = Process::self();
+    const Process adopted = Process::adopt(Fd{::fcntl(self.pidfd(), F_DUPFD_CLOEXEC, 3)});
+    CHECK(adopted.pid() == ::getpid());
+    CHECK(adopted.pidfd() != self.pidfd());
+    CHECK(adopted.signal(0));
+
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(0);
+    Process gone = Process::open(child);
+    REQUIRE(::waitpid(child, nullptr, 0) == child);
+    for (const int fd : {::fcntl(gone.pidfd(), F_DUPFD_CLOEXEC, 3), ::open("/dev/null", O_RDONLY | O_CLOEXEC)}) {
+        try {
+            (void)Process::adopt(Fd{fd});
+            FAIL("adopted");
+        } catch (const Error& e) {
+            CHECK(e.step() == Step::signal);
+            CHECK(std::string{e.what()} == "process of pidfd " + std::to_string(fd) + ": No such process");
+        }
+    }
+}
+
 TEST_CASE("a moved-from process holds nothing, and a move onto itself changes nothing") {
     Process a = Process::self();
     Process b{std::move(a)};

@@ -357,7 +357,7 @@ struct PlainError {
 template <class A, SameButConst<PlainError> S>
 void fields(A& archive, S& s) {
     auto& [step, errnum, context, remedy] = s;
-    archive.enumerator(step, Step::sweep);
+    archive.enumerator(step, Step::report);
     archive(errnum, context, remedy);
 }
 

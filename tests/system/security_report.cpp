@@ -1,0 +1,281 @@
+// What security_report() reads back of running containers, friendly and not.
+#include <caisson/container.hpp>
+#include <caisson/security_report.hpp>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "support/doctest.hpp"
+#include "support/helper.hpp"
+#include "support/host.hpp"
+#include "support/machine.hpp"
+#include "support/rootfs.hpp"
+
+using namespace caisson;
+using caisson_test::Host;
+using caisson_test::Place;
+using caisson_test::TestRoot;
+
+namespace {
+
+const char* why_not() {
+    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
+}
+bool can_run() {
+    return why_not() == nullptr;
+}
+bool has(const std::vector<std::string>& list, std::string_view text) {
+    return std::find(list.begin(), list.end(), text) != list.end();
+}
+ContainerSpec sleeper(const TestRoot& root, const std::string& before = "") {
+    return caisson_test::shell(root, before + "echo ready && exec sleep 1000");
+}
+/// Runs until it has said that it is ready.
+Container started(const ContainerSpec& spec) {
+    Container container = Container::start(spec);
+    std::string said;
+    for (char c = 0; said.find("ready") == std::string::npos && ::read(container.console()->fd(), &c, 1) == 1;) {
+        said += c;
+    }
+    INFO(said);
+    REQUIRE(said.find("ready") != std::string::npos);
+    return container;
+}
+std::string error_of_report(Container& container) {
+    try {
+        return container.security_report().str();
+    } catch (const Error& e) {
+        CHECK(e.code().value() == ESRCH);
+        return e.what();
+    }
+}
+
+}  // namespace
+
+TEST_CASE("the report of a container says what the kernel holds it by") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    Container container = started(sleeper(root));
+    const SecurityReport r = container.security_report();
+    CAPTURE(r.str());
+    CHECK(r.pid == container.init().pid());
+    CHECK(r.namespaces == ContainerSpec{}.namespaces);
+    REQUIRE(r.uid_map.size() == 1);
+    CHECK(r.uid_map[0].inside == 0);
+    CHECK(r.uid_map[0].count == 65536);
+    CHECK(r.uid_map[0].outside >= 0x70000000);
+    CHECK(r.gid_map == r.uid_map);
+    CHECK(r.uid == r.uid_map[0].outside);
+    CHECK(r.gid == r.uid_map[0].outside);
+    CHECK(r.groups.empty());
+    CHECK(r.capabilities == CapabilitySpec{CapabilitySet::application()});
+    CHECK(r.no_new_privileges);
+    CHECK(r.masks_hold());
+    CHECK(r.oom_score_adj == 0);
+    CHECK(has(r.read_only_paths, "/sys"));
+    CHECK_FALSE(has(r.writable_paths, "/sys"));
+    CHECK_FALSE(r.root_read_only);
+    CHECK_FALSE(r.host_root);
+    CHECK_FALSE(r.host_devices);
+    CHECK(r.cgroup_mount == CgroupMount::none);
+    CHECK(r.resource_limits.size() == 16);
+    CHECK_FALSE(has(r.weaker(), "no user namespace: root inside is root outside"));
+    CHECK(r == container.security_report());
+}
+
+TEST_CASE("what a spec gives beyond the default is read back and told") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = sleeper(root);
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user) | NamespaceSet{NamespaceKind::net};
+    spec.capabilities = CapabilitySet::libvirt();
+    spec.no_new_privileges = false;
+    spec.root_read_only = true;
+    spec.limits.memory = std::uint64_t{64} << 20;
+    spec.limits.pids = 50;
+    spec.mounts.push_back(MountSpec::tmpfs("/run", 1 << 20));
+    spec.mounts.push_back(MountSpec::tmpfs("/var", 1 << 20, {.read_only = true}));
+    root.write("/run/x", "");
+    root.write("/var/x", "");
+    Container container = started(spec);
+    const SecurityReport r = container.security_report();
+    CAPTURE(r.str());
+    CHECK(r.namespaces == spec.namespaces);
+    CHECK(r.uid == 0);
+    // The machine may have less to give.
+    CHECK(r.capabilities.bounding.is_within(CapabilitySet::libvirt()));
+    CHECK(r.capabilities.bounding.has(*CapabilitySet::number("sys_admin")));
+    CHECK(r.capabilities.effective == r.capabilities.bounding);
+    CHECK(r.capabilities.ambient == CapabilitySet{});
+    CHECK_FALSE(r.no_new_privileges);
+    CHECK(r.root_read_only);
+    CHECK(r.memory_limit == std::uint64_t{64} << 20);
+    CHECK(r.pids_limit == 50);
+    CHECK(r.masked_paths == std::vector<std::string>{"/var"});
+    CHECK_FALSE(r.masks_hold());
+    CHECK(has(r.weaker(), "no user namespace: root inside is root outside"));
+    CHECK(has(r.weaker(), "new privileges can be had: set-user-ID programs and file capabilities"));
+    CHECK(r.weaker().size() >= 4);
+    CHECK(has(r.stricter(), "a network namespace of its own"));
+    CHECK(has(r.stricter(), "its root cannot be written to"));
+    CHECK(has(r.stricter(), "at most 67108864 bytes of memory"));
+    CHECK(has(r.stricter(), "at most 50 processes and threads"));
+    CHECK(r.left_open().empty());
+}
+
+TEST_CASE("a command that is not root, in the host's own root, is told as such") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = sleeper(root);
+    spec.root = "/";
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    spec.uid = spec.gid = 1234;
+    Container container = started(spec);
+    const SecurityReport r = container.security_report();
+    CAPTURE(r.str());
+    CHECK(r.uid == 1234);
+    CHECK(r.host_root);
+    CHECK(has(r.weaker(), "its root is the host's root"));
+    CHECK(has(r.stricter(), "its first process is not root, but user 1234"));
+}
+
+TEST_CASE("a payload that mounts over /proc, /sys and /dev changes nothing but what is said of them") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec =
+        sleeper(root,
+                "mount -t tmpfs none /proc && mkdir -p /proc/1/ns && echo 'CapBnd:\t0' >/proc/1/status "
+                "&& mount -t tmpfs none /sys && mount -t tmpfs none /dev && ");
+    spec.capabilities = CapabilitySet::all();
+    spec.seccomp.profile = SeccompProfile::none;
+    Container container = started(spec);
+    const SecurityReport r = container.security_report();
+    CAPTURE(r.str());
+    CHECK(r.capabilities.bounding.has(*CapabilitySet::number("sys_admin")));
+    CHECK(r.namespaces == ContainerSpec{}.namespaces);
+    // Nothing of the kernel's is seen there any more.
+    CHECK(r.open_paths.empty());
+    CHECK(r.writable_paths.empty());
+    CHECK_FALSE(has(r.read_only_paths, "/sys"));
+}
+
+TEST_CASE("masks that a payload makes or takes away are told as they are at that moment") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = sleeper(root,
+                                 "mount --bind /dev/null /proc/keys && mount -t proc proc /proc && "
+                                 "mount --bind /dev/null /proc/interrupts && mount -t tmpfs -o ro none /proc/irq && ");
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    spec.capabilities = CapabilitySet::all();
+    spec.seccomp.profile = SeccompProfile::none;
+    Container container = started(spec);
+    const SecurityReport r = container.security_report();
+    CAPTURE(r.str());
+    CHECK(has(r.masked_paths, "/proc/interrupts"));
+    CHECK(has(r.masked_paths, "/proc/irq"));
+    CHECK_FALSE(has(r.masked_paths, "/proc/keys"));  // under the second procfs
+    CHECK(has(r.writable_paths, "/proc/sys"));
+    CHECK(has(r.open_paths, "/proc/keys"));
+    CHECK_FALSE(has(r.open_paths, "/proc/interrupts"));
+}
+
+TEST_CASE("a payload's file system that never answers does not keep the reader") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const Fd fuse{::open("/dev/fuse", O_RDWR | O_CLOEXEC)};
+    if (!fuse) CAISSON_SKIP("/dev/fuse cannot be opened here");
+    int ready[2];
+    REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        const std::string options = "fd=" + std::to_string(fuse.get()) + ",rootmode=40000,user_id=0,group_id=0";
+        const bool made = ::unshare(CLONE_NEWNS) == 0 && ::mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                          ::mount("never", "/proc", "fuse", 0, options.c_str()) == 0;
+        (void)!::write(ready[1], made ? "y" : "n", 1);
+        for (;;) ::pause();
+    }
+    char answer = 0;
+    REQUIRE(::read(ready[0], &answer, 1) == 1);
+    ::close(ready[0]);
+    ::close(ready[1]);
+    {
+        Host reader{[&](const Host&) {
+            const SecurityReport r = SecurityReport::of(Process::open(child));
+            const bool as_expected = r.namespaces == NamespaceSet{NamespaceKind::mount} &&
+                                     !has(r.open_paths, "/proc/keys") && !has(r.writable_paths, "/proc/sys");
+            return as_expected ? "told" : r.str();
+        }};
+        if (answer == 'y') CHECK(reader.text(10'000) == "told");
+    }
+    ::kill(child, SIGKILL);
+    (void)caisson_test::wait_for(child);
+    if (answer != 'y') CAISSON_SKIP("a FUSE file system cannot be mounted here");
+}
+
+TEST_CASE("a container that has ended has no report") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    Container container = started(sleeper(root));
+    const std::string expected = "container 'host': security report of process " +
+                                 std::to_string(container.init().pid()) + ": No such process: it has ended";
+    REQUIRE(container.signal(SIGKILL));
+    REQUIRE(container.init().ended_within(10'000));
+    CHECK(error_of_report(container) == expected);
+    (void)container.wait();
+    CHECK(error_of_report(container) == expected);
+}
+
+TEST_CASE("a reader that may not look at the process is told what it needs") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = started(sleeper(root));
+    const Process& init = container.init();
+    Host other{[&](const Host&) {
+        if (::setresgid(65534, 65534, 65534) != 0 || ::setresuid(65534, 65534, 65534) != 0) return std::string{"no"};
+        return SecurityReport::of(Process::open(init.pid())).str();
+    }};
+    CHECK(other.text() == "exception: security report of process " + std::to_string(init.pid()) +
+                              ": user namespace of it: Permission denied: this needs ptrace access to the process: its "
+                              "user, or CAP_SYS_PTRACE over it");
+}
+
+TEST_CASE("a container that a helper runs is reported to its clients, whatever the helper itself may read") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const Place place;
+    for (const bool with_users : {true, false}) {
+        CAPTURE(with_users);
+        ContainerSpec spec = place.spec("web");
+        if (!with_users) {
+            spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+            spec.capabilities = CapabilitySet{}.with({"net_raw", "sys_admin"});
+        }
+        Helper helper = Helper::start(spec, place.options);
+        const SecurityReport r = helper.security_report();
+        CHECK(r.pid == helper.info().init);
+        CHECK(r.namespaces == spec.namespaces);
+        CHECK(r.capabilities == spec.capabilities);
+        auto again = Helper::find("web", place.run);
+        REQUIRE(again);
+        CHECK(again->security_report() == r);
+        (void)helper.kill();
+        try {
+            (void)helper.security_report();
+            FAIL("there is a report");
+        } catch (const Error& e) {
+            CHECK(std::string{e.what()} == "container 'web': No such process: it has ended");
+        }
+    }
+    CHECK(place.empty());
+}

@@ -1,0 +1,96 @@
+// Which mount a path leads to, and which mounts show nothing, from the text of a mountinfo.
+#include "../../src/mount_view.hpp"
+
+#include <string>
+
+#include "support/doctest.hpp"
+
+using caisson::detail::MountLine;
+using caisson::detail::MountView;
+
+namespace {
+
+constexpr const char* container =
+    "100 1 8:1 /srv/web / rw,nosuid - ext4 /dev/sda1 rw\n"
+    "101 100 0:50 / /proc rw,nosuid,nodev,noexec - proc proc rw\n"
+    "102 101 0:60 /null /proc/kcore rw,nosuid - tmpfs dev rw\n"
+    "103 101 0:61 / /proc/acpi ro - tmpfs tmpfs ro\n"
+    "104 101 0:50 /sys /proc/sys ro shared:5 - proc proc rw\n"
+    "105 100 0:60 / /dev rw - tmpfs dev rw\n"
+    "106 105 0:60 /null /dev/null rw - tmpfs dev rw\n"
+    "107 100 0:70 / /srv/a\\040b rw - tmpfs tmpfs ro\n"
+    "108 100 0:71 / /srv/box ro - tmpfs tmpfs ro\n"
+    "109 108 0:72 / /srv/box/in rw - ext4 /dev/sdb rw\n";
+
+std::string type_at(const MountView& view, const char* path) {
+    const MountLine* mount = view.at(path);
+    return mount == nullptr ? "nothing" : mount->point + " " + mount->type;
+}
+const MountLine& line(const MountView& view, unsigned long id) {
+    for (const MountLine& mount : view.lines()) {
+        if (mount.id == id) return mount;
+    }
+    throw id;
+}
+
+}  // namespace
+
+TEST_CASE("a path leads to the mount that is nearest above it") {
+    const MountView view{container};
+    REQUIRE(view.lines().size() == 10);
+    CHECK(type_at(view, "/") == "/ ext4");
+    CHECK(type_at(view, "/etc/passwd") == "/ ext4");
+    CHECK(type_at(view, "/proc") == "/proc proc");
+    CHECK(type_at(view, "/proc/1/status") == "/proc proc");
+    CHECK(type_at(view, "/proc/kcore") == "/proc/kcore tmpfs");
+    CHECK(type_at(view, "/proc/kcores") == "/proc proc");
+    CHECK(type_at(view, "/proc/sys/kernel") == "/proc/sys proc");
+    CHECK(type_at(view, "/srv/a b/file") == "/srv/a b tmpfs");
+    CHECK(type_at(MountView{""}, "/etc") == "nothing");
+    CHECK(MountView{"no line of a mountinfo\n1 x - a b c\n"}.lines().empty());
+}
+
+TEST_CASE("a mount that another one covers is not seen, nor is what was mounted on it") {
+    const MountView over{std::string{container} +
+                         "110 101 0:80 / /proc rw - proc proc rw\n"
+                         "111 110 0:80 /sys /proc/sys rw - proc proc rw\n"};
+    CHECK(over.at("/proc")->id == 110);
+    CHECK(over.at("/proc/kcore")->id == 110);
+    CHECK(over.at("/proc/sys/net")->id == 111);
+    CHECK_FALSE(over.is_visible(line(over, 102)));
+    CHECK_FALSE(over.is_visible(line(over, 104)));
+    CHECK(over.is_visible(line(over, 111)));
+
+    const MountView above{std::string{container} + "110 100 0:80 / /srv rw - tmpfs tmpfs rw\n"};
+    CHECK(type_at(above, "/srv/box/in") == "/srv tmpfs");
+    CHECK_FALSE(above.is_visible(line(above, 109)));
+    CHECK(above.is_visible(line(above, 100)));
+}
+
+TEST_CASE("what is mounted over a process's root is not where its paths begin") {
+    const MountView view{"5 5 8:1 / / rw - ext4 a rw\n6 5 0:9 / / rw - tmpfs b rw\n7 5 0:3 / /proc rw - proc c rw\n"};
+    CHECK(view.at("/")->id == 5);
+    CHECK(view.at("/proc")->id == 7);
+}
+
+TEST_CASE("a mask is a null device over another file, or an empty read-only file system in memory") {
+    const MountView view{container};
+    CHECK(view.is_mask(line(view, 102)));
+    CHECK(view.is_mask(line(view, 103)));
+    CHECK_FALSE(view.is_mask(line(view, 104)));  // a part of procfs
+    CHECK_FALSE(view.is_mask(line(view, 105)));  // it can be written to
+    CHECK_FALSE(view.is_mask(line(view, 106)));  // the null device in its own place
+    CHECK(view.is_mask(line(view, 107)));        // by the file system's option, not the mount's
+    CHECK_FALSE(view.is_mask(line(view, 108)));  // something is mounted in it
+    CHECK_FALSE(
+        MountView{"1 1 0:9 / / ro - tmpfs a ro\n"}.is_mask(MountView{"1 1 0:9 / / ro - tmpfs a ro\n"}.lines()[0]));
+    const MountView fake{"1 1 8:1 / / rw - ext4 a rw\n2 1 8:1 /null /proc/kcore rw - ext4 a rw\n"};
+    CHECK_FALSE(fake.is_mask(line(fake, 2)));
+}
+
+TEST_CASE("read-only is told by the mount's options and by the file system's") {
+    const MountView view{container};
+    CHECK(line(view, 104).read_only);
+    CHECK(line(view, 107).read_only);
+    CHECK_FALSE(line(view, 101).read_only);
+}
