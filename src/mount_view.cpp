@@ -25,7 +25,7 @@ bool parse(std::string_view line, MountLine& into) {
     into.root = unescape_mount_path(take_field(line, ' '));
     into.point = unescape_mount_path(take_field(line, ' '));
     into.type = take_field(tail, ' ');
-    (void)take_field(tail, ' ');  // the source
+    into.source = unescape_mount_path(take_field(tail, ' '));
     into.read_only = list_has(take_field(line, ' '), "ro") || list_has(tail, "ro");
     return true;
 }
@@ -42,9 +42,7 @@ MountView::MountView(std::string_view mountinfo) {
     for (const MountLine& line : lines_) {
         // The process does not see what its root is mounted on.
         const bool topmost = line.parent == line.id || !listed.contains(line.parent);
-        const unsigned long parent = topmost ? 0 : line.parent;
-        children_.try_emplace({parent, line.point}, &line);
-        ++child_count_[parent];
+        children_.try_emplace({topmost ? 0 : line.parent, line.point}, &line);
     }
 }
 
@@ -62,10 +60,9 @@ const MountLine* MountView::at(std::string_view path) const {
     return now;
 }
 
-bool MountView::is_mask(const MountLine& mount) const {
-    if (mount.root == "/null") return mount.point != "/dev/null" && (mount.type == "tmpfs" || mount.type == "devtmpfs");
-    return mount.type == "tmpfs" && mount.read_only && mount.root == "/" && mount.point != "/" &&
-           !child_count_.contains(mount.id);
+bool MountView::is_mask(const MountLine& mount) noexcept {
+    // As detail/plan_protect.hpp has them made.
+    return mount.type == "tmpfs" && mount.source == "masked" && mount.read_only;
 }
 
 }  // namespace caisson::inline v0::detail

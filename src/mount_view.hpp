@@ -18,6 +18,7 @@ struct MountLine {
     std::string root;    ///< the directory of the file system that is its root
     std::string point;   ///< as the process sees it
     std::string type;    ///< "proc"
+    std::string source;  ///< a word of who mounted it
     bool read_only = false;
 };
 
@@ -35,13 +36,12 @@ public:
     [[nodiscard]] bool is_visible(const MountLine& mount) const { return at(mount.point) == &mount; }
     [[nodiscard]] const std::vector<MountLine>& lines() const noexcept { return lines_; }
 
-    /// True for what shows nothing: an empty read-only file system in memory, or the null device over a file.
-    [[nodiscard]] bool is_mask(const MountLine& mount) const;
+    /// True for what a start puts over a masked path: an empty directory or file, which cannot be written to.
+    [[nodiscard]] static bool is_mask(const MountLine& mount) noexcept;
 
 private:
     std::vector<MountLine> lines_;
     std::map<std::pair<unsigned long, std::string_view>, const MountLine*> children_;
-    std::map<unsigned long, std::size_t> child_count_;
 };
 
 }  // namespace caisson::inline v0::detail

@@ -37,7 +37,7 @@ struct SecurityReport {
     bool no_new_privileges = false;
     Seccomp seccomp = Seccomp::none;
     std::uint32_t seccomp_filters = 0;           ///< less those of its parent, which came from the host
-    std::vector<std::string> masked_paths{};     ///< by an empty read-only directory, or by the null device
+    std::vector<std::string> masked_paths{};     ///< by an empty read-only directory or file
     std::vector<std::string> read_only_paths{};  ///< mount points that cannot be written through
     std::vector<std::string>
         open_paths{};  ///< of `ContainerSpec::default_masked_paths()`, shown as the kernel has them

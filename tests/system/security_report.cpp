@@ -30,6 +30,9 @@ const char* why_not() {
 bool can_run() {
     return why_not() == nullptr;
 }
+bool is_there(const std::string& path) {
+    return ::faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
 bool has(const std::vector<std::string>& list, std::string_view text) {
     return std::find(list.begin(), list.end(), text) != list.end();
 }
@@ -79,8 +82,15 @@ TEST_CASE("the report of a container says what the kernel holds it by") {
     CHECK(r.no_new_privileges);
     CHECK(r.masks_hold());
     CHECK(r.oom_score_adj == 0);
+    for (const std::string& path : ContainerSpec::default_masked_paths()) {
+        CAPTURE(path);
+        CHECK(has(r.masked_paths, path) == is_there(path));
+    }
     CHECK(has(r.read_only_paths, "/sys"));
-    CHECK_FALSE(has(r.writable_paths, "/sys"));
+    CHECK(has(r.read_only_paths, "/proc/sys"));
+    CHECK(r.open_paths.empty());
+    CHECK(r.writable_paths.empty());
+    CHECK(has(r.masked_paths, "/proc/keys"));
     CHECK_FALSE(r.root_read_only);
     CHECK_FALSE(r.host_root);
     CHECK_FALSE(r.host_devices);
@@ -119,7 +129,8 @@ TEST_CASE("what a spec gives beyond the default is read back and told") {
     CHECK(r.root_read_only);
     CHECK(r.memory_limit == std::uint64_t{64} << 20);
     CHECK(r.pids_limit == 50);
-    CHECK(r.masked_paths == std::vector<std::string>{"/var"});
+    CHECK(has(r.read_only_paths, "/var"));
+    CHECK(has(r.stricter(), "also read-only: /var"));
     CHECK_FALSE(r.masks_hold());
     CHECK(has(r.weaker(), "no user namespace: root inside is root outside"));
     CHECK(has(r.weaker(), "new privileges can be had: set-user-ID programs and file capabilities"));
@@ -169,25 +180,37 @@ TEST_CASE("a payload that mounts over /proc, /sys and /dev changes nothing but w
     CHECK_FALSE(has(r.read_only_paths, "/sys"));
 }
 
-TEST_CASE("masks that a payload makes or takes away are told as they are at that moment") {
+TEST_CASE("masks and read-only paths that a payload has taken away are told as open") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;
     const TestRoot root;
-    ContainerSpec spec = sleeper(root,
-                                 "mount --bind /dev/null /proc/keys && mount -t proc proc /proc && "
-                                 "mount --bind /dev/null /proc/interrupts && mount -t tmpfs -o ro none /proc/irq && ");
-    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
-    spec.capabilities = CapabilitySet::all();
-    spec.seccomp.profile = SeccompProfile::none;
-    Container container = started(spec);
-    const SecurityReport r = container.security_report();
-    CAPTURE(r.str());
-    CHECK(has(r.masked_paths, "/proc/interrupts"));
-    CHECK(has(r.masked_paths, "/proc/irq"));
-    CHECK_FALSE(has(r.masked_paths, "/proc/keys"));  // under the second procfs
-    CHECK(has(r.writable_paths, "/proc/sys"));
-    CHECK(has(r.open_paths, "/proc/keys"));
-    CHECK_FALSE(has(r.open_paths, "/proc/interrupts"));
+    const auto report_after = [&](const std::string& script) {
+        ContainerSpec spec = sleeper(root, script);
+        spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+        spec.capabilities = CapabilitySet::all();
+        spec.seccomp.profile = SeccompProfile::none;
+        return started(spec).security_report();
+    };
+    const SecurityReport untouched = report_after("");
+    CHECK(untouched.open_paths.empty());
+    CHECK(untouched.writable_paths.empty());
+    CHECK_FALSE(untouched.masks_hold());
+
+    const SecurityReport some = report_after("umount /proc/keys && umount /proc/irq && ");
+    CAPTURE(some.str());
+    CHECK_FALSE(has(some.masked_paths, "/proc/keys"));
+    CHECK(some.open_paths == std::vector<std::string>{"/proc/keys"});
+    CHECK(some.writable_paths == std::vector<std::string>{"/proc/irq"});
+    CHECK(has(some.weaker(), "not masked: /proc/keys"));
+    CHECK(has(some.weaker(), "not read-only: /proc/irq"));
+
+    // A procfs over the first covers all masks in it.
+    const SecurityReport all = report_after("mount -t proc proc /proc && ");
+    CAPTURE(all.str());
+    CHECK(has(all.open_paths, "/proc/keys"));
+    CHECK(has(all.writable_paths, "/proc/sys"));
+    CHECK_FALSE(has(all.masked_paths, "/proc/keys"));
+    CHECK(has(all.masked_paths, "/sys/firmware") == is_there("/sys/firmware"));
 }
 
 TEST_CASE("a payload's file system that never answers does not keep the reader") {

@@ -13,8 +13,8 @@ namespace {
 constexpr const char* container =
     "100 1 8:1 /srv/web / rw,nosuid - ext4 /dev/sda1 rw\n"
     "101 100 0:50 / /proc rw,nosuid,nodev,noexec - proc proc rw\n"
-    "102 101 0:60 /null /proc/kcore rw,nosuid - tmpfs dev rw\n"
-    "103 101 0:61 / /proc/acpi ro - tmpfs tmpfs ro\n"
+    "102 101 0:61 /file /proc/kcore ro,nosuid - tmpfs masked rw\n"
+    "103 101 0:61 /directory /proc/acpi rw - tmpfs masked ro\n"
     "104 101 0:50 /sys /proc/sys ro shared:5 - proc proc rw\n"
     "105 100 0:60 / /dev rw - tmpfs dev rw\n"
     "106 105 0:60 /null /dev/null rw - tmpfs dev rw\n"
@@ -73,19 +73,16 @@ TEST_CASE("what is mounted over a process's root is not where its paths begin") 
     CHECK(view.at("/proc")->id == 7);
 }
 
-TEST_CASE("a mask is a null device over another file, or an empty read-only file system in memory") {
+TEST_CASE("a mask is what a start puts over a masked path, as long as it cannot be written to") {
     const MountView view{container};
     CHECK(view.is_mask(line(view, 102)));
     CHECK(view.is_mask(line(view, 103)));
     CHECK_FALSE(view.is_mask(line(view, 104)));  // a part of procfs
-    CHECK_FALSE(view.is_mask(line(view, 105)));  // it can be written to
-    CHECK_FALSE(view.is_mask(line(view, 106)));  // the null device in its own place
-    CHECK(view.is_mask(line(view, 107)));        // by the file system's option, not the mount's
-    CHECK_FALSE(view.is_mask(line(view, 108)));  // something is mounted in it
-    CHECK_FALSE(
-        MountView{"1 1 0:9 / / ro - tmpfs a ro\n"}.is_mask(MountView{"1 1 0:9 / / ro - tmpfs a ro\n"}.lines()[0]));
-    const MountView fake{"1 1 8:1 / / rw - ext4 a rw\n2 1 8:1 /null /proc/kcore rw - ext4 a rw\n"};
-    CHECK_FALSE(fake.is_mask(line(fake, 2)));
+    CHECK_FALSE(view.is_mask(line(view, 107)));  // a file system in memory that somebody else has made
+    const MountView other{
+        "1 1 8:1 / / rw - ext4 a rw\n2 1 0:61 /file /x rw - tmpfs masked rw\n3 1 8:2 / /y ro - ext4 masked rw\n"};
+    CHECK_FALSE(other.is_mask(line(other, 2)));
+    CHECK_FALSE(other.is_mask(line(other, 3)));
 }
 
 TEST_CASE("read-only is told by the mount's options and by the file system's") {
