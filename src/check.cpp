@@ -112,6 +112,13 @@ void check_users(const ContainerSpec& spec) {
     constexpr std::uint32_t no_id = 0xffffffff;
     if (spec.uid == no_id) refuse("uid", "4294967295 is no user id");
     if (spec.gid == no_id) refuse("gid", "4294967295 is no group id");
+    if (spec.id_mapped_mounts && !spec.has_user_namespace()) {
+        refuse("id_mapped_mounts", "there is no user namespace", "add NamespaceKind::user to namespaces");
+    }
+    if (spec.id_mapped_mounts && spec.root == "/") {
+        refuse("id_mapped_mounts", "root is '/', which is seen as the host has it",
+               "give the container a root of its own");
+    }
     if (!spec.has_user_namespace()) {
         if (!spec.uid_map.empty() || !spec.gid_map.empty()) {
             refuse(spec.uid_map.empty() ? "gid_map" : "uid_map", "there is a map, but no user namespace",

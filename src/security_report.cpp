@@ -212,7 +212,7 @@ private:
         // What they show is the kernel's, the same in each procfs and sysfs: so what is there is seen in the host's.
         const auto shown = [&](const std::string& path) -> const MountLine* {
             const MountLine* mount = view.at(path);
-            if (mount == nullptr || view.is_mask(*mount) || !is_there(path)) return nullptr;
+            if (mount == nullptr || !is_there(path)) return nullptr;
             return mount->type == "proc" || mount->type == "sysfs" || mount->type == "selinuxfs" ? mount : nullptr;
         };
         for (const std::string& path : ContainerSpec::default_masked_paths()) {

@@ -164,6 +164,9 @@ struct ContainerSpec {
     /// seen through an id-mapped mount, so that nothing is chowned. Not both empty where `root` is "/".
     std::vector<IdMap> uid_map{};
     std::vector<IdMap> gid_map{};
+    /// With maps of one's own, too, the root and binds are seen through id-mapped mounts: what is root's on disk is
+    /// root's inside. Else they are seen with the ids that they have, and belong to nobody unless they were chowned.
+    bool id_mapped_mounts = false;
     bool proc = true;  ///< a new procfs on /proc
     bool sys = true;   ///< sysfs on /sys, read-only
     bool dev = true;   ///< a /dev of its own, with a devpts instance of its own
@@ -259,6 +262,8 @@ struct ContainerSpec {
     [[nodiscard]] bool wants_automatic_map() const noexcept {
         return has_user_namespace() && uid_map.empty() && gid_map.empty();
     }
+    /// True where the root and binds are seen through id-mapped mounts.
+    [[nodiscard]] bool maps_mounts() const noexcept { return wants_automatic_map() || id_mapped_mounts; }
 };
 
 /// True for a name that is safe as a file, cgroup and link tag: `[A-Za-z0-9][A-Za-z0-9_.-]{0,62}`.

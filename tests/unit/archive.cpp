@@ -22,6 +22,7 @@ ContainerSpec full() {
     s.namespaces = NamespaceKind::mount | NamespaceKind::net;
     s.uid_map = {{0, 100000, 65536}, {65536, 1, 1}};
     s.gid_map = {{0, 200000, 65536}};
+    s.id_mapped_mounts = true;
     s.proc = s.sys = s.dev = false;
     s.mounts = {MountSpec::tmpfs("/tmp", 1 << 20), MountSpec::bind("/a", "/b", {.read_only = true, .no_suid = false})};
     s.mounts[0].upper = "/u";

@@ -146,6 +146,9 @@ private:
         } else {
             uid_map_ = spec_.uid_map;
             gid_map_ = spec_.gid_map;
+            if (IdRange::concerns(uid_map_) || IdRange::concerns(gid_map_)) {
+                shared_ids_.emplace(IdRange::share(uid_map_, gid_map_));
+            }
         }
     }
 
@@ -188,6 +191,7 @@ private:
     void compile_first() {
         for (Slot slot = 0; slot < first_free_slot; ++slot) (void)plan_.inherit(-1);  // set by launch_stage
         if (range_) (void)plan_.inherit(range_->fd());
+        if (shared_ids_) (void)plan_.inherit(shared_ids_->fd());
         if (cgroup_) tell_groups();
         set_hostname();
         if (has_new(NamespaceKind::net)) add({.op = Op::loopback_up}, Step::network, "interface 'lo'");
@@ -317,10 +321,10 @@ private:
         add({.op = Op::hostname, .a = plan_.text(name), .x = name.size()}, Step::hostname, "host name " + quote(name));
     }
 
-    /// A detached mount of the host, seen through the id map where the map is the library's own.
+    /// A detached mount of the host, seen through the id map where that is wanted.
     [[nodiscard]] Slot inherit_mount(const Mount& mount, const std::string& what) {
         const Slot slot = plan_.inherit(mount.fd());
-        if (range_) {
+        if (spec_.maps_mounts()) {
             ++go_.idmap_count;
             go_descriptors_.push_back(mount.fd());
             idmapped_what_.emplace_back(what, file_system_of(mount.fd()));
@@ -440,6 +444,7 @@ private:
     std::vector<IdMap> uid_map_;
     std::vector<IdMap> gid_map_;
     std::optional<IdRange> range_;
+    std::optional<IdRange> shared_ids_;
     std::optional<Cgroup> cgroup_;
     std::optional<Pty> console_;
     std::optional<Mount> root_;
