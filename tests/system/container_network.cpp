@@ -106,7 +106,7 @@ TEST_CASE("two containers on a bridge reach each other") {
     first.networks[0].routes.clear();
     Container a = Container::start(first);
     ContainerSpec second = on_bridge(root, "second", "10.9.0.2/24", "ping -c 1 -W 5 10.9.0.1");
-    second.capabilities.add(*CapabilitySet::number("net_raw"));
+    second.capabilities = CapabilitySet::application().with({"net_raw"});
     Container b = Container::start(second);
     CHECK(drain(b).find(" 0% packet loss") != std::string::npos);
     CHECK(b.wait().success());
