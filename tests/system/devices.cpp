@@ -58,7 +58,7 @@ const char* cannot_limit() {
     if (!can_run()) return why_not();
     try {
         Cgroup group = Cgroup::create("probe");
-        detail::DeviceControl{}.apply(group, detail::DeviceControl::Need::must);
+        detail::DeviceControl{}.apply(group, {.asked = true});
         return nullptr;
     } catch (const Error&) {
         return "this machine can set no device rules";
@@ -101,6 +101,24 @@ TEST_CASE("root that is root outside makes no node of a device that it may not u
     CHECK(run(spec) ==
           "mknod: /dev/memory: Operation not permitted\nmknod: /dev/disk: Operation not permitted\n"
           "null is there again\n");
+}
+
+TEST_CASE("root that is root outside cannot take the rules off by mounting the control groups") {
+    if (const char* why = cannot_limit()) CAISSON_SKIP(why);
+    const LeavesNothing nothing;
+    const TestRoot root;
+    {
+        const Cgroup group = Cgroup::create("probe");
+        if (group.into_fd() < 0) CAISSON_SKIP("on a machine with cgroup v1 alone it can");
+    }
+    ContainerSpec spec = shell(root,
+                               "mkdir /v1; mount -t cgroup -o devices none /v1 2>/dev/null && "
+                               "echo a > /v1/devices.allow && echo lifted; mknod /dev/memory c 1 1");
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    spec.capabilities = CapabilitySet::all();
+    const std::string text = run(spec);
+    CAPTURE(text);
+    CHECK(text.ends_with("mknod: /dev/memory: Operation not permitted\n"));
 }
 
 TEST_CASE("what each container has works under its rules") {
@@ -209,7 +227,7 @@ TEST_CASE("on v1, the group's own list is what is in force") {
     if (d == nullptr) CAISSON_SKIP("this machine has no devices controller of cgroup v1");
     detail::DeviceControl control;
     control.allow(to_log);
-    control.apply(group, detail::DeviceControl::Need::must);
+    control.apply(group, {.asked = true});
     CHECK(read_file(path_of(*d, group) + "/devices.list") ==
           "c 1:3 rwm\nc 1:5 rwm\nc 1:7 rwm\nc 1:8 rwm\nc 1:9 rwm\nc 5:0 rwm\nc 5:2 rwm\nc 136:* rwm\nc 1:11 w\n");
 }

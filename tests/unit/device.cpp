@@ -164,14 +164,14 @@ TEST_CASE("two rules for one device become one with the access of both") {
     CHECK(std::find(rules.begin(), rules.end(), DeviceRule{character, 1, 3, {true, true, true}}) != rules.end());
 }
 
-TEST_CASE("where a group cannot be held to rules, only a wish for them is let go") {
-    using Need = detail::DeviceControl::Need;
+TEST_CASE("where a group cannot be held to rules, only a default of a user namespace is let go") {
+    using Demand = detail::DeviceControl::Demand;
     const Cgroup nowhere;
     const detail::DeviceControl control;
-    CHECK_NOTHROW(control.apply(nowhere, Need::wish));
-    for (const Need need : {Need::safety, Need::must}) {
+    CHECK_NOTHROW(control.apply(nowhere, {}));
+    for (const Demand& demand : {Demand{.root_outside = true}, Demand{.asked = true}}) {
         try {
-            control.apply(nowhere, need);
+            control.apply(nowhere, demand);
             FAIL("it was let go");
         } catch (const Error& e) {
             CHECK(e.step() == Step::cgroup);

@@ -72,16 +72,31 @@ public:
         return all;
     }
 
-    enum class Need : std::uint8_t {
-        wish,    ///< the container's root can make no nodes: what the machine cannot give is left out
-        safety,  ///< as `wish`, but only for a caller who may not set rules, and so may not make nodes either
-        must,    ///< the spec asks for it
+    struct Demand {
+        bool asked = false;         ///< the spec asks for rules: they are set, or it is an error
+        bool root_outside = false;  ///< root inside is root outside, and may make nodes and mount
     };
     /// Makes a group follow the rules, by v1's controller where the group has it, else by a program on its v2
     /// directory. Processes in the group are held to it from their next open(2) on. Throws `Step::cgroup`.
-    void apply(const Cgroup& group, Need need) const {
+    ///
+    /// What nobody asks for is left out where the machine cannot give it; with root that is root outside, only for a
+    /// caller who may not set rules, and so may not make nodes either.
+    void apply(const Cgroup& group, Demand demand) const {
+        const auto bearable = [&](const Error& e) {
+            return !demand.asked && (demand.root_outside ? may_not(e) : cannot(e));
+        };
         try {
-            if (deny_all(group, need)) allow_entries(group);
+            const CgroupDirectory* v1 = find(group, "devices");
+            const CgroupDirectory* v2 = find(group, "");
+            if (v1 == nullptr) {
+                (void)attempt([&] { attach(v2); }, bearable);
+                return;
+            }
+            if (!attempt([&] { deny_all(group, *v1); }, bearable)) return;
+            allow_entries(group, *v1);
+            // v1's hierarchy can be mounted inside, and the rules taken off there; to take a program off needs bpf(2),
+            // which no profile of system calls has.
+            if (demand.root_outside && v2 != nullptr) (void)attempt([&] { attach(v2); }, cannot);
         } catch (const Error& e) {
             throw e.in("device rules for control group " + quote(group.name()));
         }
@@ -108,31 +123,38 @@ private:
         return quote(d.parent_path + "/" + group.name() + "/" + file);
     }
 
-    /// True where the entries are to be allowed one by one from now on.
-    [[nodiscard]] bool deny_all(const Cgroup& group, Need need) const {
+    /// False where `f` throws what can be borne.
+    template <class F, class Bearable>
+    [[nodiscard]] static bool attempt(F f, Bearable bearable) {
         try {
-            if (const CgroupDirectory* d = find(group, "devices")) {
-                const Fd deny = open(group, *d, "devices.deny");
-                if (sys::write_all(deny.get(), "a")) return true;
-                fail(Step::cgroup, "write 'a' to " + path(group, *d, "devices.deny"),
-                     errno == EPERM ? "this needs CAP_SYS_ADMIN in the host's first user namespace" : "");
-            }
-            const CgroupDirectory* unified = find(group, "");
-            if (unified == nullptr) {
-                throw Error{Step::cgroup, 0, "there is neither cgroup v1's controller 'devices' nor cgroup v2",
-                            "mount one of them so that the caller may write to it"};
-            }
-            attach_device_program(unified->directory.get(), rules());
+            f();
+            return true;
         } catch (const Error& e) {
-            const int error = e.code().value();
-            const bool may_not = error == EPERM || error == EACCES;
-            const bool cannot = may_not || error == 0 || error == EROFS || error == ENOSYS || error == EINVAL;
-            if (need == Need::must || !cannot || (need == Need::safety && !may_not)) throw;
+            if (!bearable(e)) throw;
+            return false;
         }
-        return false;
     }
-    void allow_entries(const Cgroup& group) const {
-        const CgroupDirectory& d = *find(group, "devices");
+    [[nodiscard]] static bool may_not(const Error& e) noexcept {
+        return e.code().value() == EPERM || e.code().value() == EACCES;
+    }
+    /// The caller or the machine; not a refusal that may pass.
+    [[nodiscard]] static bool cannot(const Error& e) noexcept {
+        const int error = e.code().value();
+        return may_not(e) || error == 0 || error == EROFS || error == ENOSYS || error == EINVAL;
+    }
+
+    void attach(const CgroupDirectory* v2) const {
+        if (v2 != nullptr) return attach_device_program(v2->directory.get(), rules());
+        throw Error{Step::cgroup, 0, "there is neither cgroup v1's controller 'devices' nor cgroup v2",
+                    "mount one of them so that the caller may write to it"};
+    }
+    static void deny_all(const Cgroup& group, const CgroupDirectory& d) {
+        const Fd deny = open(group, d, "devices.deny");
+        if (sys::write_all(deny.get(), "a")) return;
+        fail(Step::cgroup, "write 'a' to " + path(group, d, "devices.deny"),
+             errno == EPERM ? "this needs CAP_SYS_ADMIN in the host's first user namespace" : "");
+    }
+    void allow_entries(const Cgroup& group, const CgroupDirectory& d) const {
         const Fd allow = open(group, d, "devices.allow");
         for (const Entry& e : entries_) {
             const std::string text = device_rule_text(e.rule);

@@ -25,20 +25,17 @@ public:
     }
     /// Holds the processes of `group` to them. Throws `Step::cgroup`.
     void limit(const Cgroup& group) const {
-        using Need = DeviceControl::Need;
         DeviceControl control;
         // A user namespace may not make nodes, and its mounts show none but those that the host gave it.
-        Need need = spec_->has_user_namespace() ? Need::wish : Need::safety;
+        DeviceControl::Demand demand{.asked = !spec_->device_rules.empty(),
+                                     .root_outside = !spec_->has_user_namespace()};
         for (std::size_t i = 0; i < nodes_.size(); ++i) {
             const DeviceAccess& access = spec_->devices[i].access;
             control.allow(nodes_[i].rule(access));
-            if (!access.read || !access.write) need = Need::must;
+            demand.asked = demand.asked || !access.read || !access.write;
         }
-        for (const DeviceRule& rule : spec_->device_rules) {
-            control.allow(rule);
-            need = Need::must;
-        }
-        control.apply(group, need);
+        for (const DeviceRule& rule : spec_->device_rules) control.allow(rule);
+        control.apply(group, demand);
     }
     /// Makes the nodes in the /dev that `dev` is a descriptor of. Throws `Step::mount`.
     void make_in(int dev, const std::vector<IdMap>& uid_map, const std::vector<IdMap>& gid_map) const {
