@@ -266,3 +266,32 @@ TEST_CASE("on v2, a program holds the group and those below it to the rules for 
               return try_all();
           })) == 0);
 }
+
+TEST_CASE("on v2, the kernel takes programs of every shape") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const Cgroup group = Cgroup::create("shapes");
+    if (group.into_fd() < 0) CAISSON_SKIP("this machine has no cgroup v2");
+    try {
+        detail::attach_device_program(group.into_fd(), {});
+    } catch (const Error& e) {
+        CAISSON_SKIP(e.what());
+    }
+    constexpr auto character = DeviceRule::Type::character;
+    constexpr auto block = DeviceRule::Type::block;
+    constexpr DeviceAccess all{true, true, true};
+    constexpr DeviceAccess some{true, false, false};
+    const std::vector<DeviceRule> shapes{{character, {}, {}, all}, {character, {}, 1, some},
+                                         {character, 1, {}, all},  {character, 1, 1, all},
+                                         {block, {}, {}, some},    {block, 4095, 1048575, all}};
+    for (const DeviceRule& first : shapes) {
+        for (const DeviceRule& second : shapes) {
+            CAPTURE(detail::device_rule_text(first));
+            CAPTURE(detail::device_rule_text(second));
+            CHECK_NOTHROW(detail::attach_device_program(group.into_fd(), {first, second}));
+        }
+    }
+    std::vector<DeviceRule> many;
+    for (std::uint32_t minor = 0; minor < 1000; ++minor) many.push_back({block, 8, minor, some});
+    CHECK_NOTHROW(detail::attach_device_program(group.into_fd(), many));
+}

@@ -6,7 +6,10 @@
 #include <optional>
 #include <random>
 #include <stdexcept>
+#include <string>
 #include <vector>
+
+#include <caisson/error.hpp>
 
 #include "support/doctest.hpp"
 
@@ -49,6 +52,8 @@ std::uint64_t run(const std::vector<bpf_insn>& program, const Request& request) 
             case BPF_ALU64 | BPF_AND | BPF_K: registers.at(i.dst_reg) = read(i.dst_reg) & value; break;
             case BPF_ALU64 | BPF_RSH | BPF_K: registers.at(i.dst_reg) = read(i.dst_reg) >> value; break;
             case BPF_JMP | BPF_JNE | BPF_K: jump(read(i.dst_reg) != value); break;
+            case BPF_JMP | BPF_JEQ | BPF_K: jump(read(i.dst_reg) == value); break;
+            case BPF_JMP | BPF_JGE | BPF_K: jump(read(i.dst_reg) >= value); break;
             case BPF_JMP | BPF_JSET | BPF_K: jump((read(i.dst_reg) & value) != 0); break;
             case BPF_JMP | BPF_EXIT: return read(0);
             default: throw std::runtime_error{"an instruction that is not expected"};
@@ -118,4 +123,15 @@ TEST_CASE("random rules decide as their meaning says") {
     }
     CHECK(allowed > 1000);
     CHECK(allowed < 19000);
+}
+
+TEST_CASE("rules that a program cannot hold are an error with its remedy") {
+    const std::vector<DeviceRule> rules(20000, {character, 1, 1, {true, false, false}});
+    try {
+        (void)detail::device_program(rules);
+        FAIL("it was made");
+    } catch (const Error& e) {
+        CHECK(e.step() == Step::cgroup);
+        CHECK(std::string{e.what()} == "a program of device rules: Argument list too long: give fewer device rules");
+    }
 }
