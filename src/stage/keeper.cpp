@@ -313,11 +313,13 @@ void remove_links(int netlink, int requests) {
 // From the linker, see stage.ld; the file begins where the first is.
 extern "C" const char stage_begin[], stage_early_begin[], stage_early_end[];
 
-/// Gives the memory of the program's first part back, which nobody runs any more, and seals the file. What is not in
+/// Gives the memory of the program's first part back, where nobody runs it any more, and seals the file. What is not in
 /// memory (ContainerSpec::stage_path) cannot be written to, and stays.
-void give_back_early() {
-    call(__NR_fallocate, plan::program_slot, 3 /* FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE */,
-         stage_early_begin - stage_begin, stage_early_end - stage_early_begin);
+void seal_program(bool give_back_early) {
+    if (give_back_early) {
+        call(__NR_fallocate, plan::program_slot, 3 /* FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE */,
+             stage_early_begin - stage_begin, stage_early_end - stage_early_begin);
+    }
     call(__NR_fcntl, plan::program_slot, 1033 /* F_ADD_SEALS */, 9 /* F_SEAL_WRITE | F_SEAL_SEAL */);
     close(plan::program_slot);
 }
@@ -333,10 +335,8 @@ void watch(const Stage& stage, Cleanup& cleanup, int status) {
             cleanup.has_first_process = (stage.header->flags & plan::plan_first_process) != 0;
             call(__NR_munmap, stage.base, stage.header->size);
             close(status);
-            if (!cleanup.has_first_process) {
-                call(__NR_munmap, stage.progress, 4096);
-                give_back_early();
-            }
+            if (!cleanup.has_first_process) call(__NR_munmap, stage.progress, 4096);
+            seal_program(!cleanup.has_first_process);
             p[2].fd = -1;
         }
         for (int i = 1; i < 4; i += 2) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -43,6 +44,11 @@ struct Foreign {
     [[nodiscard]] int last() const { return all.back().get(); }
 };
 
+std::string said_until(Container& container, const std::string& word) {
+    std::string said;
+    for (char c = 0; !contains(said, word) && ::read(container.console()->fd(), &c, 1) == 1;) said += c;
+    return said;
+}
 std::string link_of(const std::string& path) {
     std::error_code error;
     return std::filesystem::read_symlink(path, error).string();
@@ -145,8 +151,10 @@ TEST_CASE("CVE-2019-5736: a command that is /proc/self/exe runs nothing that can
             CAPTURE(command);
             try {
                 Container container = Container::start(spec);
-                // The stage once more, without a plan.
-                CHECK(container.wait_for(std::chrono::seconds{10}) == ExitStatus::exited(1));
+                // The stage once more: without a plan, and without its first part once that has been given back.
+                const auto status = container.wait_for(std::chrono::seconds{10});
+                REQUIRE(status);
+                CHECK((status == ExitStatus::exited(1) || status->signal() == SIGSEGV || status->signal() == SIGILL));
             } catch (const Error& e) {
                 CHECK(contains(e.what(), "(in the child): "));
             }
@@ -159,28 +167,73 @@ TEST_CASE("CVE-2019-5736: no program that runs for a container can be opened for
     const LeavesNothing nothing;
     const TestRoot root;
     for (const bool user : {true, false}) {
-        // Every process that the container sees is its own, and each program that runs is busy.
-        ContainerSpec spec = with_user(shell(root,
-                                             "for p in /proc/[0-9]* /proc/self; do "
-                                             "if ( : >> $p/exe ) 2>/dev/null; then echo wrote $p; fi; done; "
-                                             "echo tried; read line"),
-                                       user);
+        for (const bool init : {true, false}) {
+            // Every process that the container sees is its own, and each program that runs is busy.
+            ContainerSpec spec = with_user(shell(root,
+                                                 "for p in /proc/[0-9]* /proc/self; do "
+                                                 "if ( : >> $p/exe ) 2>/dev/null; then echo wrote $p; fi; done; "
+                                                 "echo tried; read line"),
+                                           user);
+            spec.init = init;
+            spec.capabilities = CapabilitySet::all();
+            Container container = Container::start(spec);
+            CHECK(said_until(container, "tried") == "tried");
+            // The stage itself: sealed, so that not even root can change what it is.
+            const std::string exe = keeper_directory(container) + "/exe";
+            CHECK(contains(link_of(exe), "memfd:"));
+            const Fd reading{::open(exe.c_str(), O_RDONLY | O_CLOEXEC)};
+            REQUIRE(reading);
+            constexpr int all = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+            // The keeper does that beside the command.
+            for (int waited = 0; ::fcntl(reading.get(), F_GET_SEALS) != all && waited < 500; ++waited) ::usleep(10'000);
+            CHECK(::fcntl(reading.get(), F_GET_SEALS) == all);
+            const int writing = ::open(exe.c_str(), O_WRONLY | O_CLOEXEC);
+            const int error = errno;
+            CHECK(writing == -1);
+            CHECK((error == ETXTBSY || error == EPERM));
+        }
+    }
+}
+
+TEST_CASE("CVE-2019-5736: an installed stage stays as it is, also where root inside is root outside") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory directory;
+    const std::string stage = directory / "stage";
+    std::filesystem::copy_file(CAISSON_TEST_STAGE, stage);
+    struct stat before {};
+    REQUIRE(::stat(stage.c_str(), &before) == 0);
+    for (const bool user : {true, false}) {
+        ContainerSpec spec = with_user(
+            shell(root,
+                  "for p in 1 self; do stat -L -c %s /proc/$p/exe; done; exec 2>&-; chmod 4777 /proc/1/exe && echo "
+                  "mode; chown 1:1 /proc/1/exe && echo owner; ( : >> /proc/1/exe ) && echo opened; touch "
+                  "/proc/1/exe && echo touched; rm /proc/1/exe && echo removed; ln -f /proc/1/exe /x && echo "
+                  "linked; cp /bin/sh /proc/1/exe && echo copied; echo tried"),
+            user);
+        // The stage is pid 1.
+        spec.init = true;
+        spec.stage_path = stage;
         spec.capabilities = CapabilitySet::all();
-        Container container = Container::start(spec);
-        std::string said;
-        for (char c = 0; !contains(said, "tried") && ::read(container.console()->fd(), &c, 1) == 1;) said += c;
-        CHECK(said == "tried");
-        // The stage itself: sealed, so that not even root can change what it is.
-        const std::string exe = keeper_directory(container) + "/exe";
-        CHECK(contains(link_of(exe), "memfd:"));
-        const Fd reading{::open(exe.c_str(), O_RDONLY | O_CLOEXEC)};
-        REQUIRE(reading);
-        const int seals = ::fcntl(reading.get(), F_GET_SEALS);
-        CHECK(seals == (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE));
-        const int writing = ::open(exe.c_str(), O_WRONLY | O_CLOEXEC);
-        const int error = errno;
-        CHECK(writing == -1);
-        CHECK((error == ETXTBSY || error == EPERM));
+        spec.seccomp.profile = SeccompProfile::none;
+        const std::string text = attempt(spec);
+        CAPTURE(text);
+        CHECK(text.ends_with("tried\n"));
+        for (const char* word : {"mode", "owner", "opened", "touched", "removed", "linked", "copied"}) {
+            CHECK_FALSE(contains(text, word));
+        }
+        struct stat after {};
+        REQUIRE(::stat(stage.c_str(), &after) == 0);
+        CHECK(after.st_ino == before.st_ino);
+        CHECK(after.st_mode == before.st_mode);
+        CHECK(after.st_uid == before.st_uid);
+        CHECK(after.st_size == before.st_size);
+        CHECK(after.st_ctim.tv_sec == before.st_ctim.tv_sec);
+        CHECK(after.st_ctim.tv_nsec == before.st_ctim.tv_nsec);
+        CHECK(after.st_nlink == 1);
+        // Seen from the host: there it is, and there it runs.
+        if (!user) CHECK(contains(text, std::to_string(before.st_size) + "\n"));
     }
 }
 

@@ -21,6 +21,7 @@
 #include <caisson/detail/network.hpp>
 #include <caisson/detail/prepare.hpp>
 #include <caisson/detail/start_error.hpp>
+#include <caisson/mount.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/spec.hpp>
@@ -88,8 +89,21 @@ private:
         return file;
     }
 
+    /// For a file that stays when the container has gone: root inside may be root outside, and must not be able to
+    /// change its mode or owner through /proc/1/exe. Nothing for a caller who may not mount; there, root inside is that
+    /// user.
+    [[nodiscard]] static std::optional<Mount> read_only_view(int file) {
+        try {
+            return Mount::bind(file, {.read_only = true, .recursive = false});
+        } catch (const Error& e) {
+            if (e.code().value() != EPERM) throw;
+            return std::nullopt;
+        }
+    }
+
     void launch_stage() {
         Fd program;
+        std::optional<Mount> read_only;
         if (preparation_.spec().stage_path.empty()) {
             const auto image = stage_image();
             // The keeper seals the rest, when it has taken out what it needs no more.
@@ -97,6 +111,7 @@ private:
         } else {
             program = sys::open(preparation_.spec().stage_path, O_PATH);
             if (!program) fail(Step::clone, "stage " + quote(preparation_.spec().stage_path));
+            read_only = read_only_view(program.get());
         }
         const Fd plan = plan_file(preparation_.first());
         auto [channel, keepers_end] = Channel::make();
@@ -113,7 +128,7 @@ private:
         char* const argv[] = {name.data(), nullptr};
         char* const envp[] = {nullptr};
         LaunchFailure failure;
-        Launched launched = launch({.program = program.get(),
+        Launched launched = launch({.program = read_only ? read_only->fd() : program.get(),
                                     .argv = argv,
                                     .envp = envp,
                                     .descriptors = descriptors.data(),
