@@ -6,11 +6,13 @@
 
 #include <tinyxml2.h>
 
+#include <caisson/detail/id_range.hpp>
 #include <caisson/detail/sys.hpp>
 
 #include "xml_gate.hpp"
 #include "xml_read.hpp"
 #include "xml_schema.hpp"
+#include "xml_words.hpp"
 #include "xml_write.hpp"
 
 namespace caisson::inline v0::xml {
@@ -88,6 +90,15 @@ ContainerSpec to_spec(const Domain& domain) {
         std::erase_if(spec.environment, [&](const auto& given) { return given.first == variable.first; });
         spec.environment.push_back(variable);
     }
+    // The number is meant also where the root has a user of that name.
+    const auto owner = [](const std::string& text) { return text.starts_with('+') ? text.substr(1) : text; };
+    spec.user = owner(domain.init_user);
+    spec.group = owner(domain.init_group);
+    if (domain.arch != Domain::host_arch()) spec.personality = Personality::linux32;
+    if (domain.security_label) {
+        spec.security_label =
+            std::string{words::name(domain.security_label->model)} + ":" + domain.security_label->label;
+    }
     if (!domain.init_directory.empty()) spec.working_directory = domain.init_directory;
 
     spec.namespaces =
@@ -98,6 +109,8 @@ ContainerSpec to_spec(const Domain& domain) {
     spec.uid_map = domain.uid_map;
     spec.gid_map = domain.gid_map;
 
+    // libvirt shows the whole host's; in a cgroup namespace they are the container's own.
+    spec.cgroup_mount = CgroupMount::read_write;
     spec.root = "/";
     for (const Filesystem& fs : domain.filesystems) {
         if (fs.target == "/") {
@@ -111,6 +124,8 @@ ContainerSpec to_spec(const Domain& domain) {
             spec.mounts.push_back(MountSpec::tmpfs(fs.target, fs.usage_kib * 1024, {.read_only = fs.read_only}));
         }
     }
+    using caisson::detail::IdRange;
+    spec.id_mapped_mounts = spec.root != "/" && IdRange::is_written(domain.uid_map) && domain.uid_map == domain.gid_map;
     for (const Interface& interface : domain.interfaces) {
         spec.networks.push_back(interface.network);
         // libvirt's metric where the document has none; the kernel's differs between IPv4 and IPv6.
@@ -138,6 +153,17 @@ ContainerSpec to_spec(const Domain& domain) {
     spec.seccomp.profile = SeccompProfile::system;
     spec.seccomp.compat = true;
     return spec;
+}
+
+std::optional<IdMap> free_id_map(const std::vector<Domain>& others) {
+    std::vector<IdMap> taken;
+    for (const Domain& domain : others) {
+        taken.insert(taken.end(), domain.uid_map.begin(), domain.uid_map.end());
+        taken.insert(taken.end(), domain.gid_map.begin(), domain.gid_map.end());
+    }
+    const auto begin = caisson::detail::IdRange::find_unwritten(taken);
+    if (!begin) return std::nullopt;
+    return IdMap{0, *begin, caisson::detail::IdRange::size};
 }
 
 }  // namespace caisson::inline v0::xml

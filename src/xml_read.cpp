@@ -76,6 +76,21 @@ std::pair<std::string, std::string> read_variable(const Element& e) {
     return {name, string_for_init(e, name.size() + 1)};
 }
 
+/// Whom init runs as: a name of the root's own, or a number; '+' says that it is a number.
+std::string read_owner(const Element& e) {
+    std::string text = e.text();
+    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+    const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
+    const std::string number = text.starts_with('+') ? text.substr(1) : text;
+    const bool is_number = number != "4294967295" && caisson::detail::parse_decimal(number, most_id).has_value();
+    const bool is_name = !text.empty() && text.size() <= 32 && letter(text.front()) &&
+                         ranges::all_of(text, [&](char c) { return letter(c) || digit(c) || c == '-'; });
+    if (!is_number && !is_name) {
+        e.wrong("", text, "a name, of up to 32 letters, digits, '_' and '-', or a number from 0 to 4294967294");
+    }
+    return text;
+}
+
 void read_os(const Element& os, Domain& domain) {
     const Element type = os.needed_child("type");
     domain.arch = type.attribute("arch").value_or(domain.arch);
@@ -84,6 +99,13 @@ void read_os(const Element& os, Domain& domain) {
     if (const auto directory = os.child("initdir"); directory && directory->path("") != "/") {
         domain.init_directory = directory->path("");
     }
+    const auto user = os.child("inituser");
+    const auto group = os.child("initgroup");
+    // libvirt takes one alone, but its schema does not.
+    if (user && !group) user->fail("<inituser> needs <initgroup> beside it");
+    if (group && !user) group->fail("<initgroup> needs <inituser> beside it");
+    if (user) domain.init_user = read_owner(*user);
+    if (group) domain.init_group = read_owner(*group);
     for (const Element& e : os.children("initarg")) domain.init_arguments.push_back(string_for_init(e));
     std::map<std::string, int> lines;
     for (const Element& e : os.children("initenv")) {
@@ -144,6 +166,9 @@ std::vector<IdMap> read_map(const Element& idmap, std::string_view name) {
 }
 
 void read_features(const Element& features, Domain& domain) {
+    domain.acpi = features.child("acpi").has_value();
+    domain.apic = features.child("apic").has_value();
+    domain.pae = features.child("pae").has_value();
     domain.private_network = features.child("privnet").has_value();
     const auto capabilities = features.child("capabilities");
     if (!capabilities) return;
@@ -154,17 +179,38 @@ void read_features(const Element& features, Domain& domain) {
     }
 }
 
+/// libvirt's rules: a static label is the document's, and has no base; without a label there is none of the others.
+void read_security_label(const Element& e, Domain& domain) {
+    const auto type = e.attribute("type");
+    if (!type) {
+        e.fail("<seclabel> without a type is type='dynamic', which is libvirt's, but caisson does not support it yet");
+    }
+    const bool fixed = *type == "static";
+    for (const Element& child : e.children()) {
+        if (fixed && child.name() != "baselabel") continue;
+        child.fail(child.tag() + " is not for <seclabel type='" + *type + "'>");
+    }
+    if (!fixed) return;
+    const std::string model = e.needed_attribute("model");
+    if (model == "dac") e.fail("<seclabel model='dac'> is libvirt's, but caisson does not support it yet");
+    if (model != "apparmor" && model != "selinux") e.wrong("model", model, "'apparmor' or 'selinux'");
+    const Element label = e.needed_child("label");
+    const std::string text = label.text();
+    const bool good =
+        !text.empty() && text.size() <= 1024 && ranges::all_of(text, [](char c) { return c > ' ' && c < 127; });
+    if (!good) label.wrong("", text, "1 to 1024 characters of ASCII without white space");
+    if (domain.security_label) e.fail("a second <seclabel type='static'>: a container has one label");
+    domain.security_label = SecurityLabel{words::value<SecurityLabel::Model>(model), text};
+}
+
 }  // namespace
 
 Domain domain(const Element& root) {
     if (!root.attribute("type")) root.fail("<domain> needs the attribute 'type'");
     // What a running domain's document adds is dropped, but it must be that.
     if (root.attribute("id")) (void)root.number("id", 0, std::numeric_limits<std::int32_t>::max());
-    for (const Element& label : root.children("seclabel")) {
-        if (!label.attribute("type"))
-            label.fail("<seclabel> without type='none' is libvirt's, but caisson does not support it yet");
-    }
     Domain domain;
+    for (const Element& label : root.children("seclabel")) read_security_label(label, domain);
     domain.name = read_name(root);
     domain.uuid = read_uuid(root);
     domain.title = read_title(root);

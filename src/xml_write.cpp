@@ -108,6 +108,8 @@ void write_os(Writer& out, const Domain& domain) {
     for (const std::string& argument : domain.init_arguments) out.leaf("initarg", argument);
     for (const auto& [name, value] : domain.init_environment) out.leaf("initenv", value, {{"name", name}});
     if (!domain.init_directory.empty()) out.leaf("initdir", domain.init_directory);
+    if (!domain.init_user.empty()) out.leaf("inituser", domain.init_user);
+    if (!domain.init_group.empty()) out.leaf("initgroup", domain.init_group);
     out.close("os");
 }
 
@@ -143,11 +145,15 @@ void write_capabilities(Writer& out, const Domain& domain) {
 }
 
 void write_features(Writer& out, const Domain& domain) {
-    if (!domain.private_network && domain.capability_policy == CapabilityPolicy::standard &&
+    const bool of_machines = domain.acpi || domain.apic || domain.pae;
+    if (!of_machines && !domain.private_network && domain.capability_policy == CapabilityPolicy::standard &&
         domain.capabilities_on == CapabilitySet{} && domain.capabilities_off == CapabilitySet{}) {
         return;
     }
     out.open("features");
+    if (domain.acpi) out.empty("acpi");
+    if (domain.apic) out.empty("apic");
+    if (domain.pae) out.empty("pae");
     if (domain.private_network) out.empty("privnet");
     write_capabilities(out, domain);
     out.close("features");
@@ -237,6 +243,12 @@ std::string document(const Domain& domain, const std::optional<Live>& live) {
     write_console(out, live);
     for (const HostDevice& device : domain.host_devices) write_host_device(out, device);
     out.close("devices");
+    if (domain.security_label) {
+        const std::string model{words::name(domain.security_label->model)};
+        out.open("seclabel", {{"type", "static"}, {"model", model}, {"relabel", "no"}});
+        out.leaf("label", domain.security_label->label);
+        out.close("seclabel");
+    }
     out.close("domain");
     return out.take();
 }

@@ -103,6 +103,15 @@ enum class CapabilityPolicy : std::uint8_t {
     deny,      ///< none
 };
 
+/// `<seclabel type='static'>`: what init is confined by. libvirt's other kinds are `none`, which is the default and not
+/// told apart from it, and `dynamic`, which is not supported.
+struct SecurityLabel {
+    enum class Model : std::uint8_t { apparmor, selinux };
+    Model model = Model::apparmor;
+    std::string label{};  ///< apparmor: a profile; selinux: a context
+    friend bool operator==(const SecurityLabel&, const SecurityLabel&) = default;
+};
+
 /// `<filesystem>`: a host directory or file, or memory, that is seen at `target`.
 struct Filesystem {
     enum class Type : std::uint8_t { mount, ram };
@@ -145,8 +154,13 @@ struct Domain {
     std::vector<std::string> init_arguments{};  ///< argv[1] and on
     std::vector<std::pair<std::string, std::string>> init_environment{};
     std::string init_directory{};  ///< empty: "/"
+    std::string init_user{};       ///< both or none; a name of the root's own, a number, or '+' and a number
+    std::string init_group{};
     std::vector<IdMap> uid_map{};  ///< both or none; in the order of `inside`
     std::vector<IdMap> gid_map{};
+    bool acpi = false;  ///< these three are kept for those who ask, as libvirt does: a container has no machine
+    bool apic = false;
+    bool pae = false;
     bool private_network = false;
     CapabilityPolicy capability_policy = CapabilityPolicy::standard;
     CapabilitySet capabilities_on{};   ///< kept against the policy
@@ -159,6 +173,7 @@ struct Domain {
     std::vector<Filesystem> filesystems{};  ///< in the order of the document
     std::vector<Interface> interfaces{};
     std::vector<HostDevice> host_devices{};
+    std::optional<SecurityLabel> security_label{};
     friend bool operator==(const Domain&, const Domain&) = default;
 
     /// libvirt's name of the machine this program is compiled for: "x86_64", "aarch64".
@@ -199,7 +214,15 @@ struct Live {
 /// The container that libvirt would make of the domain: without id maps no user namespace, libvirt's capabilities, no
 /// `no_new_privileges`, single (not recursive) binds without `nosuid`, libvirt's environment for init
 /// (`LIBVIRT_LXC_NAME`, `LIBVIRT_LXC_UUID`, `container=lxc-libvirt`), the right to use fuse. Unlike there, it has a
-/// cgroup namespace. Throws nothing but std::bad_alloc, and touches nothing.
+/// cgroup namespace and sees its own control groups alone (to write to, as there), a filter of system calls, rules for
+/// devices, masked and read-only paths; and with a map of `free_id_map` its mounts are id-mapped. Throws nothing but
+/// std::bad_alloc, and touches nothing.
 [[nodiscard, gnu::visibility("default")]] ContainerSpec to_spec(const Domain& domain);
+
+/// A map for `Domain::uid_map` and `gid_map`: 65,536 ids from 0 on inside, which none of `others` has and no running
+/// container has at this moment. They are of 2,048 such ranges, ids 2013265920 to 2147483647 of the host, that
+/// automatic maps leave alone. With such a map the files of the root need not be chowned, see `to_spec`. Nothing: all
+/// are taken. Throws `Step::map_ids` where it cannot be seen what containers have.
+[[nodiscard, gnu::visibility("default")]] std::optional<IdMap> free_id_map(const std::vector<Domain>& others);
 
 }  // namespace caisson::inline v0::xml

@@ -46,6 +46,10 @@ xml::Domain full_domain() {
     d.init_arguments = {"--unit", " ", "\n", "a\nb", "<&>", "&amp;", "\t x \t"};
     d.init_environment = {{"PATH", "/sbin"}, {"_x9", " = "}};
     d.init_directory = "/srv";
+    d.init_user = "www-data";
+    d.init_group = "+33";
+    d.acpi = d.apic = d.pae = true;
+    d.security_label = xml::SecurityLabel{xml::SecurityLabel::Model::selinux, "system_u:system_r:svirt_lxc_net_t:s0"};
     d.uid_map = {{0, 100000, 1000}, {1000, 1000, 1}, {1001, 101000, 64535}};
     d.gid_map = {{0, 100000, 4294867295}};
     d.private_network = true;
@@ -212,6 +216,16 @@ TEST_CASE("a domain that no document says is not written") {
     CHECK(message([](xml::Domain& d) {
               d.name = "x'><evil/>";
           }).starts_with("write the domain 'x'><evil/>' as XML: <dump>:2: <name> is "));
+}
+
+TEST_CASE("a security label is read with the words that libvirt adds to a running domain's") {
+    const xml::Domain d = xml::parse(
+        domain_with("",
+                    "<seclabel type='none' model='dac'/><seclabel type='static' model='apparmor' relabel='no'>"
+                    "<label>caisson-web</label><imagelabel>caisson-web</imagelabel></seclabel>"));
+    CHECK(d.security_label == xml::SecurityLabel{xml::SecurityLabel::Model::apparmor, "caisson-web"});
+    CHECK(xml::parse(xml::dump(d)) == d);
+    CHECK_FALSE(xml::parse(domain_with("", "<seclabel type='none'/>")).security_label);
 }
 
 TEST_CASE("a missing uuid is made up") {

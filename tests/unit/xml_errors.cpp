@@ -52,16 +52,14 @@ TEST_CASE("what nobody knows and what only libvirt knows are different messages"
          "x.xml:6: <memtune> is libvirt's, but caisson does not support it yet"},
         {"<seclabel type='dynamic'/>",
          "x.xml:5: <seclabel type='dynamic'> is libvirt's, but caisson does not support it yet"},
-        {"<seclabel type='none' model='selinux'/>",
-         "x.xml:5: attribute 'model' of <seclabel> is libvirt's, but caisson does not support it yet"},
-        {"<seclabel/>", "x.xml:5: <seclabel> without type='none' is libvirt's, but caisson does not support it yet"},
         {"<resource><partition>/x</partition></resource>",
          "x.xml:5: <resource> is libvirt's, but caisson does not support it yet"},
         {"<lxc:namespace/>", "x.xml:5: <lxc:namespace> is libvirt's, but caisson does not support it yet"},
         {"<qemu:commandline/>", "x.xml:5: <qemu:commandline> is libvirt's, but caisson does not support it yet"},
         {"<qemu:commandlin/>", "x.xml:5: unknown element <qemu:commandlin> in <domain>"},
         {"<features><ps2 state='off'/></features>", "x.xml:5: <ps2> is libvirt's, but caisson does not support it yet"},
-        {"<features><acpi/></features>", "x.xml:5: <acpi> is libvirt's, but caisson does not support it yet"},
+        {"<features><apic eoi='on'/></features>",
+         "x.xml:5: attribute 'eoi' of <apic> is libvirt's, but caisson does not support it yet"},
         {"<features><capabilities><bpf/></capabilities></features>",
          "x.xml:5: unknown element <bpf> in <capabilities>"},
         {"<features><privnet x='y'/></features>", "x.xml:5: unknown attribute 'x' of <privnet>"},
@@ -209,6 +207,33 @@ TEST_CASE("memory is a positive number below 2^64 bytes") {
     });
 }
 
+TEST_CASE("a security label is none, or a static one of the two modules that confine containers") {
+    check_extra({
+        {"<seclabel/>",
+         "x.xml:5: <seclabel> without a type is type='dynamic', which is libvirt's, but caisson does not "
+         "support it yet"},
+        {"<seclabel type='none' model='selinux' relabel='no'/>", "taken"},
+        {"<seclabel type='none' relabel='yes'/>",
+         "x.xml:5: <seclabel relabel='yes'> is libvirt's, but caisson does not support it yet"},
+        {"<seclabel type='none'><label>x</label></seclabel>", "x.xml:5: <label> is not for <seclabel type='none'>"},
+        {"<seclabel type='static' model='selinux'>\n<baselabel>x</baselabel></seclabel>",
+         "x.xml:6: <baselabel> is not for <seclabel type='static'>"},
+        {"<seclabel type='static'><label>x</label></seclabel>", "x.xml:5: <seclabel> needs the attribute 'model'"},
+        {"<seclabel type='static' model='apparmor'/>", "x.xml:5: <seclabel> needs the element <label>"},
+        {"<seclabel type='static' model='dac'><label>+0:+0</label></seclabel>",
+         "x.xml:5: <seclabel model='dac'> is libvirt's, but caisson does not support it yet"},
+        {"<seclabel type='static' model='smack'><label>x</label></seclabel>",
+         "x.xml:5: attribute 'model' of <seclabel> is 'smack': it must be 'apparmor' or 'selinux'"},
+        {"<seclabel type='static' model='apparmor'>\n<label>a b</label></seclabel>",
+         "x.xml:6: <label> is 'a b': it must be 1 to 1024 characters of ASCII without white space"},
+        {"<seclabel type='static' model='apparmor'><label/></seclabel>",
+         "x.xml:5: <label> is '': it must be 1 to 1024 characters of ASCII without white space"},
+        {"<seclabel type='static' model='apparmor'><label>x</label></seclabel>\n"
+         "<seclabel type='static' model='selinux'><label>x</label></seclabel>",
+         "x.xml:6: a second <seclabel type='static'>: a container has one label"},
+    });
+}
+
 TEST_CASE("what starts init is checked") {
     constexpr const char* path = "it must be an absolute path without control characters, of at most 4095 bytes";
     check_os({
@@ -217,8 +242,22 @@ TEST_CASE("what starts init is checked") {
         {"<os><type>exec</type></os>", "x.xml:4: <type> is 'exec': it must be 'exe'"},
         {"<os><type arch='s390x'>exe</type></os>",
          "x.xml:4: <type arch='s390x'> is libvirt's, but caisson does not support it yet"},
-        {"<os><type>exe</type><inituser>0</inituser></os>",
-         "x.xml:4: <inituser> is libvirt's, but caisson does not support it yet"},
+        {"<os><type>exe</type>\n<inituser>0</inituser></os>", "x.xml:5: <inituser> needs <initgroup> beside it"},
+        {"<os><type>exe</type><initgroup>0</initgroup></os>", "x.xml:4: <initgroup> needs <inituser> beside it"},
+        {"<os><type>exe</type><inituser>a b</inituser><initgroup>0</initgroup></os>",
+         "x.xml:4: <inituser> is 'a b': it must be a name, of up to 32 letters, digits, '_' and '-', or a number from "
+         "0 "
+         "to 4294967294"},
+        {"<os><type>exe</type><inituser>0</inituser>\n<initgroup>4294967295</initgroup></os>",
+         "x.xml:5: <initgroup> is '4294967295': it must be a name, of up to 32 letters, digits, '_' and '-', or a "
+         "number from 0 to 4294967294"},
+        {"<os><type>exe</type><inituser>+x</inituser><initgroup>0</initgroup></os>",
+         "x.xml:4: <inituser> is '+x': it must be a name, of up to 32 letters, digits, '_' and '-', or a number from 0 "
+         "to 4294967294"},
+        {"<os><type>exe</type><inituser/><initgroup>0</initgroup></os>",
+         "x.xml:4: <inituser> is '': it must be a name, of up to 32 letters, digits, '_' and '-', or a number from 0 "
+         "to "
+         "4294967294"},
         {"<os><type>exe</type>\n<initarg/></os>", "x.xml:5: <initarg> is empty"},
         {"<os><type>exe</type><initenv>x</initenv></os>", "x.xml:4: <initenv> needs the attribute 'name'"},
         {"<os><type>exe</type><initenv name='A'/></os>", "x.xml:4: <initenv> is empty"},

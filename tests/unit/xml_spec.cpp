@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include <unistd.h>
+
 #include "support/doctest.hpp"
 #include "support/documents.hpp"
 
@@ -46,6 +48,65 @@ TEST_CASE("without id maps a domain has no user namespace, with them it has") {
     CHECK(mapped.has_user_namespace());
     CHECK(mapped.uid_map == std::vector<IdMap>{{0, 100000, 65536}});
     CHECK(mapped.gid_map == std::vector<IdMap>{{0, 200000, 10}});
+}
+
+TEST_CASE("with a map that caisson found, mounts are id-mapped; with any other they are as they are") {
+    const auto map = [](std::string_view uid, std::string_view gid, std::string_view root = "/srv/web") {
+        return spec_of("<filesystem><source dir='" + std::string{root} + "'/><target dir='/'/></filesystem>",
+                       "<idmap><uid start='0' target='" + std::string{uid} + "'/><gid start='0' target='" +
+                           std::string{gid} + "'/></idmap>")
+            .id_mapped_mounts;
+    };
+    CHECK(map("2013265920' count='65536", "2013265920' count='65536"));
+    CHECK_FALSE(map("2013265920' count='65536", "2013331456' count='65536"));
+    CHECK_FALSE(map("2013265920' count='1000", "2013265920' count='1000"));
+    CHECK_FALSE(map("100000' count='65536", "100000' count='65536"));
+    CHECK_FALSE(map("2013265920' count='65536", "2013265920' count='65536", "/"));
+    CHECK_FALSE(spec_of("<filesystem><source dir='/srv'/><target dir='/'/></filesystem>").id_mapped_mounts);
+}
+
+TEST_CASE("a free id map is none that another domain has") {
+    if (::geteuid() != 0) CAISSON_SKIP("what containers have is seen by root alone");
+    std::vector<xml::Domain> others(2);
+    const auto free = xml::free_id_map(others);
+    REQUIRE(free);
+    CHECK(free->inside == 0);
+    CHECK(free->count == 65536);
+    CHECK((free->outside >= 2013265920 && free->outside < 2147483648 && free->outside % 65536 == 0));
+    others[0].uid_map = {{0, 2013265920, 65536}, {65536, 2013331456 + 65536, 134217728 - 2 * 65536}};
+    CHECK(xml::free_id_map(others) == IdMap{0, 2013331456, 65536});
+    others[1].gid_map = {{0, 2013331456 + 65535, 1}};
+    CHECK_FALSE(xml::free_id_map(others));
+}
+
+TEST_CASE("init runs as the user and group that the document names, with the kernel's other face for a 32-bit arch") {
+    const auto os = [](std::string_view pieces) {
+        return xml::to_spec(xml::parse(domain_with("", "", "<memory>1</memory>", pieces)));
+    };
+    const ContainerSpec plain = os("<os><type>exe</type></os>");
+    CHECK(plain.user.empty());
+    CHECK(plain.group.empty());
+    CHECK(plain.personality == Personality::native);
+    const ContainerSpec names = os("<os><type>exe</type><inituser>www-data</inituser><initgroup>33</initgroup></os>");
+    CHECK(names.user == "www-data");
+    CHECK(names.group == "33");
+    const ContainerSpec numbers = os("<os><type>exe</type><inituser>+1000</inituser><initgroup>+33</initgroup></os>");
+    CHECK(numbers.user == "1000");
+    CHECK(numbers.group == "33");
+    const std::string twin = xml::Domain::host_arch() == "x86_64" ? "i686" : "armv7l";
+    CHECK(os("<os><type arch='" + twin + "'>exe</type></os>").personality == Personality::linux32);
+    CHECK(os("<os><type arch='" + std::string{xml::Domain::host_arch()} + "'>exe</type></os>").personality ==
+          Personality::native);
+}
+
+TEST_CASE("a domain's security label, masks and control groups are the container's") {
+    const ContainerSpec plain = spec_of("");
+    CHECK(plain.security_label.empty());
+    CHECK(plain.masked_paths == ContainerSpec::default_masked_paths());
+    CHECK(plain.read_only_paths == ContainerSpec::default_read_only_paths());
+    CHECK(plain.cgroup_mount == CgroupMount::read_write);
+    CHECK(spec_of("", "<seclabel type='static' model='selinux'><label>a:b:c:s0</label></seclabel>").security_label ==
+          "selinux:a:b:c:s0");
 }
 
 TEST_CASE("a domain has a network namespace with <privnet/> or an interface, else the host's") {
