@@ -124,8 +124,7 @@ ContainerSpec to_spec(const Domain& domain) {
             spec.mounts.push_back(MountSpec::tmpfs(fs.target, fs.usage_kib * 1024, {.read_only = fs.read_only}));
         }
     }
-    using caisson::detail::IdRange;
-    spec.id_mapped_mounts = spec.root != "/" && IdRange::is_written(domain.uid_map) && domain.uid_map == domain.gid_map;
+    spec.id_mapped_mounts = spec.root != "/" && has_free_id_map(domain);
     for (const Interface& interface : domain.interfaces) {
         spec.networks.push_back(interface.network);
         // libvirt's metric where the document has none; the kernel's differs between IPv4 and IPv6.
@@ -153,6 +152,10 @@ ContainerSpec to_spec(const Domain& domain) {
     spec.seccomp.profile = SeccompProfile::system;
     spec.seccomp.compat = true;
     return spec;
+}
+
+bool has_free_id_map(const Domain& domain) {
+    return caisson::detail::IdRange::is_written(domain.uid_map) && domain.uid_map == domain.gid_map;
 }
 
 std::optional<IdMap> free_id_map(const std::vector<Domain>& others) {

@@ -58,8 +58,9 @@ Arguments Arguments::parse(std::string_view verb, std::span<const Option> option
                 throw UsageError{text("expected syntax: --", option.name, " <string>")};
             }
         } else {
-            const auto next = std::ranges::find_if(
-                options, [&](const Option& o) { return o.kind != Option::Kind::flag && !result.has(o.name); });
+            const auto next = std::ranges::find_if(options, [&](const Option& o) {
+                return o.kind != Option::Kind::flag && o.kind != Option::Kind::named && !result.has(o.name);
+            });
             if (next == options.end()) throw UsageError{text("unexpected data '", word, "'")};
             give(next->name, word);
         }

@@ -11,8 +11,9 @@ namespace caissonctl {
 
 /// An argument of a verb.
 struct Option {
-    /// `positional` is required and may be given as --name VALUE; so is `optional`, which may be left out.
-    enum class Kind { flag, optional, positional };
+    /// `positional` is required and may be given as --name VALUE; so is `optional`, which may be left out. `named` may
+    /// be left out too, and is given in no other way.
+    enum class Kind { flag, named, optional, positional };
     std::string_view name;
     Kind kind = Kind::flag;
     std::string_view help;

@@ -92,6 +92,17 @@ std::optional<xml::Uuid> Domains::uuid(Entry& entry) const {
     }
 }
 
+caisson::IdMap Domains::free_id_map(const std::string& name) const {
+    std::vector<xml::Domain> others;
+    for (const std::string& other : store_.names()) {
+        xml::Domain domain = defined(other);
+        if (other == name && xml::has_free_id_map(domain)) return domain.uid_map.front();
+        if (other != name) others.push_back(std::move(domain));
+    }
+    if (const auto map = xml::free_id_map(others)) return *map;
+    throw Failure{"no id map is free", "undefine a domain that has one, or write an <idmap> into the document"};
+}
+
 void Domains::refuse_conflict(const xml::Domain& domain, const std::string& outer) const {
     for (Entry& entry : all()) {
         const auto other = uuid(entry);

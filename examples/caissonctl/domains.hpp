@@ -68,6 +68,10 @@ public:
     /// The uuid; nothing if the definition is damaged, or if the domain has just ended.
     [[nodiscard]] std::optional<caisson::xml::Uuid> uuid(Entry& entry) const;
 
+    /// The map that the definition of this name has already, if `define --idmap auto` gave it one; else one that no
+    /// definition has. Throws `Failure` where there is none, or where a definition does not say what it has.
+    [[nodiscard]] caisson::IdMap free_id_map(const std::string& name) const;
+
     /// Throws `Failure{outer, ...}` if the name or the uuid of `domain` belongs to another one.
     void refuse_conflict(const caisson::xml::Domain& domain, const std::string& outer) const;
     /// Starts a container whose helper keeps `domain` as its note, and leaves it running. `open_console`: as of

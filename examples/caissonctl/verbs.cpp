@@ -59,16 +59,49 @@ int console(const Session& session, const Arguments& arguments) {
     return attach(session, entry, arguments.has("force"));
 }
 
+/// Throws where ids cannot be given to the domain.
+void refuse_id_map(const xml::Domain& domain, const std::string& outer) {
+    if (!domain.uid_map.empty()) {
+        throw Failure{outer, "the document has an <idmap>: take it out, or leave --idmap auto out"};
+    }
+    if (std::ranges::none_of(domain.filesystems,
+                             [](const xml::Filesystem& fs) { return fs.target == "/" && fs.source != "/"; })) {
+        throw Failure{outer,
+                      "the domain has the host's root, which cannot be id-mapped: add a <filesystem> with "
+                      "<target dir='/'/>"};
+    }
+}
+
+void say_id_map(const Session& session, const caisson::IdMap& map) {
+    const auto range = [&](std::uint32_t begin) {
+        return std::to_string(begin) + "-" + std::to_string(begin + map.count - 1);
+    };
+    session.say("Users and groups " + range(map.inside) + " inside are " + range(map.outside) + " outside\n");
+}
+
+void warn_of_root(const xml::Domain& domain) {
+    std::fflush(stdout);
+    const std::string text =
+        "warning: domain " + quoted(domain.name) +
+        " has no <idmap>: root inside is root outside; 'define --idmap auto' gives it ids of its own\n";
+    std::fputs(text.c_str(), stderr);
+}
+
 int define(const Session& session, const Arguments& arguments) {
     const std::string file = arguments.get("file");
     const std::string outer = "Failed to define domain from " + file;
+    const std::string idmap = arguments.get("idmap");
+    if (!idmap.empty() && idmap != "auto") throw Failure{"Unsupported id map " + quoted(idmap) + ": it must be 'auto'"};
     because(outer, [&] {
-        const xml::Domain domain = read_document(file);
-        const std::string text = xml::dump(domain);
+        xml::Domain domain = read_document(file);
+        if (!idmap.empty()) refuse_id_map(domain, outer);
         const Store::Lock lock = session.domains.store().lock();
         session.domains.refuse_conflict(domain, outer);
-        session.domains.store().save(lock, domain.name, text);
+        if (!idmap.empty()) domain.uid_map = domain.gid_map = {session.domains.free_id_map(domain.name)};
+        session.domains.store().save(lock, domain.name, xml::dump(domain));
         session.say("Domain " + quoted(domain.name) + " defined from " + file + "\n");
+        if (!idmap.empty()) say_id_map(session, domain.uid_map.front());
+        else if (domain.uid_map.empty()) warn_of_root(domain);
     });
     return 0;
 }
@@ -235,6 +268,15 @@ int domuuid(const Session& session, const Arguments& arguments) {
     return 0;
 }
 
+int security(const Session& session, const Arguments& arguments) {
+    Entry entry = session.domains.find(arguments.get("domain"));
+    const std::string outer = "Failed to get the security report of domain " + quoted(entry.name);
+    const auto report = because(outer, [&] { return entry.ask(&caisson::Helper::security_report); });
+    if (!report) throw Failure{outer, "Requested operation is not valid: domain is not running"};
+    print(report->str());
+    return 0;
+}
+
 int dumpxml(const Session& session, const Arguments& arguments) {
     Entry entry = session.domains.find(arguments.get("domain"));
     const auto info = arguments.has("inactive") ? std::nullopt : entry.ask(&caisson::Helper::info);
@@ -275,7 +317,8 @@ constexpr Option to_console{"console", flag, "attach to console after creation"}
 constexpr std::array domain_only{a_domain};
 constexpr std::array console_options{
     a_domain, Option{"force", flag, "force console connection (disconnect already connected sessions)"}};
-constexpr std::array file_only{a_file};
+constexpr std::array define_options{
+    a_file, Option{"idmap", named, "'auto': ids of its own for the domain, so that root inside is nobody outside"}};
 constexpr std::array file_console{a_file, to_console};
 constexpr std::array start_options{Option{"domain", positional, "name of the inactive domain"}, to_console};
 constexpr std::array dumpxml_options{a_domain, Option{"inactive", flag, "show inactive defined XML"}};
@@ -296,7 +339,8 @@ constexpr std::array all_verbs{
     Verb{"console", "connect to the guest console", "Connect the virtual serial console for the guest", console_options,
          console},
     Verb{"create", "create a domain from an XML file", "Create a domain.", file_console, create},
-    Verb{"define", "define (but don't start) a domain from an XML file", "Define a domain.", file_only, define},
+    Verb{"define", "define (but don't start) a domain from an XML file",
+         "Define a domain. Without an <idmap>, root inside is root outside.", define_options, define},
     Verb{"destroy", "destroy (stop) a domain", "Forcefully stop a given domain, but leave its resources intact.",
          domain_only, destroy},
     Verb{"domid", "convert a domain name or UUID to domain id", "", id_options, domid},
@@ -308,6 +352,10 @@ constexpr std::array all_verbs{
          dumpxml_options, dumpxml},
     Verb{"help", "print help", "Prints global help, or command specific help.", help_options, help},
     Verb{"list", "list domains", "Returns list of domains.", list_options, list},
+    Verb{
+        "security", "what holds a running domain",
+        "Tells what the kernel holds a running domain by, and where that is weaker or stricter than caisson's default.",
+        domain_only, security},
     Verb{"shutdown", "gracefully shutdown a domain", "Run shutdown in the target domain.", domain_only, shutdown},
     Verb{"start", "start a (previously defined) inactive domain", "Start a domain.", start_options, start},
     Verb{"undefine", "undefine a domain", "Undefine an inactive domain, or convert persistent to transient.",
@@ -338,7 +386,7 @@ std::string help_of(const Verb& verb) {
         if (option.kind == flag) {
             text.append(" [").append(left).append("]");
             left.resize(std::max<std::size_t>(left.size(), 16), ' ');
-        } else if (option.kind == optional) {
+        } else if (option.kind == optional || option.kind == named) {
             text.append(" [").append(left).append(" <string>]");
             left += " <string> ";
         } else {

@@ -224,5 +224,7 @@ struct Live {
 /// automatic maps leave alone. With such a map the files of the root need not be chowned, see `to_spec`. Nothing: all
 /// are taken. Throws `Step::map_ids` where it cannot be seen what containers have.
 [[nodiscard, gnu::visibility("default")]] std::optional<IdMap> free_id_map(const std::vector<Domain>& others);
+/// True for a domain with such a map.
+[[nodiscard, gnu::visibility("default")]] bool has_free_id_map(const Domain& domain);
 
 }  // namespace caisson::inline v0::xml

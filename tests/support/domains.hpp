@@ -36,15 +36,16 @@ public:
 
     /// Writes a description and returns the file's path. `init` is what runs in the root; `more` are further devices.
     std::string describe(const std::string& name, const std::string& uuid = {}, int memory_kib = 50000,
-                         const std::string& init = "/sbin/init", const std::string& more = {}) {
+                         const std::string& init = "/sbin/init", const std::string& more = {},
+                         const std::string& idmap = {}) {
         names_ += name + "\n";
         root_.write(std::string{"/sbin/init"}, "#!/bin/busybox sh\nexport PS1='inside> '\nexec sh\n", 0755);
         return write(name + std::to_string(++described_) + ".xml",
                      "<domain type='lxc'><name>" + name + "</name>" +
                          (uuid.empty() ? "" : "<uuid>" + uuid + "</uuid>") + "<memory>" + std::to_string(memory_kib) +
-                         "</memory><os><type>exe</type><init>" + init +
-                         "</init></os><devices><filesystem><source dir='" + root_.path() +
-                         "'/><target dir='/'/></filesystem>" + more + "<console type='pty'/></devices></domain>\n");
+                         "</memory><os><type>exe</type><init>" + init + "</init></os>" + idmap +
+                         "<devices><filesystem><source dir='" + root_.path() + "'/><target dir='/'/></filesystem>" +
+                         more + "<console type='pty'/></devices></domain>\n");
     }
     /// Writes any file and returns its path.
     std::string write(const std::string& name, const std::string& text) const;
