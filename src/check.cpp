@@ -284,6 +284,7 @@ void check(const ContainerSpec& spec) {
     check_no_nul("uuid", spec.uuid);
     if (!spec.cgroup_parent.empty()) check_path("cgroup_parent", spec.cgroup_parent);
     if (!spec.stage_path.empty()) check_path("stage_path", spec.stage_path);
+    if (!spec.id_map_tools.empty()) check_path("id_map_tools", spec.id_map_tools);
 }
 
 }  // namespace caisson::inline v0

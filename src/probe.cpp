@@ -28,7 +28,9 @@
 
 #include <caisson/address.hpp>
 #include <caisson/capability.hpp>
+#include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/sys.hpp>
+#include <caisson/detail/unprivileged.hpp>
 #include <caisson/mount.hpp>
 #include <caisson/namespace.hpp>
 
@@ -134,6 +136,24 @@ std::vector<Hierarchy> hierarchies() {
     return found;
 }
 
+/// Where `Cgroup` makes groups below `mount_point`, if that is the caller's to write and has `controller`; else empty.
+std::string delegated_group(const std::string& mount_point, std::string_view controller) {
+    try {
+        for (const detail::CgroupHierarchy& h : detail::cgroup_hierarchies()) {
+            for (const detail::CgroupPlace& place : h.places) {
+                if (place.mount_point != mount_point || !place.own) continue;
+                const std::string path = detail::default_cgroup_parent(place, h.v2());
+                if (::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0) return {};
+                if (controller.empty()) return path;
+                const auto there = split(text_of(path + "/cgroup.controllers").value_or(""), ' ');
+                return std::find(there.begin(), there.end(), controller) != there.end() ? path : std::string{};
+            }
+        }
+    } catch (const Error&) {  // /proc does not tell
+    }
+    return {};
+}
+
 class Prober {
 public:
     ProbeReport run();
@@ -159,6 +179,8 @@ private:
     Finding bridges() const;
     Finding controller(std::string_view v1, std::string_view v2) const;
     Finding capability(std::string_view name, std::string_view purpose) const;
+    Finding id_range() const;
+    Finding containers() const;
     template <class Make>
     Finding try_mount(Make&& make) const;
 
@@ -202,7 +224,7 @@ Finding Prober::user_namespace() const {
         return no("kernel.apparmor_restrict_unprivileged_userns is 1",
                   "give the program an AppArmor profile with 'userns,', or set that sysctl to 0");
     }
-    return yes("without privileges; more than the caller's own id needs newuidmap(1)");
+    return yes("without privileges");
 }
 
 Finding Prober::other_namespace(NamespaceKind kind) const {
@@ -347,8 +369,9 @@ Finding Prober::controller(std::string_view v1, std::string_view v2) const {
             continue;
         }
         const std::string where = std::string{h.unified ? "v2" : "v1"} + " at '" + h.mount_point + "'";
-        // Whether the caller's own group is writable depends on delegation; root's answer is the mount point's.
         if (::faccessat(AT_FDCWD, h.mount_point.c_str(), W_OK, AT_EACCESS) == 0) return yes(where);
+        const std::string delegated = delegated_group(h.mount_point, h.unified ? v2 : std::string_view{});
+        if (!delegated.empty()) return yes(where + ", delegated to the caller at " + detail::quote(delegated));
         return no(where + ", which the caller cannot write", "run as root, or have a group delegated");
     }
     return no("no mounted hierarchy has it",
@@ -360,6 +383,30 @@ Finding Prober::capability(std::string_view name, std::string_view purpose) cons
     return no("not held: " + std::string{purpose}, "run as root, and let no sandbox take it away");
 }
 
+Finding Prober::id_range() const {
+    if (holds("sys_admin") && initial_) return yes("one of its own for each container");
+    if (holds("sys_admin")) {
+        return no("the caller is in a user namespace, which has the ids that it was given",
+                  "give uid_map and gid_map out of those");
+    }
+    const detail::CallersRange range = detail::range_of_caller({});
+    if (!range.missing.empty()) return no(range.missing, range.remedy);
+    const IdMap& first = range.uids.front();
+    return yes(std::to_string(first.count) + " from " + std::to_string(first.outside) + " on, by newuidmap(1)");
+}
+
+Finding Prober::containers() const {
+    if (detail::is_set_id_program()) {
+        return no("the program is setuid or setgid and still its caller's",
+                  "set the real ids to the effective ones first");
+    }
+    if (holds("sys_admin")) return yes("CAP_SYS_ADMIN is held");
+    Finding user = user_namespace();
+    if (!user.available) return user;
+    return yes(id_range().available ? "in a user namespace: root inside is the caller, the others are his range"
+                                    : "in a user namespace: root inside is the caller, and there is nobody else");
+}
+
 ProbeReport Prober::run() {
     CgroupLayout layout = CgroupLayout::none;
     const auto unified = std::count_if(hierarchies_.begin(), hierarchies_.end(), [](auto& h) { return h.unified; });
@@ -367,7 +414,7 @@ ProbeReport Prober::run() {
     if (all > 0) layout = unified == 0 ? CgroupLayout::v1 : unified == all ? CgroupLayout::v2 : CgroupLayout::hybrid;
 
     std::vector<ProbeEntry> entries;
-    entries.reserve(static_cast<std::size_t>(Feature::cap_sys_resource) + 1);
+    entries.reserve(static_cast<std::size_t>(Feature::containers) + 1);
     const auto add = [&](Feature feature, const char* name, Finding found) {
         entries.push_back({feature, name, found.available, std::move(found.reason), std::move(found.remedy)});
     };
@@ -404,6 +451,8 @@ ProbeReport Prober::run() {
     add(Feature::cap_mknod, "CAP_MKNOD", capability("mknod", "device nodes are bound from the host instead"));
     add(Feature::cap_sys_resource, "CAP_SYS_RESOURCE",
         capability("sys_resource", "hard limits and oom_score_adj cannot be bettered"));
+    add(Feature::id_range, "ranges of ids", id_range());
+    add(Feature::containers, "containers", containers());
     return {std::move(entries), layout};
 }
 

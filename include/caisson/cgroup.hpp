@@ -53,9 +53,10 @@ public:
     /// Makes the group below `parent`, or below the default parent where that is empty.
     ///
     /// `parent` is an existing directory below each hierarchy's mount point ("machines/web"). By default the parent is
-    /// the caller's own group on v1, and the group beside the caller's own on v2: there, a group with processes in it
-    /// may not hand controllers down. On v2, `memory` and `pids` are switched on in the parent's cgroup.subtree_control
-    /// where it allows that, and stay on. On v1, cpuset.cpus and cpuset.mems are those of the parent.
+    /// the caller's own group on v1, and on v2 the group above that, as a group with processes in it may not hand
+    /// controllers down, or the caller's own where only that is delegated to the caller. On v2, `memory` and `pids` are
+    /// switched on in the parent's cgroup.subtree_control where it allows that, and stay on. On v1, cpuset.cpus and
+    /// cpuset.mems are those of the parent.
     ///
     /// A hierarchy that is not mounted, that shows nothing of the caller's group, or that the caller may not write
     /// (EROFS, EACCES, EPERM) is left out: `limit` refuses what needs it. If all are left out, or on any other

@@ -25,6 +25,7 @@
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/detail/launch.hpp>
 #include <caisson/detail/sys.hpp>
+#include <caisson/detail/unprivileged.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/process.hpp>
@@ -87,6 +88,7 @@ public:
     /// Relative paths of the spec count from "/". The same rules for threads as for Container.
     [[nodiscard]] static Helper start(const ContainerSpec& spec, const HelperOptions& options = {}) {
         try {
+            detail::refuse_set_id_program();
             check(spec);
             return begin(spec, options);
         } catch (const Error& e) {

@@ -43,6 +43,8 @@ enum class Feature : std::uint8_t {
     cap_net_admin,
     cap_mknod,
     cap_sys_resource,
+    id_range,    ///< more ids in a container than the caller's own
+    containers,  ///< `Container::start`, and with what
 };
 
 /// How the control groups are mounted, see cgroups(7).

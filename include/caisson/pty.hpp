@@ -40,6 +40,9 @@ public:
                     size, "the container's devpts");
     }
 
+    /// Takes over the controlling end of a pair that was opened elsewhere, as by a process that has sent it.
+    [[nodiscard]] static Pty adopt(Fd controller) noexcept { return Pty{std::move(controller)}; }
+
     [[nodiscard]] int fd() const noexcept { return controller_.get(); }
     /// Opens the other end through the controlling one (TIOCGPTPEER): right even when the caller's /dev/pts is not the
     /// one that the pair came from. It does not become the caller's controlling terminal.

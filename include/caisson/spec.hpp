@@ -162,6 +162,10 @@ struct ContainerSpec {
                               NamespaceKind::user | NamespaceKind::cgroup;
     /// With a user namespace: the maps. Both empty: a free range of 65,536 ids of the container's own, and the root is
     /// seen through an id-mapped mount, so that nothing is chowned. Not both empty where `root` is "/".
+    ///
+    /// Of an ordinary user's containers, root inside is then the user himself, as nothing is id-mapped, and 1, 2, 3 and
+    /// so on are the ids that /etc/subuid and /etc/subgid give him, where there are such and newuidmap(1) is installed;
+    /// all his containers share them. A map of his own may leave him out: {0, 100000, 65536}, for a root owned so.
     std::vector<IdMap> uid_map{};
     std::vector<IdMap> gid_map{};
     /// With maps of one's own, too, the root and binds are seen through id-mapped mounts: what is root's on disk is
@@ -216,6 +220,8 @@ struct ContainerSpec {
     /// An installed stage binary, for kernels or security products that refuse programs without a file
     /// (vm.memfd_noexec=2). Empty: the one that is built into the library.
     std::string stage_path{};
+    /// An ordinary user's containers: the directory of newuidmap(1) and newgidmap(1). Empty: as the library was built.
+    std::string id_map_tools{};
     friend bool operator==(const ContainerSpec&, const ContainerSpec&) = default;
 
     /// For a root with an init such as systemd: more capabilities, privileges that may be gained inside, its control

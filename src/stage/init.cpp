@@ -30,6 +30,14 @@ s64 die_with_keeper(const Stage& stage) {
     return result;
 }
 
+s64 standard_descriptors(plan::Slot first, int step) {
+    for (int i = 0; i < 3; ++i) {
+        const s64 result = retry(__NR_dup3, descriptor(first + i * step), i, 0);
+        if (result < 0) return result;
+    }
+    return 0;
+}
+
 namespace {
 
 /// Waits until the keeper says so.
@@ -61,10 +69,7 @@ s64 receive_rest(Stage& stage) {
         for (s64 i = 0; i < n; ++i) received[count++] = fds[i];
     } while (count < announced.count);
     wait_for_keeper(stage);
-    for (int i = 0; i < 3; ++i) {
-        const s64 result = retry(__NR_dup3, descriptor(plan::standard_slot + i), i, 0);
-        if (result < 0) return result;
-    }
+    if (const s64 result = standard_descriptors(plan::standard_slot, 1); result < 0) return result;
     return map_plan(stage, descriptor(plan::second_plan_slot), stage.rest);
 }
 
@@ -123,6 +128,8 @@ s64 run(Stage& stage, const Instr& instr) {
         case Op::new_filesystem: return new_filesystem(stage, instr);
         case Op::set_attributes: return set_attributes(descriptor(instr.slot), instr.x, instr.y);
         case Op::clone_mount: return clone_mount(stage, instr);
+        case Op::make_node: return make_node(stage, instr);
+        case Op::open_terminal: return open_terminal(instr);
         case Op::enter_root: return enter_root(descriptor(instr.slot));
         case Op::place: return place(stage, instr);
         case Op::mask_begin: return mask_begin(stage, instr);
@@ -136,7 +143,7 @@ s64 run(Stage& stage, const Instr& instr) {
         }
         case Op::umask: call(__NR_umask, instr.x); return 0;
         case Op::first_process: return first_process(stage);
-        case Op::session: return session(instr.x != 0);
+        case Op::session: return session(instr);
         case Op::working_directory: return working_directory(stage.text(instr.a));
         case Op::bounding_set: return bounding_set(instr.x);
         case Op::credentials: return credentials(stage, instr);

@@ -18,6 +18,8 @@ int descriptor(plan::Slot slot);
 // init.cpp
 /// Arms the parent-death signal, which every change of ids takes away, also against a keeper that has died meanwhile.
 s64 die_with_keeper(const Stage& stage);
+/// 0, 1 and 2 become copies of the descriptors in `first` and in the slots that are `step` and twice that further on.
+s64 standard_descriptors(plan::Slot first, int step);
 
 // mounts.cpp
 /// The one way from a path of the container to a descriptor. The root is "/" of this process, which is the container's.
@@ -28,6 +30,7 @@ s64 new_filesystem(Stage& stage, const Instr& instr);
 s64 set_attributes(int fd, u64 set, u64 flags);
 s64 private_mounts();
 s64 clone_mount(Stage& stage, const Instr& instr);
+s64 make_node(Stage& stage, const Instr& instr);
 s64 enter_root(int tree);
 s64 place(Stage& stage, const Instr& instr);
 s64 mask_begin(Stage& stage, const Instr& instr);
@@ -38,7 +41,8 @@ s64 read_only(Stage& stage, const Instr& instr);
 // process.cpp
 /// The caller becomes a reaper for its child, which returns.
 s64 first_process(Stage& stage);
-s64 session(bool terminal);
+s64 open_terminal(const Instr& instr);
+s64 session(const Instr& instr);
 s64 working_directory(const char* path);
 s64 write_setting(Stage& stage, const Instr& instr);
 s64 resource_limit(const Instr& instr);

@@ -45,27 +45,6 @@ namespace {
 using plan::KeeperStep;
 using plan::Report;
 
-/// The inherited socket to the host, which brings `Go`, in the place of the plan's first part, which has been read.
-constexpr int go_slot = plan::plan_slot;
-
-/// "/proc/PID" as a descriptor; PID is our child and not reaped, so it cannot be another process.
-[[gnu::section(".early")]] s64 open_proc(s64 pid) {
-    char path[32];
-    char* at = path + sizeof path - 1;
-    *at = 0;
-    for (s64 rest = pid; rest != 0; rest /= 10) *--at = static_cast<char>('0' + rest % 10);
-    for (int i = 5; i >= 0; --i) *--at = "/proc/"[i];
-    return retry(__NR_openat, at_fdcwd, at, O_PATH | O_DIRECTORY | O_CLOEXEC);
-}
-
-[[gnu::section(".early")]] s64 write_file(s64 directory, const char* name, const char* text) {
-    const s64 fd = retry(__NR_openat, directory, name, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return fd;
-    const s64 n = retry(__NR_write, fd, text, length(text));
-    close(fd);
-    return n < 0 ? n : 0;
-}
-
 /// The number behind "oom_kill " in the group's file; 0 where it cannot be read.
 u64 oom_kills(int fd) {
     if (fd < 0) return 0;
@@ -192,7 +171,9 @@ unsigned remove_groups(const Cleanup& cleanup) {
     call(__NR_pidfd_send_signal, stage.pidfd, SIGKILL, nullptr, 0);
 }
 
-[[noreturn]] void refuse(const Stage& stage, KeeperStep step, s64 error, unsigned index = 0) {
+}  // namespace
+
+[[noreturn]] void refuse(const Stage& stage, KeeperStep step, s64 error, unsigned index) {
     Report report{};
     report.kind = Report::Kind::refused;
     report.value = static_cast<int>(-error);
@@ -204,35 +185,7 @@ unsigned remove_groups(const Cleanup& cleanup) {
     give_up(cleanup_of(stage), report);
 }
 
-/// Writes init's id maps; the result is its user namespace, or -1 where it has none of its own.
-[[gnu::section(".early")]] int write_maps(const Stage& stage, s64 pid) {
-    const plan::PlanHeader& header = *stage.header;
-    const s64 proc = open_proc(pid);
-    if (proc < 0) refuse(stage, KeeperStep::prepare, proc);
-    // A host that the out-of-memory killer spares must not hand that down. Only a container of a host that it prefers
-    // is refused this, and may stay as preferred as the host is.
-    s64 result = write_file(proc, "oom_score_adj", stage.text(header.oom_score_adj));
-    if (result < 0 && (result != eacces || header.strict_oom_score_adj != 0)) {
-        refuse(stage, KeeperStep::oom_score_adj, result);
-    }
-    // While init has the ids of this process, which is what lets one process set another's limits.
-    for (unsigned i = 0; i < header.raise_count; ++i) {
-        const plan::Raise& raise = stage.array<plan::Raise>(header.raises)[i];
-        result = call(__NR_prlimit64, pid, raise.resource, &raise.soft, nullptr);
-        if (result < 0) refuse(stage, KeeperStep::raise_limit, result, i);
-    }
-    if (header.uid_map == 0) {
-        close(proc);
-        return -1;
-    }
-    result = write_file(proc, "uid_map", stage.text(header.uid_map));
-    if (result == 0) result = write_file(proc, "gid_map", stage.text(header.gid_map));
-    // While init may still be looked into.
-    if (result == 0) result = retry(__NR_openat, proc, "ns/user", O_RDONLY | O_CLOEXEC);
-    if (result < 0) refuse(stage, KeeperStep::id_map, result);
-    close(proc);
-    return static_cast<int>(result);
-}
+namespace {
 
 /// Lets a mount be seen through the id map of the user namespace, and closes it.
 [[gnu::section(".early")]] void map_mount(const Stage& stage, int user, int mount, unsigned index) {
@@ -432,13 +385,15 @@ struct ChildInfo {
     for (const int fd : inits) close(fd);
     if (header.cgroup_slot >= 0) close(header.cgroup_slot);
     const int user = write_maps(stage, pid);
-    let_go_on(stage, go[1]);
+    const bool by_host = (header.flags & plan::plan_host_maps) != 0;
+    if (!by_host) let_go_on(stage, go[1]);
 
     Report report{};
     report.kind = Report::Kind::cloned;
     report.value = static_cast<int>(pid);
     // A host that has not got these descriptors would wait for ever: init ends, and that is reported.
     if (send_report(report, stage.pidfd, status[0]) < 0) kill_init(stage);
+    if (by_host && mapped_by_host()) let_go_on(stage, go[1]);
 
     // The pipe is kept open until the end: its hang-up tells init that the keeper died.
     int kept[plan::kept_descriptors]{-1, -1, -1};
@@ -478,7 +433,9 @@ struct ChildInfo {
         refuse(stage, KeeperStep::read_plan, result);
     }
     if (stage.header->name != 0) prctl(PR_SET_NAME, reinterpret_cast<u64>(stage.text(stage.header->name)));
-    const bool own_root = (stage.header->flags & plan::plan_own_root) != 0;
+    // An ordinary user may not, and in a chroot gets no user namespace anyway.
+    const bool own_root =
+        (stage.header->flags & (plan::plan_own_root | plan::plan_unprivileged)) == plan::plan_own_root;
     // The host's working directory must neither be kept busy nor be what init resolves the container's paths from.
     if (const s64 result = own_root ? leave_chroot() : call(__NR_chdir, "/"); result < 0) {
         refuse(stage, KeeperStep::prepare, result);

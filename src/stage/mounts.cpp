@@ -106,18 +106,27 @@ s64 private_mounts() {
 }
 
 s64 clone_mount(Stage& stage, const Instr& instr) {
-    const s64 source =
-        instr.a != 0 ? resolve_below(descriptor(instr.other), stage.text(instr.a)) : descriptor(instr.other);
+    const s64 source = instr.a == 0                   ? descriptor(instr.other)
+                       : instr.other == plan::no_slot ? resolve(stage.text(instr.a), 0)
+                                                      : resolve_below(descriptor(instr.other), stage.text(instr.a));
     if (source == enoent && instr.x != 0) {
         made[instr.slot - plan::first_dynamic_slot] = -1;
         return 0;
     }
     if (source < 0) return source;
-    const s64 tree = call(__NR_open_tree, source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | at_empty_path);
+    const s64 tree = call(__NR_open_tree, source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | at_empty_path | instr.y);
     if (instr.a != 0) close(source);
     if (tree < 0) return tree;
     made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(tree);
     return 0;
+}
+
+s64 make_node(Stage& stage, const Instr& instr) {
+    const int directory = descriptor(instr.slot);
+    const char* name = stage.text(instr.a);
+    if (instr.b != 0) return call(__NR_symlinkat, stage.text(instr.b), directory, name);
+    if ((instr.x & 0170000) == 0040000) return call(__NR_mkdirat, directory, name, instr.x & 07777);
+    return call(__NR_mknodat, directory, name, instr.x, 0);
 }
 
 s64 enter_root(int tree) {

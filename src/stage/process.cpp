@@ -3,9 +3,35 @@
 
 namespace stage {
 
-s64 session(bool terminal) {
-    const s64 result = call(__NR_setsid);
-    if (result < 0 || !terminal) return result < 0 ? result : 0;
+/// In a devpts of this user namespace: its terminals belong to ids that the host cannot give them.
+s64 open_terminal(const Instr& instr) {
+    constexpr int flags = O_RDWR | O_NOCTTY | O_CLOEXEC;
+    const s64 controller = open_below(descriptor(instr.other), "ptmx", O_RDWR | O_NOCTTY);
+    if (controller < 0) return controller;
+    const int locked = 0;
+    struct {
+        unsigned short rows, columns, unused[2];
+    } size{static_cast<unsigned short>(instr.y >> 16), static_cast<unsigned short>(instr.y), {}};
+    s64 result = call(__NR_ioctl, controller, 0x40045431 /* TIOCSPTLCK */, &locked);
+    if (result == 0) result = call(__NR_ioctl, controller, 0x5414 /* TIOCSWINSZ */, &size);
+    if (result == 0) result = call(__NR_ioctl, controller, 0x5441 /* TIOCGPTPEER */, flags);
+    if (result >= 0) {
+        made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(result);
+        result = call(__NR_fchown, result, instr.x >> 32, instr.x & 0xffffffff);
+    }
+    if (result == 0) {
+        plan::Report report{};
+        report.kind = plan::Report::Kind::terminal;
+        result = send_report(report, static_cast<int>(controller));
+    }
+    close(controller);
+    return result < 0 ? result : 0;
+}
+
+s64 session(const Instr& instr) {
+    s64 result = call(__NR_setsid);
+    if (result >= 0 && instr.slot != plan::no_slot) result = standard_descriptors(instr.slot, 0);
+    if (result < 0 || instr.x == 0) return result < 0 ? result : 0;
     return call(__NR_ioctl, 0, 0x540E /* TIOCSCTTY */, 0);
 }
 
@@ -45,8 +71,9 @@ s64 credentials(const Stage& stage, const Instr& instr) {
     const u64 uid = instr.x >> 32;
     const u64 gid = instr.x & 0xffffffff;
     // Where the next instruction gives an ordinary user capabilities, it must still have them; execve(2) resets this.
-    s64 result = instr.b != 0 ? prctl(PR_SET_KEEPCAPS, 1) : 0;
-    if (result == 0) result = call(__NR_setgroups, instr.y, stage.array<unsigned>(instr.a));
+    s64 result = (instr.b & plan::credentials_keep_capabilities) != 0 ? prctl(PR_SET_KEEPCAPS, 1) : 0;
+    const bool groups = (instr.b & plan::credentials_keep_groups) == 0;
+    if (result == 0 && groups) result = call(__NR_setgroups, instr.y, stage.array<unsigned>(instr.a));
     if (result == 0) result = call(__NR_setresgid, gid, gid, gid);
     if (result == 0) result = call(__NR_setresuid, uid, uid, uid);
     if (result == 0) result = prctl(PR_SET_DUMPABLE, 0);

@@ -108,6 +108,18 @@ s64 receive(int socket, void* body, u64 size, int (&fds)[plan::most_in_message])
 /// here.
 s64 send_report(const plan::Report& report, int first = -1, int second = -1);
 
+/// The inherited socket to the host, which brings `Go`, in the place of the plan's first part, which has been read.
+constexpr int go_slot = plan::plan_slot;
+
+/// Keeper: ends a start that has failed here.
+[[noreturn]] void refuse(const Stage& stage, plan::KeeperStep step, s64 error, unsigned index = 0);
+
+/// Writes init's id maps; the result is its user namespace, or -1 where it has none of its own.
+int write_maps(const Stage& stage, s64 pid);
+/// Waits until the host has had init's id maps written; false where that has failed. Init is not reaped meanwhile, even
+/// if it dies: the programs that write them go by its pid.
+bool mapped_by_host();
+
 /// Runs in the child of the keeper; never returns.
 [[noreturn]] void init(Stage& stage);
 

@@ -1,7 +1,8 @@
 // inject - lets every system call of one start and stop of a container fail once, one at a time.
 //
 //   inject [--role host|intermediate|keeper|init|all] [--errno EPERM,ENOMEM,...] [--interrupt] [--kill ROLE|all]
-//          [--hold ROLE|all] [--from K] [--to K] [--user] [--no-network] [--verbose] [-- PROGRAM ARGUMENT...]
+//          [--hold ROLE|all] [--from K] [--to K] [--user] [--ordinary] [--range] [--no-network] [--verbose] [-- PROGRAM
+//          ARGUMENT...]
 //
 // Each run must end in time, leave nothing behind, and either succeed or tell an Error with step, object and reason
 // (exit status and output as of one_start, which is the default program). A killed host cannot clean up what nobody
@@ -31,6 +32,7 @@
 
 #include "support/inject.hpp"
 #include "support/machine.hpp"
+#include "support/ordinary_user.hpp"
 #include "support/rootfs.hpp"
 
 namespace {
@@ -45,6 +47,8 @@ struct Options {
     long from = 1;
     long to = LONG_MAX;
     bool user = false;
+    bool ordinary = false;  // started by an ordinary user
+    bool range = false;     // who has a range of ids
     bool network = true;
     bool verbose = false;
     std::vector<std::string> command{};
@@ -87,6 +91,8 @@ Options parse(int argc, char** argv) {
         else if (word == "--from") options.from = std::stol(value());
         else if (word == "--to") options.to = std::stol(value());
         else if (word == "--user") options.user = true;
+        else if (word == "--ordinary") options.ordinary = true, options.network = false;
+        else if (word == "--range") options.range = true;
         else if (word == "--no-network") options.network = false;
         else if (word == "--verbose") options.verbose = true;
         else if (word == "--") {
@@ -247,11 +253,13 @@ private:
 
 int main(int argc, char** argv) try {
     Options options = parse(argc, argv);
-    if (const char* reason = inject_missing()) {
+    const char* const no_range = "newuidmap is missing: install uidmap";
+    if (const char* reason = options.range && !OrdinaryUser::has_tools() ? no_range : inject_missing()) {
         std::printf("%s\n", reason);
         return 77;
     }
     std::optional<TestRoot> root;
+    std::optional<OrdinaryUser> user;
     std::optional<caisson::Bridge> bridge;
     if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 ||
         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
@@ -265,8 +273,15 @@ int main(int argc, char** argv) try {
         }
         root.emplace();
         if (options.network) bridge.emplace(caisson::Bridge::create("br0"));
+        if (options.ordinary) {
+            OrdinaryUser::own(root->path());
+            user.emplace();
+            if (!user->make_known(options.range)) throw std::runtime_error{"cannot make an ordinary user known"};
+        }
         options.command = {program("one_start"), "start", root->path(), options.network ? "br0" : "-",
-                           options.user ? "user" : "root"};
+                           options.ordinary ? "ordinary"
+                           : options.user   ? "user"
+                                            : "root"};
     }
     Campaign campaign{options};
     if (!campaign.baseline()) return 1;

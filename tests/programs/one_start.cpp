@@ -1,6 +1,7 @@
 // one_start - starts and stops one container, for the fault injector.
 //
 //   one_start start ROOT BRIDGE|- user|root    a container like the walk-through's; `user`: in a user namespace
+//   one_start start ROOT - ordinary            by an ordinary user, who has no limits to give
 //   one_start sweep                            removes what dead owners left
 //
 // Exit status: 0 it started and stopped, 3 an Error was thrown, and was told as "STEP|CONTEXT|ERRNO|WHAT", 4 memory was
@@ -12,12 +13,14 @@
 #include <string>
 
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include <caisson/container.hpp>
 #include <caisson/sweep.hpp>
 
 #include "support/inject.hpp"
 #include "support/machine.hpp"
+#include "support/ordinary_user.hpp"
 
 namespace {
 
@@ -37,7 +40,7 @@ caisson::ContainerSpec spec_of(const std::string& root, const std::string& bridg
         network.mac = caisson::MacAddress::parse("00:11:22:34:34:34");
         spec.networks.push_back(network);
     }
-    spec.limits.memory = 512ull << 20;
+    if (::geteuid() == 0) spec.limits.memory = 512ull << 20;
     return spec;
 }
 
@@ -68,7 +71,9 @@ int main(int argc, char** argv) try {
         return 0;
     }
     if (verb != "start" || argc != 5) return 2;
-    const caisson::ContainerSpec spec = spec_of(argv[2], argv[3], std::string{argv[4]} == "user");
+    const std::string who = argv[4];
+    if (who == "ordinary" && !caisson_test::OrdinaryUser::drop()) return 2;
+    const caisson::ContainerSpec spec = spec_of(argv[2], argv[3], who != "root");
     const auto before = caisson_test::MachineState::capture({.machine = false, .firewall = false});
     const int result = once(spec);
     const std::string left = difference(before, caisson_test::MachineState::capture(before.look));

@@ -4,6 +4,7 @@
 
 #include "support/doctest.hpp"
 #include "support/machine.hpp"
+#include "support/ordinary_user.hpp"
 #include "support/sandbox.hpp"
 
 using namespace caisson;
@@ -46,13 +47,42 @@ TEST_CASE("a user without privileges is told so for each thing that needs them")
           }) == 0);
 }
 
+TEST_CASE("an ordinary user is told that he can start containers, and with which ids") {
+    if (!own_mounts()) CAISSON_SKIP("a mount namespace needs CAP_SYS_ADMIN");
+    if (const char* reason = OrdinaryUser::cannot()) CAISSON_SKIP(reason);
+    const caisson_test::LeavesNothing nothing;
+    const OrdinaryUser user;
+    const auto has = [](const ProbeReport& r, Feature feature, std::string_view reason, std::string_view remedy) {
+        return r[feature].reason == reason && r[feature].remedy == remedy && r.has(feature) == remedy.empty();
+    };
+    CHECK(in_child([&] { return user.become(false); },
+                   [&](const ProbeReport& r) {
+                       return has(r, Feature::id_range, "'/etc/subuid' has no range for the caller",
+                                  "usermod --add-subuids, --add-subgids") &&
+                              has(r, Feature::containers,
+                                  "in a user namespace: root inside is the caller, and there is nobody else", "");
+                   }) == 0);
+    if (!OrdinaryUser::has_tools()) CAISSON_SKIP("newuidmap is missing: install uidmap");
+    CHECK(in_child([&] { return user.become(true); },
+                   [&](const ProbeReport& r) {
+                       return has(r, Feature::id_range, "65536 from 2100000000 on, by newuidmap(1)", "") &&
+                              has(r, Feature::containers,
+                                  "in a user namespace: root inside is the caller, the others are his range", "");
+                   }) == 0);
+    CHECK(in_child([] { return true; },
+                   [&](const ProbeReport& r) {
+                       return has(r, Feature::id_range, "one of its own for each container", "") &&
+                              has(r, Feature::containers, "CAP_SYS_ADMIN is held", "");
+                   }) == 0);
+}
+
 TEST_CASE("the root of a user namespace is told whose mount namespace it is in") {
     if (!own_mounts()) CAISSON_SKIP("a mount namespace needs CAP_SYS_ADMIN");
     const caisson_test::LeavesNothing nothing;
     const auto user = [] { return ::unshare(CLONE_NEWUSER) == 0; };
     const auto user_and_mounts = [] { return ::unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0; };
     CHECK(in_child(user, [](const ProbeReport& r) {
-              return r.has(Feature::cap_sys_admin) && !r.has(Feature::mount_api) &&
+              return r.has(Feature::cap_sys_admin) && !r.has(Feature::mount_api) && !r.has(Feature::id_range) &&
                      r[Feature::mount_api].remedy == "run in a new mnt namespace" && !r.has(Feature::id_mapped_mounts);
           }) == 0);
     CHECK(in_child(user_and_mounts, [](const ProbeReport& r) {

@@ -74,6 +74,7 @@ ContainerSpec full() {
     s.gid = 4294967295u;
     s.uuid = "8369f1ac-7e46-e869-4ca5-759d51478066";
     s.stage_path = "/stage";
+    s.id_map_tools = "/tools";
     return s;
 }
 

@@ -139,12 +139,12 @@ void fields(A& archive, S& s) {
            uid_map, gid_map, id_mapped_mounts, proc, sys, dev, cgroup_mount, mounts, masked_paths, read_only_paths,
            console, stdio, networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent,
            capabilities, no_new_privileges, seccomp, security_label, uid, gid, groups, user, group, descriptors,
-           sysctls, oom_score_adj, personality, umask, init, uuid, stage_path] = s;
+           sysctls, oom_score_adj, personality, umask, init, uuid, stage_path, id_map_tools] = s;
     archive(name, root, root_read_only, root_overlay, command, environment, working_directory, hostname, namespaces,
             uid_map, gid_map, id_mapped_mounts, proc, sys, dev, mounts, masked_paths, read_only_paths, console, stdio,
             networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent, capabilities,
             no_new_privileges, seccomp, security_label, uid, gid, groups, user, group, descriptors, sysctls,
-            oom_score_adj, umask, init, uuid, stage_path);
+            oom_score_adj, umask, init, uuid, stage_path, id_map_tools);
     archive.enumerator(cgroup_mount, CgroupMount::read_write);
     archive.enumerator(personality, Personality::linux32);
 }

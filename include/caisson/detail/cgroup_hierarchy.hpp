@@ -160,11 +160,18 @@ struct CgroupParent {
 };
 
 /// The default parent of new groups through `place`: the caller's group on v1; beside it on v2, where a group with
-/// processes may not have controllers for groups below it.
+/// processes may not have controllers for groups below it. On v2 it is the caller's group, too, where that is delegated
+/// to the caller (systemd's `Delegate=`) and the one above is not.
 [[nodiscard]] inline std::string default_cgroup_parent(const CgroupPlace& place, bool v2) {
     std::string own = place.own.value_or("");
-    if (v2 && !own.empty()) own.erase(own.rfind('/'));
-    return place.mount_point + own;
+    const std::string inside = place.mount_point + own;
+    if (!v2 || own.empty()) return inside;
+    own.erase(own.rfind('/'));
+    const std::string beside = place.mount_point + own;
+    const auto writable = [](const std::string& path) {
+        return ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0;
+    };
+    return !writable(beside) && writable(inside) ? inside : beside;
 }
 
 /// Opens `parent` (below the mount point; empty: the default one) in a hierarchy.

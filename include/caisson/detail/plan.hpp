@@ -48,8 +48,12 @@ enum class Op : std::uint16_t {
     private_mounts,     ///< no mount event goes to or comes from the host
     new_filesystem,     ///< a: type, b: options (pairs of strings, "" ends), x: mount attributes; slot: takes the mount
     set_attributes,     ///< slot: a mount, x: attributes to set, y: AT_RECURSIVE or 0
-    clone_mount,        ///< slot: takes a bind of what `other` (a descriptor) refers to, or of the path a below it;
-                        ///< x: 1: a missing path is skipped, with what would be done to the copy
+    clone_mount,        ///< slot: takes a bind of what `other` (a descriptor) refers to, or of the path a below it,
+                        ///< or, without one, of what the path a is in the host's tree; x: 1: a missing path is
+                        ///< skipped, with what would be done to the copy; y: AT_RECURSIVE or 0
+    make_node,          ///< slot: a mount; a: a name in its root; b: a link's target; x: mode of a directory or file
+    open_terminal,      ///< other: a devpts; slot: takes the terminal, the host its controlling end; x: uid << 32 |
+                        ///< gid of the owner, y: rows << 16 | columns
     enter_root,         ///< slot: a detached tree that becomes "/"; the old root goes away
     place,              ///< slot: a detached mount, a: target path, x: PlaceFlag bits; other: a mount that has been
                         ///< placed, below which the path is, or none
@@ -61,10 +65,10 @@ enum class Op : std::uint16_t {
     personality,        ///< x: see personality(2)
     umask,              ///< x: the mask
     first_process,      ///< what follows is done by a child, for which this process waits
-    session,            ///< setsid; x: 1: stdin becomes the controlling terminal
+    session,            ///< setsid; x: 1: stdin becomes the controlling terminal; slot: becomes 0, 1 and 2 before
     working_directory,  ///< a: path
     bounding_set,       ///< x: capabilities kept
-    credentials,        ///< x: uid << 32 | gid; a: array of y supplementary groups; b: 1: capabilities are kept
+    credentials,        ///< x: uid << 32 | gid; a: array of y supplementary groups; b: CredentialFlag bits
     capabilities,       ///< a: a Capabilities
     no_new_privileges,
     descriptors,     ///< those that are passed get their numbers, all others are closed
@@ -79,6 +83,11 @@ struct Capabilities {
     std::uint64_t effective = 0;
     std::uint64_t inheritable = 0;
     std::uint64_t ambient = 0;
+};
+
+enum CredentialFlag : std::uint32_t {
+    credentials_keep_capabilities = 1,
+    credentials_keep_groups = 2,  ///< setgroups(2) is denied
 };
 
 enum PlaceFlag : std::uint64_t {
@@ -108,9 +117,16 @@ enum PlanFlag : std::uint32_t {
     plan_send_netlink = 1,   ///< init opens a NETLINK_ROUTE socket in its namespace and passes it to the host
     plan_own_root = 2,       ///< the container's root is not the host's
     plan_first_process = 4,  ///< there is an `Op::first_process`: the stage goes on running as pid 1
+    plan_unprivileged = 8,   ///< the host is an ordinary user
+    plan_host_maps = 16,     ///< the host has init's id maps written, and sends `mapped_mark` or `unmapped_mark`
+    plan_deny_setgroups = 32,
 };
 
 inline constexpr std::uint32_t plan_magic = 0x43616973;
+
+/// To the keeper: init's id maps are there and it may go on, or could not be written.
+inline constexpr char mapped_mark = 'M';
+inline constexpr char unmapped_mark = 'U';
 
 /// Begins the first part.
 struct PlanHeader {
@@ -186,11 +202,11 @@ inline constexpr std::uint32_t child_told = 2;    ///< 1: it is there
 /// What the keeper does before init runs, for its failures.
 enum class KeeperStep : std::uint32_t { read_plan, prepare, clone, id_map, id_map_mount, oom_score_adj, raise_limit };
 
-/// One message from the keeper (or, `netlink`, from init) to the host. The first is `channel`: it brings the socket
-/// that takes the place of the inherited one. A copy of the host that was forked meanwhile may hold both ends of that
-/// one, and would keep the keeper's death from the host.
+/// One message from the keeper (or, `netlink` and `terminal`, from init) to the host. The first is `channel`: it brings
+/// the socket that takes the place of the inherited one. A copy of the host that was forked meanwhile may hold both
+/// ends of that one, and would keep the keeper's death from the host.
 struct Report {
-    enum class Kind : std::uint32_t { cloned, netlink, refused, ended, channel };
+    enum class Kind : std::uint32_t { cloned, netlink, refused, ended, channel, terminal };
     Kind kind{};
     std::int32_t value = 0;   ///< cloned: init's pid (its pidfd and the status pipe come along); refused: errno; ended:
                               ///< si_status of waitid(2)

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <sys/personality.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -76,6 +77,25 @@ inline void plan_sysctls(PlanBuilder& plan, const ContainerSpec& spec, Slot proc
     }
 }
 
+/// Before anything is opened: a number that is free would come to mean a descriptor of this start.
+inline void check_descriptors(const ContainerSpec& spec) {
+    const auto require_open = [](int fd, const char* field) {
+        if (fd < 0 || ::fcntl(fd, F_GETFD) >= 0) return;
+        fail(Step::descriptors, std::string{field} + ", descriptor " + std::to_string(fd),
+             "it is not open: give -1 for the null device");
+    };
+    for (std::size_t i = 0; i < spec.descriptors.size(); ++i) {
+        if (::fcntl(spec.descriptors[i], F_GETFD) >= 0) continue;
+        fail(Step::descriptors,
+             "descriptors[" + std::to_string(i) + "], descriptor " + std::to_string(spec.descriptors[i]),
+             "it is not open");
+    }
+    if (spec.console) return;
+    require_open(spec.stdio.in, "stdio.in");
+    require_open(spec.stdio.out, "stdio.out");
+    require_open(spec.stdio.err, "stdio.err");
+}
+
 /// Throws where the kernel has no module for the spec's label.
 inline void check_security_label(const ContainerSpec& spec) {
     if (spec.security_label.empty()) return;
@@ -108,15 +128,18 @@ inline void plan_filter(PlanBuilder& plan, const ContainerSpec& spec) {
              "system call filter");
 }
 
-inline void plan_credentials(PlanBuilder& plan, const ContainerSpec& spec, const Identity& identity) {
+inline void plan_credentials(PlanBuilder& plan, const ContainerSpec& spec, const Identity& identity,
+                             bool keeps_groups) {
     plan.add({.op = Op::bounding_set, .x = spec.capabilities.bounding.bits()}, Step::credentials, "bounding set");
     // The kernel wants CAP_SYS_ADMIN or no_new_privs for it. What comes later must pass it: see src/check_seccomp.cpp.
     if (!spec.no_new_privileges) plan_filter(plan, spec);
     const CapabilitySpec& caps = spec.capabilities;
-    const std::uint64_t keep = (caps.inheritable.bits() | caps.ambient.bits()) != 0 ? 1u : 0u;
+    Ref flags = 0;
+    if (keeps_groups) flags |= credentials_keep_groups;
+    if ((caps.inheritable.bits() | caps.ambient.bits()) != 0) flags |= credentials_keep_capabilities;
     plan.add({.op = Op::credentials,
               .a = plan.array(identity.groups),
-              .b = static_cast<Ref>(keep),
+              .b = flags,
               .x = static_cast<std::uint64_t>(identity.uid) << 32 | identity.gid,
               .y = identity.groups.size()},
              Step::credentials, "user " + std::to_string(identity.uid) + " and group " + std::to_string(identity.gid));

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include <fcntl.h>
-#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
@@ -25,7 +24,9 @@
 #include <caisson/detail/plan_builder.hpp>
 #include <caisson/detail/plan_payload.hpp>
 #include <caisson/detail/plan_protect.hpp>
+#include <caisson/detail/prepare_inside.hpp>
 #include <caisson/detail/start_error.hpp>
+#include <caisson/detail/unprivileged.hpp>
 #include <caisson/detail/user_database.hpp>
 #include <caisson/mount.hpp>
 #include <caisson/pty.hpp>
@@ -39,14 +40,17 @@ public:
     /// Checks the spec and makes the plan's first part. Throws the start's errors, without the container's name.
     explicit Preparation(const ContainerSpec& spec) : spec_{spec}, namespaces_{spec.effective_namespaces()} {
         check(spec_);
-        refuse_set_id();
-        check_stdio();
+        refuse_set_id_program();
+        if (is_ordinary_user_) check_for_ordinary_user(spec_);
+        check_descriptors(spec_);
         host_devices_.emplace(spec_);
         check_security_label(spec_);
         if (!spec_.networks.empty()) check_network(spec_.networks);
         open_root();
         map_ids();
-        if (spec_.cgroup) cgroup_.emplace(Cgroup::begin(spec_.name, spec_.cgroup_parent));
+        if (is_ordinary_user_) cgroup_ = begin_cgroup_if_allowed(spec_);
+        else if (spec_.cgroup) cgroup_.emplace(Cgroup::begin(spec_.name, spec_.cgroup_parent));
+        find_user();
         compile_first();
     }
     /// Makes everything else, and the second part; meanwhile the stage makes the namespaces. Throws as above.
@@ -57,8 +61,7 @@ public:
             host_devices_->limit(*cgroup_);
             if (spec_.cgroup_mount == CgroupMount::read_write) delegate_groups();
         }
-        find_user();
-        open_terminal();
+        if (!is_ordinary_user_) open_terminal();
         compile_rest();
     }
     Preparation(const Preparation&) = delete;
@@ -89,6 +92,9 @@ public:
             return false;
         }
     }
+    [[nodiscard]] const CallersIds& callers_ids() const noexcept { return callers_ids_; }
+    /// True where init opens the console, and sends its controlling end.
+    [[nodiscard]] bool has_console_inside() const noexcept { return inside_.console() != no_slot; }
     /// For the running container.
     [[nodiscard]] std::optional<Cgroup> take_cgroup() noexcept { return std::move(cgroup_); }
     [[nodiscard]] std::optional<Pty> take_console() noexcept { return std::move(console_); }
@@ -99,35 +105,9 @@ private:
     /// The host's own root is kept as it is; to be read-only it must be seen through a mount of its own, as any other.
     [[nodiscard]] bool own_root() const noexcept { return spec_.root != "/" || spec_.root_read_only; }
 
-    /// Whoever starts a setuid program chooses what it gets, and must not get a container with its rights by surprise.
-    static void refuse_set_id() {
-        if (::getauxval(AT_SECURE) == 0 || (::getuid() == ::geteuid() && ::getgid() == ::getegid())) return;
-        throw Error{Step::credentials, EPERM, "the program's ids",
-                    "it is setuid or setgid and still its caller's: set the real ids to the effective ones first, or "
-                    "start containers from another program"};
-    }
-    /// Before anything is opened: a number that is free would come to mean a descriptor of this start.
-    void check_stdio() const {
-        const auto require_open = [](int fd, const char* field) {
-            if (fd < 0 || ::fcntl(fd, F_GETFD) >= 0) return;
-            fail(Step::descriptors, std::string{field} + ", descriptor " + std::to_string(fd),
-                 "it is not open: give -1 for the null device");
-        };
-        for (std::size_t i = 0; i < spec_.descriptors.size(); ++i) {
-            if (::fcntl(spec_.descriptors[i], F_GETFD) >= 0) continue;
-            fail(Step::descriptors,
-                 "descriptors[" + std::to_string(i) + "], descriptor " + std::to_string(spec_.descriptors[i]),
-                 "it is not open");
-        }
-        if (spec_.console) return;
-        require_open(spec_.stdio.in, "stdio.in");
-        require_open(spec_.stdio.out, "stdio.out");
-        require_open(spec_.stdio.err, "stdio.err");
-    }
-
     void open_root() {
         if (!own_root()) return;
-        const Fd directory = sys::open(spec_.root, O_PATH | O_DIRECTORY);
+        Fd directory = sys::open(spec_.root, O_PATH | O_DIRECTORY);
         if (!directory) {
             const int saved = errno;
             throw Error{Step::open_root, saved, "root " + quote(spec_.root),
@@ -135,12 +115,17 @@ private:
                         : saved == ENOTDIR ? "name a directory"
                                            : ""};
         }
-        root_.emplace(Mount::bind(directory.get(), {.read_only = spec_.root_read_only, .no_suid = false}));
+        if (is_ordinary_user_) root_directory_ = std::move(directory);
+        else root_.emplace(Mount::bind(directory.get(), {.read_only = spec_.root_read_only, .no_suid = false}));
     }
 
     void map_ids() {
         if (!spec_.has_user_namespace()) return;
-        if (spec_.wants_automatic_map()) {
+        if (is_ordinary_user_) {
+            callers_ids_ = ids_of_caller(spec_);
+            uid_map_ = callers_ids_.uid_map;
+            gid_map_ = callers_ids_.gid_map;
+        } else if (spec_.wants_automatic_map()) {
             range_.emplace(IdRange::reserve());
             uid_map_ = gid_map_ = {{0, range_->begin(), IdRange::size}};
         } else {
@@ -153,8 +138,9 @@ private:
     }
 
     void find_user() {
-        const Fd host = own_root() ? Fd{} : sys::open("/", O_PATH | O_DIRECTORY);
-        identity_ = identity_of(spec_, root_ ? root_->fd() : host.get());
+        if (!own_root()) root_directory_ = sys::open("/", O_PATH | O_DIRECTORY);
+        identity_ = identity_of(spec_, root_ ? root_->fd() : root_directory_.get());
+        if (is_ordinary_user_) require_ids(callers_ids_, identity_.uid, identity_.gid, identity_.groups);
         const auto require_mapped = [&](const std::vector<IdMap>& maps, const std::string& name, const char* kind,
                                         std::uint32_t id) {
             if (maps.empty() || name.empty() || outside(maps, id) != outside(maps, 0) || id == 0) return;
@@ -199,11 +185,14 @@ private:
         plan_.end_of_early();
         if (has_new(NamespaceKind::user)) {
             add({.op = Op::become_root}, Step::credentials, "become root of the user namespace");
-            plan_.header.uid_map = plan_.text(map_text(uid_map_));
-            plan_.header.gid_map = plan_.text(map_text(gid_map_));
+            if (!callers_ids_.by_tools) {
+                plan_.header.uid_map = plan_.text(map_text(uid_map_));
+                plan_.header.gid_map = plan_.text(map_text(gid_map_));
+            }
         }
         add({.op = Op::session_keyring}, Step::credentials, "new session keyring");
         make_proc_and_sys();
+        if (is_ordinary_user_) inside_.make_terminals(gid_map_, identity_.uid);
         add({.op = Op::receive_rest}, Step::descriptors, "descriptors from the host");
 
         plan_.header.clone_flags = namespaces_.bits();
@@ -211,6 +200,9 @@ private:
         plan_.header.clone_flags &= ~static_cast<std::uint64_t>(NamespaceKind::cgroup);
         if (!spec_.networks.empty()) plan_.header.flags |= plan_send_netlink;
         if (own_root()) plan_.header.flags |= plan_own_root;
+        if (is_ordinary_user_) plan_.header.flags |= plan_unprivileged;
+        if (callers_ids_.by_tools) plan_.header.flags |= plan_host_maps;
+        else if (callers_ids_.deny_setgroups) plan_.header.flags |= plan_deny_setgroups;
         if (spec_.init) plan_.header.flags |= plan_first_process;
         plan_.header.oom_score_adj = plan_.text(std::to_string(spec_.oom_score_adj.value_or(0)));
         plan_.header.strict_oom_score_adj = spec_.oom_score_adj ? 1 : 0;
@@ -231,14 +223,16 @@ private:
         plan_sysctls(plan_, spec_, proc_);
         make_mounts();
         if (own_root()) {
-            add({.op = Op::enter_root, .slot = inherit_mount(*root_, "root " + quote(spec_.root))}, Step::pivot_root,
-                "root " + quote(spec_.root));
+            const std::string what = "root " + quote(spec_.root);
+            add({.op = Op::enter_root, .slot = root_ ? inherit_mount(*root_, what) : inside_.root()}, Step::pivot_root,
+                what);
         }
         place_system_mounts();
         for (std::size_t i = 0; i < spec_.mounts.size(); ++i) place_mount(i);
         plan_protection(plan_, spec_, has_new(NamespaceKind::net), proc_);
         if (spec_.init) add({.op = Op::first_process}, Step::exec, "the command's own process");
-        add({.op = Op::session, .x = spec_.console ? 1u : 0u}, Step::terminal, "session and controlling terminal");
+        add({.op = Op::session, .slot = inside_.console(), .x = spec_.console ? 1u : 0u}, Step::terminal,
+            "session and controlling terminal");
         add({.op = Op::working_directory, .a = plan_.text(spec_.working_directory)}, Step::exec,
             "working directory " + quote(spec_.working_directory));
         if (spec_.personality == Personality::linux32) {
@@ -246,7 +240,7 @@ private:
         }
         add({.op = Op::umask, .x = spec_.umask}, Step::exec, "umask");
         plan_security_label(plan_, spec_, proc_);
-        plan_credentials(plan_, spec_, identity_);
+        plan_credentials(plan_, spec_, identity_, callers_ids_.deny_setgroups);
         add({.op = Op::descriptors}, Step::descriptors, "descriptors of the command");
         plan_limits(plan_, limits_);
         if (spec_.no_new_privileges) plan_filter(plan_, spec_);
@@ -371,12 +365,21 @@ private:
     /// Those of the spec, before the old root goes away, as above.
     void make_mounts() {
         if (spec_.sys && shows_hosts_sys()) {
-            mounts_.push_back(Mount::bind("/sys", {.read_only = true, .no_exec = true, .recursive = false}));
-            sys_ = plan_.inherit(mounts_.back().fd());
+            if (is_ordinary_user_) {
+                sys_ = inside_.make_hosts_sys();
+            } else {
+                mounts_.push_back(Mount::bind("/sys", {.read_only = true, .no_exec = true, .recursive = false}));
+                sys_ = plan_.inherit(mounts_.back().fd());
+            }
         }
+        if (is_ordinary_user_) inside_.make_devices();
         for (std::size_t i = 0; i < spec_.mounts.size(); ++i) {
             const MountSpec& mount = spec_.mounts[i];
             mount_slots_.push_back(no_slot);
+            if (is_ordinary_user_ && PrepareInside::makes(mount.type)) {
+                mount_slots_[i] = inside_.mount(mount);
+                continue;
+            }
             switch (mount.type) {
                 case MountSpec::Type::bind:
                 case MountSpec::Type::overlay: {
@@ -402,10 +405,15 @@ private:
         constexpr std::uint64_t flags = place_make_directory | place_no_symlinks;
         if (spec_.proc) place(proc_, "/proc", flags, "'proc'");
         if (spec_.sys) place(sys_, "/sys", flags, "'sysfs'");
+        inside_.cover_cgroups();
         if (groups_ != no_slot) {
             const std::string what = "'cgroup2' on '/sys/fs/cgroup'";
-            if (sys_ != no_slot) place_below(sys_, groups_, "fs/cgroup", what);
+            if (sys_ != no_slot && !is_ordinary_user_) place_below(sys_, groups_, "fs/cgroup", what);
             else place(groups_, "/sys/fs/cgroup", flags, "'cgroup2'");
+        }
+        if (inside_.devices() != no_slot) {
+            place(inside_.devices(), "/dev", flags, "the devices");
+            inside_.place_devices(shm_, mqueue_);
         }
         if (!devices_) return;
         const Slot devices = plan_.inherit(devices_->devices.fd());
@@ -431,9 +439,9 @@ private:
         if (mount.type == MountSpec::Type::bind) {
             struct stat st {};
             const auto index = static_cast<std::size_t>(mount_slots_[i] - first_received_slot);
-            if (::fstat(plan_.descriptors()[index], &st) == 0 && !S_ISDIR(st.st_mode)) {
-                flags = place_make_file;
-            }
+            const int result =
+                is_ordinary_user_ ? ::stat(mount.source.c_str(), &st) : ::fstat(plan_.descriptors()[index], &st);
+            if (result == 0 && !S_ISDIR(st.st_mode)) flags = place_make_file;
         }
         place(mount_slots_[i], mount.target, flags,
               mount.type == MountSpec::Type::bind ? quote(mount.source) : quote(to_string(mount.type)));
@@ -441,6 +449,8 @@ private:
 
     const ContainerSpec& spec_;
     NamespaceSet namespaces_;
+    bool is_ordinary_user_ = is_ordinary_user();
+    CallersIds callers_ids_;
     std::vector<IdMap> uid_map_;
     std::vector<IdMap> gid_map_;
     std::optional<IdRange> range_;
@@ -449,6 +459,7 @@ private:
     std::optional<Pty> console_;
     std::optional<Mount> root_;
     std::optional<HostDevices> host_devices_;
+    Fd root_directory_;  // where it is no mount of the library's
     std::optional<DeviceTree> devices_;
     std::vector<Mount> mounts_;
     std::vector<Slot> mount_slots_;
@@ -466,6 +477,7 @@ private:
     Fd terminal_;
     Fd null_;
     PlanBuilder plan_;
+    PrepareInside inside_{spec_, plan_};
     PlanPart first_;
     PlanPart rest_;
 };

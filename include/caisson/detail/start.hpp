@@ -49,12 +49,13 @@ public:
             prepare_rest();
             send_rest();
             wait_for_exec();
+            while (preparation_.has_console_inside() && !console_) (void)next_report();
         } catch (...) {
             abandon();
             throw;
         }
         running_.cgroup = preparation_.take_cgroup();
-        running_.console = preparation_.take_console();
+        running_.console = console_ ? Pty::adopt(std::move(console_)) : preparation_.take_console();
         if (running_.cgroup) running_.cgroup->settle();
         return std::move(running_);
     }
@@ -167,10 +168,23 @@ private:
     void prepare_rest() {
         try {
             preparation_.finish();
+            if (preparation_.callers_ids().by_tools) write_id_maps();
             if (!preparation_.spec().networks.empty()) plug_networks();
         } catch (const Error&) {
             throw_failure_of_stage();
             throw;
+        }
+    }
+    void write_id_maps() {
+        while (!running_.init) (void)next_report();
+        try {
+            detail::write_id_maps(running_.init.pid(), preparation_.callers_ids(), preparation_.spec().id_map_tools);
+        } catch (...) {
+            (void)launch_.send_all(unmapped_mark, {});
+            throw;
+        }
+        if (!launch_.send_all(mapped_mark, {}) && errno != EPIPE && errno != ECONNRESET) {
+            fail(Step::map_ids, "tell the keeper of the id maps");
         }
     }
     /// An init that has ended meanwhile takes its network namespace along, and the keeper its control groups: then its
@@ -226,6 +240,10 @@ private:
                     return message;
                 case Report::Kind::netlink:
                     if (message.report.value == 0) require_descriptor(message.fd);
+                    return message;
+                case Report::Kind::terminal:
+                    require_descriptor(message.fd);
+                    console_ = std::move(message.fd);
                     return message;
                 case Report::Kind::refused:
                 case Report::Kind::ended: break;
@@ -334,6 +352,7 @@ private:
     Channel launch_;  // to the keeper, until its own is here; `Go` goes this way
     Channel rest_;
     Fd status_;
+    Fd console_;                    // the controlling end, where init has opened it
     std::optional<Error> failure_;  // what the stage told of its end, or did not live to tell
 };
 

@@ -162,6 +162,10 @@ namespace caisson::inline v0::detail {
                 return "a part of the path is no directory, or a link in a circle";
             break;
         case Step::mount:
+            if (context.starts_with("bind '/") && errnum == ENOENT) return "the source must exist on the host";
+            if (context.starts_with("bind '/") && errnum == EINVAL) {
+                return "what is mounted below it must come along: set recursive";
+            }
             if (errnum == EROFS) return "the mount point is missing in a read-only root: make it there";
             if (errnum == ENOSPC) return "the root's file system is full: the mount point cannot be made in it";
             if (errnum == ELOOP) return "a symbolic link stands where a directory must be: replace it in the root";

@@ -1,0 +1,212 @@
+// caisson/detail/prepare_inside.hpp - the parts of a container that init makes where the host may make no mount: an
+// ordinary user's root, /dev, console and binds.
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <caisson/cgroup.hpp>
+#include <caisson/detail/fscontext.hpp>
+#include <caisson/detail/plan_builder.hpp>
+#include <caisson/error.hpp>
+#include <caisson/mount.hpp>
+#include <caisson/spec.hpp>
+
+namespace caisson::inline v0::detail {
+
+/// True where the caller may write to the default parent in some hierarchy.
+[[nodiscard]] inline bool may_make_groups() {
+    for (const CgroupHierarchy& hierarchy : cgroup_hierarchies()) {
+        const CgroupParent parent = open_cgroup_parent(hierarchy, {});
+        if (parent.directory && ::faccessat(parent.directory.get(), ".", W_OK, AT_EACCESS) == 0) return true;
+    }
+    return false;
+}
+
+/// An ordinary user's control group: none where the caller may make none and the spec does not depend on it.
+[[nodiscard]] inline std::optional<Cgroup> begin_cgroup_if_allowed(const ContainerSpec& spec) {
+    if (!spec.cgroup) return std::nullopt;
+    const bool is_needed = spec.limits != LimitSpec{} || !spec.cgroup_parent.empty();
+    if (!is_needed && !may_make_groups()) return std::nullopt;
+    try {
+        return Cgroup::begin(spec.name, spec.cgroup_parent);
+    } catch (const Error& e) {
+        const int reason = e.code().value();
+        const bool refused = reason == 0 || reason == EACCES || reason == EPERM || reason == EROFS;
+        if (!refused) throw;
+        throw e.with_remedy(
+            "start the program where a group is delegated to the caller (systemd-run --user --scope, or a unit with "
+            "Delegate=yes), or leave limits and cgroup_parent out");
+    }
+}
+
+/// Adds the instructions that stand for what `Preparation` makes in the host otherwise. The paths of the host are
+/// resolved by init, with the caller's own rights, in its copy of the host's tree.
+class PrepareInside {
+public:
+    PrepareInside(const ContainerSpec& spec, PlanBuilder& plan) : spec_{spec}, plan_{plan} {}
+
+    /// The devpts and the console, in the plan's first part: the host gets the console's controlling end. `uid`:
+    /// inside, of the command.
+    void make_terminals(const std::vector<IdMap>& gid_map, std::uint32_t uid) {
+        if (!spec_.dev && !spec_.console) return;
+        constexpr std::uint32_t tty = 5;
+        bool has_terminal_group = false;
+        for (const IdMap& m : gid_map) has_terminal_group |= m.inside <= tty && tty - m.inside < m.count;
+        std::vector<std::pair<std::string, std::string>> options{
+            {"source", "devpts"}, {"mode", "0620"}, {"ptmxmode", "0666"}};
+        if (has_terminal_group) options.emplace_back("gid", "5");
+        terminals_ = plan_.dynamic();
+        plan_.add({.op = Op::new_filesystem,
+                   .slot = terminals_,
+                   .a = plan_.text("devpts"),
+                   .b = plan_.pairs(options),
+                   .x = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC},
+                  Step::mount, "mount 'devpts' on '/dev/pts'");
+        if (!spec_.console) return;
+        console_ = plan_.dynamic();
+        const std::uint64_t owner = std::uint64_t{uid} << 32 | (has_terminal_group ? tty : 0);
+        const std::uint64_t size = std::uint64_t{spec_.console->rows} << 16 | spec_.console->columns;
+        plan_.add({.op = Op::open_terminal, .slot = console_, .other = terminals_, .x = owner, .y = size},
+                  Step::terminal, "open the console");
+    }
+    /// The console's terminal; `no_slot` where there is none.
+    [[nodiscard]] Slot console() const noexcept { return console_; }
+
+    [[nodiscard]] Slot root() {
+        return bind(spec_.root, {.read_only = spec_.root_read_only, .no_suid = false}, Step::open_root,
+                    "root " + quote(spec_.root));
+    }
+    /// True for what the host makes otherwise.
+    [[nodiscard]] static bool makes(MountSpec::Type type) noexcept {
+        return type == MountSpec::Type::bind || type == MountSpec::Type::overlay;
+    }
+    [[nodiscard]] Slot mount(const MountSpec& mount) {
+        if (mount.type == MountSpec::Type::overlay) return overlay(mount);
+        return bind(mount.source, mount.options, Step::mount, "bind " + quote(mount.source));
+    }
+    /// What the host has at `path`, seen once more.
+    [[nodiscard]] Slot bind(const std::string& path, MountOptions options, Step step, const std::string& what) {
+        const Slot slot = plan_.dynamic();
+        const std::uint64_t whole = options.recursive ? AT_RECURSIVE : 0;
+        plan_.add({.op = Op::clone_mount, .slot = slot, .a = plan_.text(path), .y = whole}, step, what);
+        plan_.add({.op = Op::set_attributes, .slot = slot, .x = Mount::attributes(options), .y = whole}, step,
+                  "options of " + what);
+        return slot;
+    }
+    [[nodiscard]] Slot overlay(const MountSpec& mount) {
+        auto options = split_options(mount.data);
+        for (auto& [key, value] : options) {
+            if (!value.empty()) value.erase(0, 1);  // '=', by which a flag is told from an empty value
+        }
+        options.emplace_back("source", "overlay");
+        options.emplace_back("lowerdir", mount.source);
+        if (!mount.upper.empty()) {
+            options.emplace_back("upperdir", mount.upper);
+            options.emplace_back("workdir", mount.work);
+        }
+        options.emplace_back("userxattr", "");
+        const Slot slot = plan_.dynamic();
+        plan_.add({.op = Op::new_filesystem,
+                   .slot = slot,
+                   .a = plan_.text("overlay"),
+                   .b = plan_.pairs(options),
+                   .x = Mount::attributes(mount.options)},
+                  Step::mount, "mount 'overlay' on " + quote(mount.target));
+        return slot;
+    }
+
+    /// The host's sysfs, read-only. Inside, the kernel gives it only with what is mounted below, where the host's
+    /// control groups are.
+    [[nodiscard]] Slot make_hosts_sys() {
+        constexpr std::uint64_t nothing_runs = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        const Slot slot = bind("/sys", {.read_only = true, .no_exec = true}, Step::mount, "bind '/sys'");
+        if (::access(cgroups, F_OK) != 0 || spec_.cgroup_mount != CgroupMount::none) return slot;
+        cover_ = plan_.dynamic();
+        plan_.add({.op = Op::new_filesystem,
+                   .slot = cover_,
+                   .a = plan_.text("tmpfs"),
+                   .b = plan_.pairs({{"source", "tmpfs"}, {"size", "4096"}, {"mode", "0755"}}),
+                   .x = nothing_runs | MOUNT_ATTR_RDONLY},
+                  Step::mount, std::string{"mount 'tmpfs' on "} + quote(cgroups));
+        return slot;
+    }
+    /// Once the sysfs has been placed.
+    void cover_cgroups() {
+        if (cover_ == no_slot) return;
+        plan_.add({.op = Op::place, .slot = cover_, .a = plan_.text(cgroups), .x = place_no_symlinks}, Step::mount,
+                  std::string{"mount 'tmpfs' on "} + quote(cgroups));
+    }
+
+    /// /dev, and binds of the host's nodes, before the old root goes away.
+    void make_devices() {
+        if (!spec_.dev) return;
+        devices_ = plan_.dynamic();
+        plan_.add({.op = Op::new_filesystem,
+                   .slot = devices_,
+                   .a = plan_.text("tmpfs"),
+                   .b = plan_.pairs({{"source", "tmpfs"}, {"size", "65536"}, {"mode", "0755"}}),
+                   .x = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC},
+                  Step::mount, "mount 'tmpfs' on '/dev'");
+        for (const char* name : {"null", "zero", "full", "random", "urandom", "tty"}) {
+            node(name, S_IFREG | 0644);
+            const std::string path = std::string{"/dev/"} + name;
+            nodes_.emplace_back(name, bind(path, {.no_dev = false, .no_exec = true, .recursive = false}, Step::mount,
+                                           "bind " + quote(path)));
+        }
+        for (const auto& [name, target] : {std::pair{"fd", "/proc/self/fd"}, std::pair{"stdin", "/proc/self/fd/0"},
+                                           std::pair{"stdout", "/proc/self/fd/1"},
+                                           std::pair{"stderr", "/proc/self/fd/2"}, std::pair{"ptmx", "pts/ptmx"}}) {
+            plan_.add({.op = Op::make_node, .slot = devices_, .a = plan_.text(name), .b = plan_.text(target)},
+                      Step::mount, std::string{"symbolic link '/dev/"} + name + "'");
+        }
+        for (const char* name : {"pts", "shm", "mqueue"}) node(name, S_IFDIR | 0755);
+        if (spec_.console) node("console", S_IFREG | 0600);
+    }
+    /// `/dev` itself; the rest goes below it with `place_devices`.
+    [[nodiscard]] Slot devices() const noexcept { return devices_; }
+    void place_devices(Slot shm, Slot mqueue) {
+        place_below("shm", shm, "'tmpfs' on '/dev/shm'", Step::mount);
+        place_below("mqueue", mqueue, "'mqueue' on '/dev/mqueue'", Step::mount);
+        place_below("pts", terminals_, "'devpts' on '/dev/pts'", Step::mount);
+        for (const auto& [name, slot] : nodes_) {
+            place_below(name, slot, std::string{"the host's node on '/dev/"} + name + "'", Step::mount);
+        }
+        if (console_ == no_slot) return;
+        const Slot slot = plan_.dynamic();
+        plan_.add({.op = Op::clone_mount, .slot = slot, .other = console_}, Step::terminal,
+                  "bind the console's terminal");
+        place_below("console", slot, "the terminal on '/dev/console'", Step::terminal);
+    }
+
+private:
+    static constexpr const char* cgroups = "/sys/fs/cgroup";
+
+    void node(const char* name, std::uint64_t mode) {
+        plan_.add({.op = Op::make_node, .slot = devices_, .a = plan_.text(name), .x = mode}, Step::mount,
+                  std::string{"'/dev/"} + name + "'");
+    }
+    void place_below(const char* name, Slot slot, const std::string& what, Step step) {
+        plan_.add({.op = Op::place, .slot = slot, .other = devices_, .a = plan_.text(name)}, step, "mount " + what);
+    }
+
+    const ContainerSpec& spec_;
+    PlanBuilder& plan_;
+    Slot terminals_ = no_slot;
+    Slot console_ = no_slot;
+    Slot devices_ = no_slot;
+    Slot cover_ = no_slot;
+    std::vector<std::pair<const char*, Slot>> nodes_;
+};
+
+}  // namespace caisson::inline v0::detail

@@ -1,0 +1,462 @@
+// What an ordinary user starts: a container of his own, with nothing of root's.
+#include <caisson/container.hpp>
+
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/doctest.hpp"
+#include "support/host.hpp"
+#include "support/machine.hpp"
+#include "support/ordinary_user.hpp"
+
+using namespace caisson;
+using namespace caisson_test;
+
+namespace {
+
+constexpr unsigned id = OrdinaryUser::id;
+constexpr unsigned range = OrdinaryUser::range;
+
+const char* why_not() {
+    if (::geteuid() != 0) return "this needs root, to become an ordinary user";
+    if (const char* reason = OrdinaryUser::cannot()) return reason;
+    return TestRoot::missing();
+}
+const char* why_no_range() {
+    return OrdinaryUser::has_tools() ? why_not() : "newuidmap is missing: install uidmap";
+}
+
+bool has(const std::string& text, std::string_view part) {
+    return text.find(part) != std::string::npos;
+}
+
+/// What comes out of the console, and how it ended.
+std::string told(const ContainerSpec& spec) {
+    try {
+        Container container = Container::start(spec);
+        std::string all;
+        char buffer[4096];
+        for (ssize_t n = 0; (n = ::read(container.console()->fd(), buffer, sizeof buffer)) > 0;) {
+            all.append(buffer, static_cast<std::size_t>(n));
+        }
+        std::erase(all, '\r');
+        const ExitStatus status = container.wait();
+        return status.success() ? all : all + status.str();
+    } catch (const Error& e) {
+        return e.what();
+    }
+}
+
+/// A root of the user's, and the user.
+struct Home {
+    TestRoot root;
+    OrdinaryUser user;
+    explicit Home(unsigned owner = id) { OrdinaryUser::own(root.path(), owner); }
+    /// What `body` returns when the ordinary user runs it. What it leaves is told.
+    template <class Body>
+    std::string as_user(bool with_range, Body&& body) const {
+        return in_host([&]() -> std::string {
+            if (!user.become(with_range)) return "cannot become an ordinary user";
+            const int before = open_descriptors();
+            std::string text = body();
+            if (open_descriptors() != before) text += " LEFT: descriptors";
+            const std::string children = children_left();
+            return children.empty() ? text : text + " LEFT: " + children;
+        });
+    }
+    std::string run(const ContainerSpec& spec, bool with_range = true) const {
+        return as_user(with_range, [&] { return told(spec); });
+    }
+};
+
+/// The kernel counts a process that has been reaped for some tens of milliseconds more.
+bool removed(const std::string& group) {
+    for (int waited = 0; ::rmdir(group.c_str()) != 0; waited += 10) {
+        if (errno != EBUSY || waited > 5000) return false;
+        ::usleep(10'000);
+    }
+    return true;
+}
+
+struct ::stat look(const std::string& path) {
+    struct ::stat st {};
+    (void)::lstat(path.c_str(), &st);
+    return st;
+}
+
+}  // namespace
+
+TEST_CASE("an ordinary user with a range of ids is root inside, and the range are the others") {
+    if (const char* reason = why_no_range()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    CHECK(home.run(shell(home.root,
+                         "id -u; id -G; cat /proc/self/uid_map /proc/self/setgroups; touch /mine /other; "
+                         "chown 33:34 /other")) ==
+          "0\n0\n         0      61234          1\n         1 2100000000      65535\nallow\n");
+    CHECK(look(home.root / "mine").st_uid == id);
+    CHECK(look(home.root / "mine").st_gid == id);
+    CHECK(look(home.root / "other").st_uid == range + 32);
+    CHECK(look(home.root / "other").st_gid == range + 33);
+    ContainerSpec other = shell(home.root, "id -u; id -g; id -G; tty; echo x > /dev/tty; touch /tmp/file");
+    other.uid = other.gid = 33;
+    CHECK(home.run(other) == "33\n33\n33\n/dev/pts/0\nx\n");
+    CHECK(look(home.root / "tmp/file").st_uid == range + 32);
+}
+
+TEST_CASE("an ordinary user without a range has his own id alone, and setgroups(2) is denied inside: CVE-2014-8989") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    const std::string script =
+        "id -u; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; grep Groups /proc/self/status; "
+        "/bin/busybox su -s /bin/sh root -c true 2>&1; touch /mine";
+    const std::string expected =
+        "0\n         0      61234          1\n         0      61234          1\ndeny\nGroups:\t65534 \n"
+        "su: can't set groups: Operation not permitted\nexited with status 1";
+    ContainerSpec spec = shell(home.root, script + "; exit 1");
+    CHECK(home.run(spec, false) == expected);
+    CHECK(look(home.root / "mine").st_uid == id);
+    // The same by an explicit map, with a range that is not used.
+    spec.uid_map = spec.gid_map = {{0, id, 1}};
+    CHECK(home.run(spec, true) == expected);
+    spec.uid_map.clear();
+    spec.gid_map.clear();
+    // And where the programs are missing.
+    spec.id_map_tools = "/nonexistent";
+    CHECK(home.run(spec, true) == expected);
+
+    spec = shell(home.root, "true");
+    spec.uid = 33;
+    CHECK(home.run(spec, false) ==
+          "container 'host': uid: 33 is not among the ids that the caller can map: give the caller a range in "
+          "/etc/subuid and /etc/subgid, and install newuidmap(1) and newgidmap(1)");
+    spec.uid = 0;
+    spec.groups = {0};
+    CHECK(
+        home.run(spec, false) ==
+        "container 'host': groups: the kernel denies setgroups(2) where no group but the caller's own is mapped: give "
+        "the caller a range in /etc/subgid");
+}
+
+TEST_CASE("an explicit map out of the range leaves the caller himself out") {
+    if (const char* reason = why_no_range()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home{range};
+    ContainerSpec spec = shell(home.root, "id -u; cat /proc/self/uid_map; touch /mine; stat -c %u /dev/console /dev");
+    spec.uid_map = spec.gid_map = {{0, range, 1000}};
+    CHECK(home.run(spec) == "0\n         0 2100000000       1000\n0\n0\n");
+    CHECK(look(home.root / "mine").st_uid == range);
+
+    spec.uid_map = {{0, 1, 1000}};
+    CHECK(home.run(spec) ==
+          "container 'host': uid_map by '/usr/bin/newuidmap': it says 'newuidmap: uid range [0-1000) -> [1-1001) not "
+          "allowed': see subuid(5) and subgid(5) for the ids that are the caller's");
+    spec.uid_map = {{0, range, 1000}};
+    spec.id_map_tools = "/nonexistent";
+    CHECK(home.run(spec) ==
+          "container 'host': uid_map by '/nonexistent/newuidmap': No such file or directory: install it (Debian: "
+          "uidmap), name its directory in id_map_tools, or map the caller's own id alone");
+}
+
+TEST_CASE("a process with no_new_privs gets its own id alone, or is told why not") {
+    if (const char* reason = why_no_range()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    ContainerSpec spec = shell(home.root, "cat /proc/self/uid_map");
+    const auto run = [&] {
+        return home.as_user(true, [&]() -> std::string {
+            if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return "prctl";
+            return told(spec);
+        });
+    };
+    CHECK(run() == "         0      61234          1\n");
+    spec.uid_map = spec.gid_map = {{0, range, 1000}};
+    const std::string refused = run();
+    CHECK(has(refused, "container 'host': uid_map by '/usr/bin/newuidmap': it says 'newuidmap: "));
+    CHECK(has(refused, "': this process has set no_new_privs, with which that program gains no rights"));
+}
+
+TEST_CASE("the console is a controlling terminal of the container's own, at /dev/console and in /dev/pts") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    const std::string script =
+        "tty; stty size; ls -1 /dev/pts; echo here > /dev/tty; echo there > /dev/console; "
+        "[ /dev/console -ef /dev/pts/0 ] && echo same; read line; echo got $line; exit 7";
+    for (const bool with_range : {false, true}) {
+        if (with_range && !OrdinaryUser::has_tools()) continue;
+        const std::string text = home.as_user(with_range, [&]() -> std::string {
+            ContainerSpec spec = shell(home.root, script);
+            spec.console = WindowSize{50, 132};
+            Container container = Container::start(spec);
+            if (container.console()->size() != WindowSize{50, 132}) return "another size";
+            (void)!::write(container.console()->fd(), "hello\n", 6);
+            std::string all;
+            char c = 0;
+            while (::read(container.console()->fd(), &c, 1) == 1) {
+                if (c != '\r') all += c;
+            }
+            return all + container.wait().str();
+        });
+        CAPTURE(with_range);
+        const std::size_t echoed = text.find("hello\n");
+        REQUIRE(echoed != std::string::npos);
+        CHECK(std::string{text}.erase(echoed, 6) ==
+              "/dev/pts/0\n50 132\n0\nptmx\nhere\nthere\nsame\ngot hello\nexited with status 7");
+    }
+}
+
+TEST_CASE("without a console the payload has the descriptors that were given, and the null device for the others") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    CHECK(home.as_user(false, [&]() -> std::string {
+        const Pipe out;
+        ContainerSpec spec = shell(home.root, "cat; readlink /proc/self/fd/2; ls /proc/self/fd; exit 3");
+        spec.console.reset();
+        spec.stdio.out = out.write.get();
+        Container container = Container::start(spec);
+        const std::string status = container.wait().str();
+        char buffer[256];
+        const ssize_t n = ::read(out.read.get(), buffer, sizeof buffer);
+        return std::string{buffer, static_cast<std::size_t>(n > 0 ? n : 0)} + status;
+    }) == "/dev/null\n0\n1\n2\n3\nexited with status 3");
+}
+
+TEST_CASE("/dev has the host's nodes, which work and which root inside cannot change") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    const mode_t before = look("/dev/null").st_mode;
+    CHECK(home.run(
+              shell(home.root,
+                    "ls -1 /dev; echo x > /dev/null; head -c 3 /dev/zero | wc -c; head -c 3 /dev/urandom | wc -c; "
+                    "echo x 2>/dev/null >/dev/full || echo full; chmod 600 /dev/null 2>/dev/null || echo kept; "
+                    "rm /dev/zero 2>/dev/null || echo busy; readlink /dev/fd; readlink /dev/ptmx; ls /sys/fs/cgroup"),
+              false) ==
+          "console\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n"
+          "3\n3\nfull\nkept\nbusy\n/proc/self/fd\npts/ptmx\n");
+    CHECK(look("/dev/null").st_mode == before);
+}
+
+TEST_CASE("users by name, masks, limits and a first process are as in any container") {
+    if (const char* reason = why_no_range()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    home.root.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\n");
+    home.root.write("etc/group", "root:x:0:\nusers:x:100:\naudio:x:29:alice\n");
+    OrdinaryUser::own(home.root.path());
+    ContainerSpec spec = shell(home.root,
+                               "id -u; id -G; echo $HOME $$; ulimit -n; cat /proc/keys | wc -c; ls /sys/firmware; "
+                               "echo x 2>/dev/null >/proc/sysrq-trigger || echo read-only; "
+                               "stat -c %u /dev/console; echo x > /dev/shm/file && cat /dev/shm/file; umask");
+    spec.user = "alice";
+    spec.init = true;
+    spec.umask = 027;
+    spec.resource_limits = {{ResourceLimit::Kind::nofile, 77, 78}};
+    CHECK(home.run(spec) == "1000\n100 29\n/home/alice 2\n77\n0\nread-only\n1000\nx\n0027\n");
+    CHECK(home.run(spec, false) ==
+          "container 'host': uid: 1000 is not among the ids that the caller can map: give the caller a range in "
+          "/etc/subuid and /etc/subgid, and install newuidmap(1) and newgidmap(1)");
+}
+
+TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with their options") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    home.root.write("var/below/file", "below\n");
+    home.root.write("var/upper/x", "x");
+    home.root.write("var/work/x", "x");
+    std::filesystem::remove(home.root / "var/upper/x");
+    std::filesystem::remove(home.root / "var/work/x");
+    OrdinaryUser::own(home.root.path());
+    ContainerSpec spec =
+        shell(home.root,
+              "cat /b/file /f; touch /b/new 2>/dev/null || echo read-only; echo y > /w/written; df -m /m | tail -n 1 | "
+              "awk '{print $2}'; cat /o/file; echo z > /o/changed; touch /root/x 2>/dev/null || echo root too");
+    spec.mounts = {MountSpec::bind(home.root / "var/below", "/b", {.read_only = true}),
+                   MountSpec::bind(home.root / "var/below/file", "/f"),
+                   MountSpec::bind(home.root / "var/below", "/w", {.recursive = false}),
+                   MountSpec::tmpfs("/m", 1 << 20)};
+    MountSpec overlay;
+    overlay.type = MountSpec::Type::overlay;
+    overlay.source = home.root / "var/below";
+    overlay.upper = home.root / "var/upper";
+    overlay.work = home.root / "var/work";
+    overlay.target = "/o";
+    spec.mounts.push_back(overlay);
+    for (const char* point : {"b", "w", "m", "o"}) std::filesystem::create_directory(home.root / point);
+    home.root.write("f", "");
+    OrdinaryUser::own(home.root.path());
+    spec.root_read_only = true;
+    CHECK(home.run(spec, false) == "below\nbelow\nread-only\n1\nbelow\nroot too\n");
+    CHECK(home.root.read("var/below/written") == "y\n");
+    CHECK(home.root.read("var/upper/changed") == "z\n");
+    CHECK(home.root.read("var/below/changed").empty());
+
+    spec = shell(home.root, "true");
+    spec.mounts = {MountSpec::bind("/sys", "/m", {.recursive = false})};
+    CHECK(
+        has(home.run(spec, false),
+            "container 'host': bind '/sys' (in the child): Invalid argument: what is mounted below it must come along: "
+            "set recursive"));
+    spec.mounts = {MountSpec::bind("/nonexistent", "/m")};
+    CHECK(home.run(spec, false) ==
+          "container 'host': bind '/nonexistent' (in the child): No such file or directory: the source must exist on "
+          "the host");
+}
+
+TEST_CASE("what takes root is refused before anything is made, with what to do instead") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    const auto refused = [&](auto&& change) {
+        ContainerSpec spec = shell(home.root, "true");
+        change(spec);
+        return home.run(spec, false);
+    };
+    CHECK(refused([](ContainerSpec& s) { s.namespaces = NamespaceSet{NamespaceKind::mount}; }) ==
+          "container 'host': namespaces: without a user namespace it takes root to start a container: add "
+          "NamespaceKind::user, or run as root");
+    CHECK(refused([](ContainerSpec& s) { s.networks = {{.bridge = "br0"}}; }) ==
+          "container 'host': networks[0].bridge: 'br0': it takes root to use a bridge: leave networks out "
+          "(NamespaceKind::net gives a network of its own, with lo alone), or run as root");
+    CHECK(refused([](ContainerSpec& s) { s.devices = {{.source = "/dev/fuse"}}; }) ==
+          "container 'host': devices[0].source: '/dev/fuse': it takes root to make a device node: bind the host's node "
+          "with mounts, no_dev off");
+    CHECK(refused([](ContainerSpec& s) { s.device_rules = {DeviceRule{}}; }) ==
+          "container 'host': device_rules[0]: it takes root to allow a device: leave it out: what the caller may open "
+          "outside, the container may");
+    CHECK(refused([](ContainerSpec& s) { s.mounts = {MountSpec::image("/image", "/m")}; }) ==
+          "container 'host': mounts[0].source: '/image': it takes root to mount an image: unpack it into a directory "
+          "and bind that");
+    CHECK(
+        refused([](ContainerSpec& s) { s.id_mapped_mounts = true; }) ==
+        "container 'host': id_mapped_mounts: it takes root to map the ids of a mount: leave it out, and let the files "
+        "be the caller's or in his range");
+    const std::string limits = refused([](ContainerSpec& s) { s.limits.pids = 10; });
+    CHECK(has(limits, "container 'host': control group 'host' below '/"));
+    CHECK(has(limits,
+              ": start the program where a group is delegated to the caller (systemd-run --user --scope, or a "
+              "unit with Delegate=yes), or leave limits and cgroup_parent out"));
+    CHECK(refused([](ContainerSpec& s) { s.root = "/nonexistent"; }) ==
+          "container 'host': root '/nonexistent': No such file or directory: make the directory and put a root file "
+          "system into it");
+}
+
+TEST_CASE("an ordinary user's own network namespace has lo, which is up") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    ContainerSpec spec = shell(home.root, "ls /sys/class/net; ip -o link show lo | grep -c 'LOOPBACK,UP'");
+    spec.namespaces = spec.namespaces | NamespaceKind::net;
+    CHECK(home.run(spec, false) == "lo\n1\n");
+}
+
+TEST_CASE("a control group that is delegated to the user takes the container, and one that is not is left out") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    std::string top;
+    for (const auto& h : detail::cgroup_hierarchies()) {
+        if (h.v2() && !h.places.empty()) top = h.places.front().mount_point;
+    }
+    if (top.empty()) CAISSON_SKIP("no cgroup2 is mounted");
+    const LeavesNothing nothing;
+    const Home home;
+    CHECK(home.as_user(false, [&]() -> std::string {
+        Container container = Container::start(shell(home.root, "exec sleep 1000"));
+        try {
+            (void)container.usage();
+        } catch (const Error& e) {
+            return e.what();
+        }
+        return "it has one";
+    }) == "usage of container 'host': No such file or directory: it has no control group");
+
+    const std::string delegated = top + "/caisson-test-delegated-" + std::to_string(::getpid());
+    const std::string own = delegated + "/own";
+    for (const bool beside : {true, false}) {
+        // As systemd hands it over: the directory and what moves processes in it.
+        REQUIRE(::mkdir(delegated.c_str(), 0755) == 0);
+        REQUIRE(::mkdir(own.c_str(), 0755) == 0);
+        const std::string handed_over = beside ? delegated : own;
+        for (const char* file : {"", "/cgroup.procs", "/cgroup.subtree_control"}) {
+            (void)::chown((handed_over + file).c_str(), id, id);
+        }
+        CAPTURE(beside);
+        CHECK(in_host([&]() -> std::string {
+                  // This process places itself, before it becomes the user.
+                  if (!detail::sys::write_file(AT_FDCWD, (own + "/cgroup.procs").c_str(), "0")) return "cannot join";
+                  if (!home.user.become(false)) return "cannot become an ordinary user";
+                  std::string text;
+                  {
+                      Container container = Container::start(shell(home.root, "read x; cat /proc/self/cgroup"));
+                      const auto groups = [&] {
+                          std::string all;
+                          for (const auto& entry : std::filesystem::directory_iterator{handed_over}) {
+                              const std::string name = entry.path().filename();
+                              if (name.starts_with("caisson.host.")) {
+                                  all += read_file(entry.path().string() + "/cgroup.procs");
+                              }
+                          }
+                          return all;
+                      };
+                      text = groups() == std::to_string(container.init().pid()) + "\n" ? "in it"
+                                                                                       : "not in it: " + groups();
+                      (void)container.usage();
+                      (void)container.kill();
+                      text += groups().empty() ? ", gone" : ", still there";
+                  }
+                  return text;
+              }) == "in it, gone");
+        CHECK(removed(own));
+        CHECK(removed(delegated));
+    }
+}
+
+TEST_CASE("an ordinary user's container dies with its owner, and with its keeper") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    Host owner{[&](const Host& self) -> std::string {
+        if (!home.user.become(OrdinaryUser::has_tools())) return "cannot become an ordinary user";
+        Container container = Container::start(shell(home.root, "exec sleep 1000"));
+        self.say(std::to_string(container.init().pid()) + "\n");
+        (void)container.wait();
+        return "it ended";
+    }};
+    const std::string line = owner.line();
+    const Process init = Process::open(std::stoi(line));
+    owner.kill();
+    CHECK(init.ended_within(5000));
+
+    CHECK(home.as_user(OrdinaryUser::has_tools(), [&]() -> std::string {
+        Container container = Container::start(shell(home.root, "exec sleep 1000"));
+        ::kill(keeper_of(container), SIGKILL);
+        const auto status = container.wait_for(std::chrono::seconds{5});
+        return status ? status->str() : "it runs on";
+    }) == "killed by signal 9");
+}
+
+TEST_CASE("containers of one user at a time have the same ids") {
+    if (const char* reason = why_no_range()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    CHECK(home.as_user(true, [&]() -> std::string {
+        std::vector<Container> running;
+        for (int i = 0; i < 5; ++i) running.push_back(Container::start(shell(home.root, "exec sleep 1000")));
+        std::string text;
+        for (Container& container : running) {
+            const std::string map = read_file("/proc/" + std::to_string(container.init().pid()) + "/uid_map");
+            text += map == "         0      61234          1\n         1 2100000000      65535\n" ? "same " : map;
+            (void)container.kill();
+        }
+        return text;
+    }) == "same same same same same ");
+}
