@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include <sys/personality.h>
 #include <fcntl.h>
+#include <sys/personality.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
