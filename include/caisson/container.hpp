@@ -34,8 +34,9 @@ public:
     /// Makes the container and returns once the kernel has accepted its command (execve).
     ///
     /// All or nothing: throws `Error`, naming the step, the object and the remedy, and leaves nothing behind but
-    /// missing mount points that it made in a root directory of the caller's. Needs root (CAP_SYS_ADMIN, CAP_MKNOD;
-    /// CAP_NET_ADMIN for networks) and Linux 5.14; `probe()` tells what is missing.
+    /// missing mount points that it made in a root directory of the caller's. Needs Linux 5.14, and root
+    /// (CAP_SYS_ADMIN, CAP_MKNOD; CAP_NET_ADMIN for networks); without CAP_SYS_ADMIN the container is made inside a
+    /// user namespace of the caller's, as far as that goes: see EMBEDDING.md. `probe()` tells what is missing.
     [[nodiscard]] static Container start(const ContainerSpec& spec) {
         try {
             return Container{spec.name, detail::Start{spec}.run()};

@@ -191,8 +191,9 @@ struct ContainerSpec {
     std::vector<ResourceLimit> resource_limits{};
     std::vector<DeviceSpec> devices{};
     std::vector<DeviceRule> device_rules{};  ///< beside those of `devices`
-    bool cgroup = true;                      ///< a control group of its own in every hierarchy of the host
-    std::string cgroup_parent{};             ///< below each hierarchy's mount point; empty: chosen, see cgroup.hpp
+    /// A control group of its own in every hierarchy of the host; an ordinary user's, where he may make one.
+    bool cgroup = true;
+    std::string cgroup_parent{};  ///< below each hierarchy's mount point; empty: chosen, see cgroup.hpp
     CapabilitySpec capabilities{};
     bool no_new_privileges = true;  ///< see prctl(2), PR_SET_NO_NEW_PRIVS
     SeccompSpec seccomp{};

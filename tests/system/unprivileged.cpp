@@ -211,6 +211,9 @@ TEST_CASE("the console is a controlling terminal of the container's own, at /dev
         CHECK(std::string{text}.erase(echoed, 6) ==
               "/dev/pts/0\n50 132\n0\nptmx\nhere\nthere\nsame\ngot hello\nexited with status 7");
     }
+    ContainerSpec bare = shell(home.root, "[ -t 0 ] && echo terminal; ls /dev");
+    bare.dev = false;
+    CHECK(home.run(bare, false) == "terminal\n");
 }
 
 TEST_CASE("without a console the payload has the descriptors that were given, and the null device for the others") {
@@ -256,12 +259,12 @@ TEST_CASE("users by name, masks, limits and a first process are as in any contai
     ContainerSpec spec = shell(home.root,
                                "id -u; id -G; echo $HOME $$; ulimit -n; cat /proc/keys | wc -c; ls /sys/firmware; "
                                "echo x 2>/dev/null >/proc/sysrq-trigger || echo read-only; "
-                               "stat -c %u /dev/console; echo x > /dev/shm/file && cat /dev/shm/file; umask");
+                               "stat -c %u:%g /dev/console; echo x > /dev/shm/file && cat /dev/shm/file; umask");
     spec.user = "alice";
     spec.init = true;
     spec.umask = 027;
     spec.resource_limits = {{ResourceLimit::Kind::nofile, 77, 78}};
-    CHECK(home.run(spec) == "1000\n100 29\n/home/alice 2\n77\n0\nread-only\n1000\nx\n0027\n");
+    CHECK(home.run(spec) == "1000\n100 29\n/home/alice 2\n77\n0\nread-only\n1000:5\nx\n0027\n");
     CHECK(home.run(spec, false) ==
           "container 'host': uid: 1000 is not among the ids that the caller can map: give the caller a range in "
           "/etc/subuid and /etc/subgid, and install newuidmap(1) and newgidmap(1)");
@@ -280,11 +283,12 @@ TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with 
     ContainerSpec spec =
         shell(home.root,
               "cat /b/file /f; touch /b/new 2>/dev/null || echo read-only; echo y > /w/written; df -m /m | tail -n 1 | "
-              "awk '{print $2}'; cat /o/file; echo z > /o/changed; touch /root/x 2>/dev/null || echo root too");
+              "awk '{print $2}'; cat /o/file; echo z > /o/changed; touch /root/x 2>/dev/null || echo root too; echo x "
+              "2>/dev/null >/dev/other || echo full");
     spec.mounts = {MountSpec::bind(home.root / "var/below", "/b", {.read_only = true}),
                    MountSpec::bind(home.root / "var/below/file", "/f"),
                    MountSpec::bind(home.root / "var/below", "/w", {.recursive = false}),
-                   MountSpec::tmpfs("/m", 1 << 20)};
+                   MountSpec::tmpfs("/m", 1 << 20), MountSpec::bind("/dev/full", "/dev/other", {.no_dev = false})};
     MountSpec overlay;
     overlay.type = MountSpec::Type::overlay;
     overlay.source = home.root / "var/below";
@@ -296,7 +300,7 @@ TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with 
     home.root.write("f", "");
     OrdinaryUser::own(home.root.path());
     spec.root_read_only = true;
-    CHECK(home.run(spec, false) == "below\nbelow\nread-only\n1\nbelow\nroot too\n");
+    CHECK(home.run(spec, false) == "below\nbelow\nread-only\n1\nbelow\nroot too\nfull\n");
     CHECK(home.root.read("var/below/written") == "y\n");
     CHECK(home.root.read("var/upper/changed") == "z\n");
     CHECK(home.root.read("var/below/changed").empty());
@@ -343,9 +347,11 @@ TEST_CASE("what takes root is refused before anything is made, with what to do i
         "be the caller's or in his range");
     const std::string limits = refused([](ContainerSpec& s) { s.limits.pids = 10; });
     CHECK(has(limits, "container 'host': control group 'host' below '/"));
-    CHECK(has(limits,
-              ": start the program where a group is delegated to the caller (systemd-run --user --scope, or a "
-              "unit with Delegate=yes), or leave limits and cgroup_parent out"));
+    const std::string remedy =
+        ": start the program where a group is delegated to the caller (systemd-run --user --scope, or a unit with "
+        "Delegate=yes), or leave limits, cgroup_parent and cgroup_mount out";
+    CHECK(has(limits, remedy));
+    CHECK(refused([](ContainerSpec& s) { s.cgroup_mount = CgroupMount::read_write; }) == limits);
     CHECK(refused([](ContainerSpec& s) { s.root = "/nonexistent"; }) ==
           "container 'host': root '/nonexistent': No such file or directory: make the directory and put a root file "
           "system into it");
@@ -396,7 +402,13 @@ TEST_CASE("a control group that is delegated to the user takes the container, an
                   if (!home.user.become(false)) return "cannot become an ordinary user";
                   std::string text;
                   {
-                      Container container = Container::start(shell(home.root, "read x; cat /proc/self/cgroup"));
+                      ContainerSpec spec = shell(home.root, "mkdir /sys/fs/cgroup/below && echo made; read x");
+                      spec.cgroup_mount = CgroupMount::read_write;
+                      Container container = Container::start(spec);
+                      char made[6]{};
+                      for (std::size_t n = 0; n < 6 && ::read(container.console()->fd(), made + n, 1) == 1; ++n) {
+                      }
+                      if (std::string_view{made, 6} != "made\r\n") return "no group can be made inside";
                       const auto groups = [&] {
                           std::string all;
                           for (const auto& entry : std::filesystem::directory_iterator{handed_over}) {
