@@ -6,8 +6,10 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -20,6 +22,7 @@
 #include <unistd.h>
 
 #include <caisson/detail/cgroup_hierarchy.hpp>
+#include <caisson/detail/filter.hpp>
 #include <caisson/detail/id_range.hpp>
 
 #include "../../src/stage/syscall.hpp"
@@ -95,6 +98,7 @@ Floor::Floor(std::string root) : root_{std::move(root)}, name_{"caisson-bench-fl
         hierarchies_.push_back({parent.path, parent.directory.release(), hierarchy.v2(), cpuset, -1, -1});
     }
     null_ = static_cast<int>(must(::open("/dev/null", O_RDWR | O_CLOEXEC), "/dev/null"));
+    filter_ = caisson::detail::filter_program({});
 }
 
 Floor::~Floor() {
@@ -212,6 +216,9 @@ int Floor::child(void* argument) {
     step("capset", call(__NR_capset, &header, data));
     step("no_new_privs", call(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
     for (int fd = 0; fd < 3; ++fd) step("dup3", call(__NR_dup3, self.null_, fd, 0));
+    sock_fprog filter{static_cast<unsigned short>(self.filter_.size()),
+                      reinterpret_cast<sock_filter*>(self.filter_.data())};
+    if (filter.len > 0) step("seccomp", call(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter));
     char program[] = "/stamp";
     char* argv[] = {program, nullptr};
     char* envp[] = {nullptr};

@@ -42,6 +42,7 @@ private:
     int terminals_ = -1;
     int go_[2] = {-1, -1};
     int null_ = -1;
+    std::vector<std::uint64_t> filter_;
     const char* failed_ = nullptr;
     alignas(16) char stack_[16384]{};
 };

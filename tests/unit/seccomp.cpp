@@ -120,7 +120,7 @@ TEST_CASE("what the kernel cuts to 32 bits is compared in 32 bits") {
             CHECK(of(filter, nr_socket, {above | 38, 5, 0}) == refused(EPERM));
             CHECK(of(filter, nr_socket, {above | 40, 1, 0}) == refused(EPERM));
             CHECK(of(filter, nr_socket, {above | 16, 3, above | 9}) == refused(EAFNOSUPPORT));
-            for (const std::uint64_t family : {1, 2, 10, 16, 17, 29, 37, 39, 41}) {
+            for (const std::uint64_t family : {1u, 2u, 10u, 16u, 17u, 29u, 37u, 39u, 41u}) {
                 CHECK(of(filter, nr_socket, {above | family, 1, 0}) == allow);
             }
         }
