@@ -63,12 +63,6 @@ const char* shared(NamespaceKind kind) {
     }
     return "";
 }
-const char* own(NamespaceKind kind) {
-    return kind == NamespaceKind::net    ? "a network namespace of its own"
-           : kind == NamespaceKind::time ? "a time namespace of its own"
-                                         : "";
-}
-
 std::string range(std::uint32_t first, std::uint32_t count) {
     const std::string text = std::to_string(first);
     return count == 1 ? text : text + "-" + std::to_string(std::uint64_t{first} + count - 1);
@@ -240,9 +234,7 @@ std::vector<std::string> SecurityReport::weaker() const {
 std::vector<std::string> SecurityReport::stricter() const {
     const ContainerSpec usual;
     Sentences out;
-    for (const NamespaceKind kind : {NamespaceKind::net, NamespaceKind::time}) {
-        if (namespaces.has(kind)) out.emplace_back(own(kind));
-    }
+    if (namespaces.has(NamespaceKind::time)) out.emplace_back("a time namespace of its own");
     if (!is_root_inside(*this)) out.push_back("its first process is not root, but user " + inside(uid, uid_map));
     const CapabilitySet missing{usual.capabilities.bounding.bits() & ~reachable_capabilities().bits()};
     if (missing != CapabilitySet{}) out.push_back("fewer capabilities: not " + joined(names(missing)));
@@ -276,7 +268,6 @@ std::vector<std::string> SecurityReport::stricter() const {
 
 std::vector<std::string> SecurityReport::left_open() const {
     Sentences out;
-    if (!namespaces.has(NamespaceKind::net)) out.emplace_back(shared(NamespaceKind::net));
     if (!memory_limit) out.emplace_back("no memory limit: it may take all that the host has");
     if (!pids_limit) out.emplace_back("no limit on processes: it may take all the pids that the host has");
     return out;

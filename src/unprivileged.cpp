@@ -160,7 +160,7 @@ void check_for_ordinary_user(const ContainerSpec& spec) {
     }
     if (!spec.networks.empty()) {
         refuse("networks[0].bridge: " + quote(spec.networks.front().bridge) + ": it takes root to use a bridge",
-               "leave networks out (NamespaceKind::net gives a network of its own, with lo alone), or run as root");
+               "leave networks out: its network then has lo alone; or run as root");
     }
     if (!spec.devices.empty()) {
         refuse("devices[0].source: " + quote(spec.devices.front().source) + ": it takes root to make a device node",

@@ -157,9 +157,10 @@ struct ContainerSpec {
     std::vector<std::pair<std::string, std::string>> environment{};
     std::string working_directory = "/";
     std::string hostname{};  ///< empty: the name, less the characters that a host name cannot have
-    /// New namespaces. `mount`, `pid`, `uts` and `ipc` are always made; `net` is added where `networks` has entries.
+    /// New namespaces. `mount`, `pid`, `uts` and `ipc` are always made, `net` where `networks` has entries. Without
+    /// networks, a network namespace has `lo` alone; without the namespace, the host's network is the container's.
     NamespaceSet namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::uts | NamespaceKind::ipc |
-                              NamespaceKind::user | NamespaceKind::cgroup;
+                              NamespaceKind::net | NamespaceKind::user | NamespaceKind::cgroup;
     /// With a user namespace: the maps. Both empty: a free range of 65,536 ids of the container's own, and the root is
     /// seen through an id-mapped mount, so that nothing is chowned. Not both empty where `root` is "/".
     ///

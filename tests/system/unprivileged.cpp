@@ -330,8 +330,8 @@ TEST_CASE("what takes root is refused before anything is made, with what to do i
           "container 'host': namespaces: without a user namespace it takes root to start a container: add "
           "NamespaceKind::user, or run as root");
     CHECK(refused([](ContainerSpec& s) { s.networks = {{.bridge = "br0"}}; }) ==
-          "container 'host': networks[0].bridge: 'br0': it takes root to use a bridge: leave networks out "
-          "(NamespaceKind::net gives a network of its own, with lo alone), or run as root");
+          "container 'host': networks[0].bridge: 'br0': it takes root to use a bridge: leave networks out: "
+          "its network then has lo alone; or run as root");
     CHECK(refused([](ContainerSpec& s) { s.devices = {{.source = "/dev/fuse"}}; }) ==
           "container 'host': devices[0].source: '/dev/fuse': it takes root to make a device node: bind the host's node "
           "with mounts, no_dev off");
@@ -362,7 +362,6 @@ TEST_CASE("an ordinary user's own network namespace has lo, which is up") {
     const LeavesNothing nothing;
     const Home home;
     ContainerSpec spec = shell(home.root, "ls /sys/class/net; ip -o link show lo | grep -c 'LOOPBACK,UP'");
-    spec.namespaces = spec.namespaces | NamespaceKind::net;
     CHECK(home.run(spec, false) == "lo\n1\n");
 }
 

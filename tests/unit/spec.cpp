@@ -27,6 +27,8 @@ TEST_CASE("names that are unsafe as a file name are refused") {
 
 TEST_CASE("a network asks for a network namespace by itself") {
     ContainerSpec spec;
+    CHECK(spec.effective_namespaces().has(NamespaceKind::net));
+    spec.namespaces = spec.namespaces.without(NamespaceKind::net);
     CHECK_FALSE(spec.effective_namespaces().has(NamespaceKind::net));
     spec.networks.push_back({.bridge = "br0"});
     CHECK(spec.effective_namespaces().has(NamespaceKind::net));
