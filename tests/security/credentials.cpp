@@ -269,6 +269,117 @@ TEST_CASE("CVE-2020-5291, CVE-2016-8659, CVE-2026-41163: a setuid program that i
     CHECK_FALSE(contains(said_by_nobody(0755), "it is setuid"));
 }
 
+TEST_CASE("CVE-2016-3697, CVE-2026-30892, CVE-2024-40635: what names a user is a number or a name, and nothing else") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    // The root's owner calls users as numbers that others may be meant by, and gives them what it likes.
+    root.write(
+        "/etc/passwd",
+        "root:x:0:0::/:/bin/sh\nalice:x:1000:1001::/:/bin/sh\n0:x:1000:1000::/:/bin/sh\n1:x:0:0::/:/bin/sh\n"
+        "01:x:0:0::/:/bin/sh\n-1:x:0:0::/:/bin/sh\n+1:x:0:0::/:/bin/sh\n4294967295:x:0:0::/:/bin/sh\n"
+        "4294967296:x:0:0::/:/bin/sh\n2147483648:x:0:0::/:/bin/sh\n0x1:x:0:0::/:/bin/sh\n1000x:x:0:0::/:/bin/sh\n"
+        " 1:x:0:0::/:/bin/sh\n1 :x:0:0::/:/bin/sh\n:x:0:0::/:/bin/sh\nneg:x:-1:0::/:/bin/sh\n"
+        "big:x:4294967296:0::/:/bin/sh\nmax:x:4294967295:0::/:/bin/sh\nhex:x:0x10:0::/:/bin/sh\n"
+        "octal:x:010:0::/:/bin/sh\nnone:x::0::/:/bin/sh\nspace:x: 5:0::/:/bin/sh\nsigned:x:+5:0::/:/bin/sh\n"
+        "tail:x:5x:0::/:/bin/sh\ngroupless:x:5:::/:/bin/sh\nshort:x:5\nbob:x:1002:-1::/:/bin/sh\n");
+    struct Row {
+        const char* user;
+        const char* group;
+        const char* ids;  // "uid:gid"; empty: refused
+    };
+    const std::vector<Row> rows{
+        {"0", "", "0:0"},
+        {"1", "", "1:0"},
+        {"65535", "", "65535:0"},
+        {"1000", "", "1000:0"},
+        {"alice", "", "1000:1001"},
+        {"alice", "0", "1000:0"},
+        {"alice", "7", "1000:7"},
+        {"1", "2", "1:2"},
+        {"root", "", "0:0"},
+        {"", "", "0:0"},
+        {"", "5", "0:5"},
+        {"", "root", "0:0"},
+        {"00", "", ""},
+        {"01", "", ""},
+        {"010", "", ""},
+        {"+1", "", ""},
+        {"-1", "", ""},
+        {"-0", "", ""},
+        {"--1", "", ""},
+        {" 1", "", ""},
+        {"1 ", "", ""},
+        {"1\n", "", ""},
+        {"\t1", "", ""},
+        {"1:", "", ""},
+        {":1", "", ""},
+        {"1:2", "", ""},
+        {"1:2:3", "", ""},
+        {":", "", ""},
+        {"alice:", "", ""},
+        {"alice:x", "", ""},
+        {"1000x", "", ""},
+        {"x1000", "", ""},
+        {"0x1", "", ""},
+        {"0x10", "", ""},
+        {"1e3", "", ""},
+        {"1.0", "", ""},
+        {"1,2", "", ""},
+        {"1_000", "", ""},
+        {"2147483647", "", ""},
+        {"2147483648", "", ""},
+        {"4294967294", "", ""},
+        {"4294967295", "", ""},
+        {"4294967296", "", ""},
+        {"4294967297", "", ""},
+        {"18446744073709551616", "", ""},
+        {"99999999999999999999", "", ""},
+        {"neg", "", ""},
+        {"big", "", ""},
+        {"max", "", ""},
+        {"hex", "", ""},
+        {"octal", "", ""},
+        {"none", "", ""},
+        {"space", "", ""},
+        {"signed", "", ""},
+        {"tail", "", ""},
+        {"groupless", "", ""},
+        {"short", "", ""},
+        {"bob", "", ""},
+        {"carol", "", ""},
+        {"ALICE", "", ""},
+        {"alic", "", ""},
+        {"alice\nroot", "", ""},
+        {"../root", "", ""},
+        {"*", "", ""},
+        {"%s", "", ""},
+        {"", "-1", ""},
+        {"", "01", ""},
+        {"", "4294967295", ""},
+        {"", "alice", ""},
+        {"", " 0", ""},
+        {"1", "1:2", ""},
+        {"\xd9\xa1", "", ""},
+    };
+    CHECK(rows.size() >= 60);
+    for (const Row& row : rows) {
+        ContainerSpec spec = shell(root, "exec 2>/dev/null; echo $(id -u):$(id -g)");
+        spec.user = row.user;
+        spec.group = row.group;
+        const std::string user = row.user;
+        const std::string group = row.group;
+        CAPTURE(user);
+        CAPTURE(group);
+        const std::string text = attempt(spec);
+        CAPTURE(text);
+        if (*row.ids != 0) CHECK(text == std::string{row.ids} + "\n");
+        else
+            CHECK(text.starts_with("container 'test': " +
+                                   std::string{user.empty() || group == "1:2" ? "group" : "user"}));
+    }
+}
+
 TEST_CASE("CVE-2021-41091: what the library keeps on the host's file systems is its owner's alone") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;

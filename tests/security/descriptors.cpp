@@ -8,8 +8,10 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +19,7 @@
 #include "support/attack.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/helper.hpp"
 #include "support/machine.hpp"
 
 using namespace caisson;
@@ -271,4 +274,31 @@ TEST_CASE("CVE-2016-9962: who sees the host's processes from a container learns 
     said = output(looks);
     CHECK(said == "\nown 1\n");
     CHECK(looks.wait().success());
+}
+
+TEST_CASE("CVE-2019-14271: a user is looked up without any file of the C library, the root's or the host's") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    root.write("/etc/passwd", "root:x:0:0::/:/bin/sh\nalice:x:1000:1001::/home:/bin/sh\n");
+    root.write("/etc/group", "root:x:0:\nalice:x:1001:\naudio:x:29:alice\n");
+    root.write("/etc/nsswitch.conf", "passwd: hostile\ngroup: hostile\n");
+    std::filesystem::create_directory(root / "/lib");
+    const Canary libraries;
+    const Canary etc;
+    // In a mount namespace of its own, where the host's /etc and the root's /lib are canaries.
+    const int result = in_child([&] {
+        if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 90;
+        if (::mount(libraries.path().c_str(), (root / "/lib").c_str(), nullptr, MS_BIND, nullptr) != 0) return 91;
+        if (::mount(etc.path().c_str(), "/etc", nullptr, MS_BIND, nullptr) != 0) return 92;
+        ContainerSpec spec = shell(root, "id -u; id -g; id -G");
+        spec.user = "alice";
+        const std::string text = attempt(spec);
+        if (text == "1000\n1001\n1001 29\n") return 0;
+        std::fprintf(stderr, "%s", text.c_str());
+        return 1;
+    });
+    CHECK(result == 0);
+    CHECK(libraries.touched() == "");
+    CHECK(etc.touched() == "");
 }

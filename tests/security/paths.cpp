@@ -374,3 +374,52 @@ TEST_CASE("CVE-2026-23954, CVE-2015-5313: names and paths that lead elsewhere ar
     refused("mounts[0].source",
             [](ContainerSpec& spec, const std::string& path) { spec.mounts = {MountSpec::bind(path, "/mnt")}; });
 }
+
+TEST_CASE("CVE-2025-31133: masks are the library's own, whatever the root has in the place of /dev/null") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const Canary canary;
+    const TestRoot root;
+    const std::string script =
+        "n=$(head -c 10 /proc/kcore 2>&- | wc -c); m=$(cat /proc/keys /proc/timer_list 2>&- | wc -c); "
+        "( : >> /proc/sys/kernel/core_pattern ) 2>&- && echo opened; ( : >> /proc/sysrq-trigger ) 2>&- && echo opened; "
+        "echo $n $m";
+    std::filesystem::create_directory(root / "/dev/x");
+    for (const std::string& target : {std::string{"/proc/sys/kernel/core_pattern"}, std::string{"/proc/sysrq-trigger"},
+                                      canary / "null", climbing(canary / "null")}) {
+        replace_by_link(root / "/dev/null", target);
+        for (const bool user : {true, false}) {
+            ContainerSpec spec = with_user(shell(root, script), user);
+            // The root's own /dev, as a caller may want it.
+            spec.dev = false;
+            CHECK(attempt(spec) == "0 0\n");
+            const Swapper attacker{root / "/dev/null", root / "/dev/x"};
+            const int times = rounds(5, 100);
+            for (int i = 0; i < times; ++i) CHECK(attempt(spec) == "0 0\n");
+        }
+    }
+    CHECK(canary.touched() == "");
+}
+
+TEST_CASE("CVE-2025-31133: a path that is swapped for a link while it is masked hides nothing of the host") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const Canary canary;
+    const std::string targets[] = {canary.path(), climbing(canary.path()), "/proc/1/root" + canary.path(), "/"};
+    for (const std::string& target : targets) {
+        const TestRoot root;
+        root.write("/vol/x/secret", "secret\n");
+        replace_by_link(root / "/vol/y", target);
+        ContainerSpec spec = shell(root, "echo started");
+        spec.masked_paths = {"/vol/x/secret", "/vol/x"};
+        spec.read_only_paths = {"/vol/x", "/vol/x/file"};
+        const Swapper attacker{root / "/vol/x", root / "/vol/y"};
+        const int times = rounds(20, 250);
+        for (int i = 0; i < times; ++i) {
+            const std::string text = attempt(spec);
+            CAPTURE(text);
+            CHECK((text == "started\n" || text.starts_with("container 'test': ma")));
+        }
+    }
+    CHECK(canary.touched() == "");
+}
