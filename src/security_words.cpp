@@ -91,10 +91,9 @@ bool is_root_inside(const SecurityReport& r) {
     return first != r.uid_map.end() && first->outside == r.uid;
 }
 
-/// The numbers of devices.list that every container may use: null zero full random urandom tty console ptmx pts.
+/// The numbers of devices.list that every container may use: null zero full random urandom tty ptmx pts.
 bool is_usual(std::string_view rule) {
-    constexpr std::string_view usual[] = {"c 1:3", "c 1:5", "c 1:7", "c 1:8",  "c 1:9",
-                                          "c 5:0", "c 5:1", "c 5:2", "c 136:*"};
+    constexpr std::string_view usual[] = {"c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:2", "c 136:*"};
     const std::size_t access = rule.rfind(' ');
     if (access == std::string_view::npos) return false;
     // A node alone, without the right to open it, is of no use.

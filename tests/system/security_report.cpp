@@ -96,8 +96,57 @@ TEST_CASE("the report of a container says what the kernel holds it by") {
     CHECK_FALSE(r.host_devices);
     CHECK(r.cgroup_mount == CgroupMount::none);
     CHECK(r.resource_limits.size() == 16);
-    CHECK_FALSE(has(r.weaker(), "no user namespace: root inside is root outside"));
+    CHECK(r.seccomp == SecurityReport::Seccomp::filter);
+    CHECK(r.seccomp_filters == 1);
+    CHECK((r.device_rules || r.device_programs.value_or(0) > 0));
+    CHECK(r.weaker().empty());
+    // The machine's own limits may be lower than none.
+    if (!r.memory_limit && !r.pids_limit) CHECK(r.stricter().empty());
     CHECK(r == container.security_report());
+}
+
+TEST_CASE("a system container says what it can undo") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = ContainerSpec::system();
+    const ContainerSpec sleeps = sleeper(root);
+    spec.name = sleeps.name;
+    spec.root = sleeps.root;
+    spec.command = sleeps.command;
+    Container container = started(spec);
+    const SecurityReport r = container.security_report();
+    CAPTURE(r.str());
+    CHECK(r.namespaces == spec.namespaces);
+    CHECK_FALSE(r.no_new_privileges);
+    CHECK(r.seccomp_filters == 1);
+    CHECK(r.cgroup_mount == CgroupMount::read_write);
+    CHECK_FALSE(r.masks_hold());
+    CHECK(r.weaker().size() == 4);
+    CHECK(has(r.weaker(),
+              "capability sys_admin can be had: masks and read-only paths can be undone, unless the filter "
+              "refuses mount and umount2"));
+    CHECK(has(r.weaker(), "it sees its control groups and may write to them"));
+}
+
+TEST_CASE("limits are told of the group that init is in and of those above it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    // On v1 a container with its groups to write to; where there is no such hierarchy, it stays where it is.
+    ContainerSpec spec = sleeper(root,
+                                 "{ g=/sys/fs/cgroup/pids; [ ! -d $g ] || { mkdir $g/a && echo 30 >$g/a/pids.max && "
+                                 "mkdir $g/a/b && echo 0 >$g/a/b/tasks; }; } && ");
+    spec.cgroup_mount = CgroupMount::read_write;
+    spec.limits.pids = 50;
+    spec.limits.memory = std::uint64_t{64} << 20;
+    Container container = started(spec);
+    const SecurityReport r = container.security_report();
+    CAPTURE(r.str());
+    std::string groups;
+    REQUIRE(detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(r.pid) + "/cgroup").c_str(), groups));
+    CHECK(r.pids_limit == (groups.find("/a/b\n") != std::string::npos ? 30 : 50));
+    CHECK(r.memory_limit == std::uint64_t{64} << 20);
 }
 
 TEST_CASE("what a spec gives beyond the default is read back and told") {
