@@ -133,11 +133,13 @@ TEST_CASE("limits are told of the group that init is in and of those above it") 
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;
     const TestRoot root;
-    // On v1 a container with its groups to write to; where there is no such hierarchy, it stays where it is.
+    // Two groups deeper, on v1; elsewhere it stays where it is.
     ContainerSpec spec = sleeper(root,
-                                 "{ g=/sys/fs/cgroup/pids; [ ! -d $g ] || { mkdir $g/a && echo 30 >$g/a/pids.max && "
-                                 "mkdir $g/a/b && echo 0 >$g/a/b/tasks; }; } && ");
-    spec.cgroup_mount = CgroupMount::read_write;
+                                 "mkdir -p /p && { ! mount -t cgroup -o pids none /p || { mkdir /p/a && "
+                                 "echo 30 >/p/a/pids.max && mkdir /p/a/b && echo 0 >/p/a/b/tasks; }; } && ");
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    spec.capabilities = CapabilitySet::all();
+    spec.seccomp.profile = SeccompProfile::none;
     spec.limits.pids = 50;
     spec.limits.memory = std::uint64_t{64} << 20;
     Container container = started(spec);
