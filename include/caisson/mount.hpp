@@ -1,6 +1,7 @@
 // caisson/mount.hpp - mounts as owned handles: made detached, placed by descriptor.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <optional>
@@ -16,10 +17,13 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <caisson/detail/descriptor.hpp>
 #include <caisson/detail/fscontext.hpp>
+#include <caisson/detail/superblock.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
+#include <caisson/loop.hpp>
 #include <caisson/namespace.hpp>
 #include <caisson/spec.hpp>
 
@@ -68,16 +72,30 @@ public:
     Mount& operator=(const Mount&) = delete;
     ~Mount() { discard(); }
 
-    /// What the host has at `path` (a directory or a file; symbolic links are followed), seen once more.
+    /// What the host has at `path` (a directory or a file), seen once more. A symbolic link in the path is an error
+    /// (ELOOP) unless `options.follow_links` is set: who may write to a directory on the way could lead it elsewhere.
     [[nodiscard]] static Mount bind(const std::string& path, MountOptions options = {}) {
         const std::string what = "bind " + detail::quote(path);
-        const Fd source = detail::sys::open(path, O_PATH);
-        if (!source) detail::fail(Step::mount, what, errno == ENOENT ? "the source must exist on the host" : "");
-        return clone(source.get(), what, options);
+        return clone(open_source(path, what, 0, options).get(), what, options);
     }
     /// As above for what an open descriptor names (O_PATH is enough), which stays the caller's.
     [[nodiscard]] static Mount bind(int fd, MountOptions options = {}) {
         return clone(fd, "bind " + detail::name_of(fd), options);
+    }
+    /// The file system that is in a regular file of the host, or on a block device: ext4, squashfs, erofs, xfs or
+    /// btrfs, which is found by looking at it. What cannot be written to by its kind is read-only in any case. `data`
+    /// as in `MountSpec::data`; without a word about errors there, one on an ext4 makes it read-only, whatever the
+    /// image says of panics. Links in the path as in `bind`.
+    ///
+    /// A file goes by a `Loop`, whose lock it has until the file system is unmounted. A hostile image is parsed by the
+    /// kernel as any other: mount only what its maker could give you on a disk.
+    [[nodiscard]] static Mount image(const std::string& path, MountOptions options = {}, std::string_view data = {}) {
+        const std::string what = "image " + detail::quote(path);
+        return open_image(open_source(path, what, 0, options).get(), what, options, data);
+    }
+    /// As above, for what an open descriptor names (O_PATH is enough), which stays the caller's.
+    [[nodiscard]] static Mount image(int fd, MountOptions options = {}, std::string_view data = {}) {
+        return open_image(fd, "image " + detail::name_of(fd), options, data);
     }
     /// An empty file system in memory that holds at most `bytes` (0: the kernel's default, half of the memory).
     [[nodiscard]] static Mount tmpfs(std::uint64_t bytes, MountOptions options = {}, mode_t mode = 01777) {
@@ -112,21 +130,31 @@ public:
                                        const std::string& work, MountOptions options = {}) {
         return overlay_with(lower, upper, work, {}, options);
     }
+    /// As above, by descriptor (O_PATH is enough); they stay the caller's. One in a detached mount needs Linux 6.15.
+    /// `data` as in `MountSpec::data`.
+    [[nodiscard]] static Mount overlay(const detail::OverlayLayers& layers, MountOptions options = {},
+                                       std::string_view data = {}) {
+        detail::FsContext context = detail::overlay_context(layers, detail::split_options(data));
+        return create(context, options);
+    }
 
-    /// True for a spec that `make` takes: what shows the namespaces of its maker (proc, sysfs, mqueue) must be made
-    /// inside the container.
+    /// True for a spec that `make` takes: what shows the namespaces of its maker (proc, sysfs, mqueue) or the
+    /// container's own tree (bind_inside) must be made inside the container.
     [[nodiscard]] static bool can_make(const MountSpec& spec) noexcept {
         return spec.type == MountSpec::Type::bind || spec.type == MountSpec::Type::tmpfs ||
-               spec.type == MountSpec::Type::devpts || spec.type == MountSpec::Type::overlay;
+               spec.type == MountSpec::Type::devpts || spec.type == MountSpec::Type::overlay ||
+               spec.type == MountSpec::Type::image;
     }
     /// The mount that `spec` describes, detached; `spec.target` is left to the caller. Throws `std::logic_error` where
     /// `can_make` says no.
     [[nodiscard]] static Mount make(const MountSpec& spec) {
+        if (spec.type == MountSpec::Type::bind_inside) throw std::logic_error{"a bind_inside is made inside"};
         if (!can_make(spec)) {
             throw std::logic_error{std::string{"a host's "} + to_string(spec.type) +
                                    " would show the host's namespaces: use Mount::" + to_string(spec.type) +
                                    " where that is wanted"};
         }
+        if (spec.type == MountSpec::Type::image) return image(spec.source, spec.options, spec.data);
         const auto settings = detail::split_options(spec.data);
         if (spec.type == MountSpec::Type::bind) {
             if (!settings.empty()) {
@@ -267,23 +295,58 @@ private:
         if (upper.empty() && lower.size() < 2) {
             throw Error{Step::mount, 0, what, "without an upper directory it needs two lower ones: bind a single one"};
         }
-        detail::FsContext context{"overlay", what};
-        context.set("source", "overlay");
-        context.set_all(settings);
-        std::vector<Fd> layers;
-        layers.reserve(lower.size());
-        for (const std::string& path : lower) layers.push_back(layer(path, "lower directory"));
-        context.set_lower(layers);
-        Fd upper_layer;
-        Fd work_layer;
-        if (!upper.empty()) context.set_directory("upperdir", upper_layer = layer(upper, "upper directory"));
-        if (!work.empty()) context.set_directory("workdir", work_layer = layer(work, "work directory"));
+        std::vector<Fd> held;
+        held.reserve(lower.size() + 2);
+        const auto open = [&](const std::string& path, const char* role) {
+            held.push_back(open_source(path, what + ": " + role + " " + detail::quote(path), O_DIRECTORY, options));
+            return held.back().get();
+        };
+        detail::OverlayLayers layers;
+        for (const std::string& path : lower) layers.lower.push_back(open(path, "lower directory"));
+        if (!upper.empty()) layers.upper = open(upper, "upper directory");
+        if (!work.empty()) layers.work = open(work, "work directory");
+        detail::FsContext context = detail::overlay_context(layers, settings);
         return create(context, options);
     }
-    static Fd layer(const std::string& path, const char* role) {
-        Fd fd = detail::sys::open(path, O_PATH | O_DIRECTORY);
-        if (!fd) detail::fail(Step::mount, std::string{"mount 'overlay': "} + role + " " + detail::quote(path));
-        return fd;
+    /// What `path` names, held by an O_PATH descriptor from then on: whoever puts something else there is too late.
+    static Fd open_source(const std::string& path, const std::string& what, int flags, MountOptions options) {
+        const std::uint64_t how = options.follow_links ? 0 : RESOLVE_NO_SYMLINKS;
+        Fd fd = detail::sys::openat2(AT_FDCWD, path.c_str(), static_cast<std::uint64_t>(O_PATH | flags), how);
+        if (fd) return fd;
+        detail::fail(Step::mount, what,
+                     errno == ENOENT && (flags & O_DIRECTORY) == 0 ? "the source must exist on the host"
+                     : errno == ELOOP && !options.follow_links
+                         ? "a symbolic link is in it: name what it leads to, or set options.follow_links"
+                         : "");
+    }
+    static Mount open_image(int source, const std::string& what, MountOptions options, std::string_view data) {
+        struct stat st {};
+        if (::fstat(source, &st) != 0) detail::fail(Step::mount, what);
+        if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+            throw Error{Step::mount, EINVAL, what, "name a block device, or a file with a file system in it"};
+        }
+        const Fd content = detail::sys::open(detail::magic_path(source), O_RDONLY | O_NONBLOCK);
+        if (!content) detail::fail(Step::mount, what);
+        const auto type = detail::find_file_system(content.get());
+        if (!type) {
+            throw Error{Step::mount, EINVAL, what + ": no file system is found in it",
+                        "make one: ext4, squashfs, erofs, xfs and btrfs are known"};
+        }
+        options.read_only = options.read_only || type->read_only;
+        Loop loop;
+        if (S_ISREG(st.st_mode)) loop = Loop::make(source, options.read_only);
+        detail::FsContext context{type->name, what + " (" + type->name + ")"};
+        context.set("source", loop ? loop.path() : detail::magic_path(source));
+        if (options.read_only) context.set_flag("ro");
+        const auto settings = detail::split_options(data);
+        const std::string_view name = type->name;
+        const bool has_word =
+            std::any_of(settings.begin(), settings.end(), [](const auto& s) { return s.first == "errors"; });
+        if (name == "ext4" && !has_word) context.set("errors", "remount-ro");
+        // Copies of an image, as containers have them, have one UUID.
+        if (name == "xfs") context.set_flag("nouuid");
+        context.set_all(settings);
+        return create(context, options);
     }
     int held() const {
         if (!fd_) throw std::logic_error{"this Mount holds nothing"};

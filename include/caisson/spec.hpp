@@ -35,15 +35,19 @@ struct MountOptions {
     bool no_dev = true;
     bool no_exec = false;
     bool recursive = true;  ///< binds only: the mounts below the source come along, and the options hold for them too
+    /// The source's path may lead through symbolic links of the host. Without it they are an error, since who may write
+    /// to a directory on the way could have the path lead anywhere.
+    bool follow_links = false;
     friend bool operator==(const MountOptions&, const MountOptions&) = default;
 };
 
 /// A mount that a container is to have.
 struct MountSpec {
-    enum class Type : std::uint8_t { bind, tmpfs, proc, sysfs, devpts, mqueue, overlay, image };
+    enum class Type : std::uint8_t { bind, tmpfs, proc, sysfs, devpts, mqueue, overlay, image, bind_inside };
     Type type = Type::bind;
     /// bind: a path on the host; overlay: the lower directories, the topmost first, with ':' between; image: a block
-    /// device of the host, or a file with a file system in it
+    /// device of the host, or a file with a file system in it; bind_inside: a path of the container, as it is when the
+    /// mounts before this one have been made
     std::string source{};
     std::string target{};  ///< absolute path inside the container; made if it is missing
     std::string upper{};   ///< overlay: the directory that takes the changes; empty: read-only
@@ -64,6 +68,12 @@ struct MountSpec {
     [[nodiscard]] static MountSpec image(std::string source, std::string target, MountOptions options = {}) {
         MountSpec m = bind(std::move(source), std::move(target), options);
         m.type = Type::image;
+        return m;
+    }
+    /// A directory or file of the container, seen at `target` too; without the mounts below it.
+    [[nodiscard]] static MountSpec bind_inside(std::string source, std::string target, MountOptions options = {}) {
+        MountSpec m = bind(std::move(source), std::move(target), options);
+        m.type = Type::bind_inside;
         return m;
     }
     /// An empty file system in memory that holds at most `bytes`.
@@ -89,6 +99,7 @@ struct MountSpec {
         case MountSpec::Type::mqueue: return "mqueue";
         case MountSpec::Type::overlay: return "overlay";
         case MountSpec::Type::image: return "image";
+        case MountSpec::Type::bind_inside: return "bind_inside";
     }
     return "?";
 }

@@ -316,6 +316,18 @@ Lines sockets(const View& view) {
     return result;
 }
 
+Lines loops(const View& view) {
+    Lines result;
+    for (const std::string& name : names_in("/sys/block")) {
+        std::string file = slurp("/sys/block/" + name + "/loop/backing_file");
+        while (!file.empty() && file.back() == '\n') file.pop_back();
+        if (file.empty()) continue;
+        const std::string device = name + " of " + file;
+        if (view.counts(false, device)) result.push_back(device);
+    }
+    return result;
+}
+
 Lines firewall(const View& view) {
     Lines result;
     if (::geteuid() != 0 || ::access("/usr/sbin/nft", X_OK) != 0) return result;
@@ -356,7 +368,8 @@ MachineState MachineState::capture(Look look) {
     if (look.machine) {
         const View view{state};
         state.sections = {{"mounts", mounts(view)},       {"links", links(view)},     {"control groups", groups(view)},
-                          {"processes", processes(view)}, {"sockets", sockets(view)}, {"files", files(view)}};
+                          {"processes", processes(view)}, {"sockets", sockets(view)}, {"files", files(view)},
+                          {"loop devices", loops(view)}};
         if (look.firewall) state.sections["nft rules"] = firewall(view);
     }
     if (look.process) {

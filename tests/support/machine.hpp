@@ -17,8 +17,8 @@ namespace caisson_test {
 ///   process with the mark descends from this one. Zombies whose parent is pid 1 are not counted: pid 1 takes its time.
 /// - In a mount or network namespace other than that of the outermost ancestor that can be looked at, everything
 /// counts.
-///   In that one, mounts, links, listening sockets and nft rules count if they speak of caisson; so do control groups,
-///   in every mounted hierarchy.
+///   In that one, mounts, links, listening sockets and nft rules count if they speak of caisson; so do loop devices,
+///   and control groups in every mounted hierarchy.
 /// - What bears the tag of an owner that lives and has not the mark belongs to somebody else, also once that one has
 /// died;
 ///   what bears the tag of a dead owner may go at any time.

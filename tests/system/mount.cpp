@@ -379,6 +379,44 @@ TEST_CASE("an overlay of many layers keeps their order") {
     CHECK(content(s / "merged/who") == "0");
 }
 
+TEST_CASE("an overlay takes its layers by descriptor too, also those of detached mounts") {
+    SCRATCH(s);
+    REQUIRE(write(s.directory("a") + "/a", "a"));
+    REQUIRE(write(s.directory("b") + "/b", "b"));
+    const Fd a{::open((s / "a").c_str(), O_PATH | O_CLOEXEC)};
+    const Fd b{::open((s / "b").c_str(), O_PATH | O_CLOEXEC)};
+    const Mount attached = Mount::overlay(detail::OverlayLayers{{a.get(), b.get()}});
+    CHECK(::faccessat(attached.fd(), "a", F_OK, 0) == 0);
+    CHECK(::faccessat(attached.fd(), "b", F_OK, 0) == 0);
+    const Mount below = Mount::bind(s / "a");
+    const Mount memory = Mount::tmpfs(1 << 20);
+    REQUIRE(::mkdirat(memory.fd(), "upper", 0755) == 0);
+    REQUIRE(::mkdirat(memory.fd(), "work", 0755) == 0);
+    const Fd upper{::openat(memory.fd(), "upper", O_PATH | O_CLOEXEC)};
+    const Fd work{::openat(memory.fd(), "work", O_PATH | O_CLOEXEC)};
+    try {
+        const Mount detached = Mount::overlay(detail::OverlayLayers{{below.fd()}, upper.get(), work.get()});
+        CHECK(make_file_at(detached.fd(), "new") == 0);
+        CHECK_FALSE(exists(s / "a/new"));
+    } catch (const Error& e) {
+        CHECK(std::string{e.what()}.find("needs Linux 6.15") != std::string::npos);
+    }
+}
+
+TEST_CASE("a layer that the kernel does not take is told with the kernel that takes more") {
+    SCRATCH(s);
+    Mount unbindable = Mount::tmpfs(1 << 20);
+    unbindable.attach(s.directory("unbindable"));
+    REQUIRE(::mount("none", (s / "unbindable").c_str(), nullptr, MS_UNBINDABLE, nullptr) == 0);
+    const Fd layer{::open((s / "unbindable").c_str(), O_PATH | O_CLOEXEC)};
+    const Fd other{::open(s.directory("other").c_str(), O_PATH | O_CLOEXEC)};
+    const std::string text = error_of([&] { (void)Mount::overlay(detail::OverlayLayers{{layer.get(), other.get()}}); });
+    CAPTURE(text);
+    CHECK(text.find("mount 'overlay'") == 0);
+    CHECK(text.find("Invalid argument: a directory that is id-mapped, in memory or in an image needs Linux 6.15") !=
+          std::string::npos);
+}
+
 TEST_CASE("an overlay's missing layer is named with its role") {
     SCRATCH(s);
     const std::string a = s.directory("a");

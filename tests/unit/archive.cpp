@@ -28,7 +28,7 @@ ContainerSpec full() {
     s.mounts[0].upper = "/u";
     s.mounts[0].work = "/w";
     s.mounts[1].options.no_dev = s.mounts[1].options.recursive = false;
-    s.mounts[1].options.no_exec = true;
+    s.mounts[1].options.no_exec = s.mounts[1].options.follow_links = true;
     s.console = WindowSize{50, 132};
     s.stdio = {3, 4, 5};
     NetworkSpec n;
@@ -49,7 +49,7 @@ ContainerSpec full() {
     s.capabilities.ambient = CapabilitySet{4};
     s.root_overlay = RootOverlay{{"/l"}, "/u", "/w", 5};
     s.cgroup_mount = CgroupMount::read_write;
-    s.mounts.push_back(MountSpec::image("/i", "/t"));
+    s.mounts.push_back(MountSpec::bind_inside("/i", "/t"));
     s.masked_paths = {"/m"};
     s.read_only_paths = {"/r"};
     s.resource_limits = {{ResourceLimit::Kind::rttime, 1, 2}};

@@ -56,6 +56,21 @@ TEST_CASE("the source of a bind must exist, and is named as given") {
     CHECK(error_of([] { (void)Mount::bind(1'000'000); }).find("bind descriptor 1000000: ") == 0);
 }
 
+TEST_CASE("a source that is reached through a symbolic link is refused, unless the options say so") {
+    CHECK(
+        error_of([] { (void)Mount::bind("/proc/self"); }) ==
+        "bind '/proc/self': Too many levels of symbolic links: a symbolic link is in it: name what it leads to, or set "
+        "options.follow_links");
+    CHECK(error_of([] { (void)Mount::bind("/proc/self/task"); }).find("a symbolic link is in it") != std::string::npos);
+    CHECK(error_of([] { (void)Mount::bind("/proc/self/none such", {.follow_links = true}); }) ==
+          "bind '/proc/self/none such': No such file or directory: the source must exist on the host");
+    CHECK(error_of([] {
+              (void)Mount::overlay({"/proc/self", "/proc"}, "", "");
+          }) ==
+          "mount 'overlay': lower directory '/proc/self': Too many levels of symbolic links: a symbolic link is in it: "
+          "name what it leads to, or set options.follow_links");
+}
+
 TEST_CASE("a bind takes no file-system options") {
     MountSpec spec = MountSpec::bind("/", "/target");
     spec.data = "size=1";
@@ -70,8 +85,9 @@ TEST_CASE("what shows its maker's namespaces is not made from a spec on the host
         CHECK_FALSE(Mount::can_make(spec));
         CHECK_THROWS_AS((void)Mount::make(spec), std::logic_error);
     }
-    for (const auto type :
-         {MountSpec::Type::bind, MountSpec::Type::tmpfs, MountSpec::Type::devpts, MountSpec::Type::overlay}) {
+    CHECK_THROWS_AS((void)Mount::make(MountSpec::bind_inside("/a", "/b")), std::logic_error);
+    for (const auto type : {MountSpec::Type::bind, MountSpec::Type::tmpfs, MountSpec::Type::devpts,
+                            MountSpec::Type::overlay, MountSpec::Type::image}) {
         MountSpec spec;
         spec.type = type;
         CHECK(Mount::can_make(spec));

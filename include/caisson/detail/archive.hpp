@@ -33,13 +33,13 @@ void fields(A& archive, S& s) {
 }
 template <class A, SameButConst<MountOptions> S>
 void fields(A& archive, S& s) {
-    auto& [read_only, no_suid, no_dev, no_exec, recursive] = s;
-    archive(read_only, no_suid, no_dev, no_exec, recursive);
+    auto& [read_only, no_suid, no_dev, no_exec, recursive, follow_links] = s;
+    archive(read_only, no_suid, no_dev, no_exec, recursive, follow_links);
 }
 template <class A, SameButConst<MountSpec> S>
 void fields(A& archive, S& s) {
     auto& [type, source, target, upper, work, data, options] = s;
-    archive.enumerator(type, MountSpec::Type::image);
+    archive.enumerator(type, MountSpec::Type::bind_inside);
     archive(source, target, upper, work, data, options);
 }
 template <class A, SameButConst<MacAddress> S>

@@ -15,6 +15,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <caisson/detail/descriptor.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
@@ -56,18 +57,6 @@ using Options = std::vector<std::pair<std::string, std::string>>;
     char text[16];
     (void)std::snprintf(text, sizeof text, "%o", value);
     return text;
-}
-
-/// What /proc has as the path of an open descriptor; empty where it has none.
-[[nodiscard]] inline std::string path_of(int fd) {
-    char link[4096];
-    const ssize_t n = ::readlink(("/proc/thread-self/fd/" + std::to_string(fd)).c_str(), link, sizeof link);
-    return n > 0 && link[0] == '/' ? std::string{link, static_cast<std::size_t>(n)} : std::string{};
-}
-/// For messages: the path of an open descriptor, or its number.
-[[nodiscard]] inline std::string name_of(int fd) {
-    const std::string path = path_of(fd);
-    return path.empty() ? "descriptor " + std::to_string(fd) : quote(path);
 }
 
 /// For messages: the name of the file system that a descriptor is on, by statfs(2).
@@ -133,14 +122,18 @@ public:
             refuse(": option " + quote(key), of_the_mount ? "this is set in MountOptions, not among the data" : "");
         }
     }
+    /// An option without a value: "ro".
+    void set_flag(const char* key) {
+        if (::fsconfig(fd_.get(), FSCONFIG_SET_FLAG, key, nullptr, 0) != 0) refuse(": option " + quote(key));
+    }
     /// An option whose value is a directory. By descriptor where the kernel takes that (Linux 6.15 and later), else by
     /// the descriptor's name in /proc: neither has characters with a meaning, nor resolves the user's path again.
-    void set_directory(const char* key, const Fd& directory) {
+    void set_directory(const char* key, int directory) {
         if (set_descriptor(key, directory) || (is_for_strings() && set_magic_path(key, directory))) return;
         refuse(std::string{": option '"} + key + "'");
     }
     /// Overlay's lower directories, topmost first.
-    void set_lower(const std::vector<Fd>& layers) {
+    void set_lower(const std::vector<int>& layers) {
         std::string joined;
         for (std::size_t i = 0; i < layers.size(); ++i) {
             if (joined.empty()) {
@@ -159,6 +152,8 @@ public:
         }
         set("lowerdir", joined);
     }
+    /// Ends each message about a file system that the kernel cannot make of what it was given (EINVAL).
+    void explain_invalid(std::string remedy) { remedy_of_invalid_ = std::move(remedy); }
     /// Makes the file system, and a detached mount of it.
     [[nodiscard]] Fd mount(std::uint64_t attributes) {
         if (::fsconfig(fd_.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) refuse("");
@@ -167,16 +162,19 @@ public:
         return made;
     }
     [[nodiscard]] const std::string& what() const noexcept { return what_; }
+    /// For who makes the file system in the place of this process.
+    [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+    /// What `mount` would throw where another process has tried, and failed with `errnum`.
+    [[nodiscard]] Error refusal(int errnum) const { return error(errnum, ""); }
 
 private:
     static constexpr std::size_t longest_value = 255;  // of fsconfig(2), FSCONFIG_SET_STRING
-    static std::string magic_path(const Fd& fd) { return "/proc/thread-self/fd/" + std::to_string(fd.get()); }
-    bool set_descriptor(const char* key, const Fd& directory) {
-        return ::fsconfig(fd_.get(), FSCONFIG_SET_FD, key, nullptr, directory.get()) == 0;
+    bool set_descriptor(const char* key, int directory) {
+        return ::fsconfig(fd_.get(), FSCONFIG_SET_FD, key, nullptr, directory) == 0;
     }
     /// After `set_descriptor`: this kernel wants a string there, or no O_PATH descriptor.
     static bool is_for_strings() noexcept { return errno == EBADF || errno == EINVAL || errno == EOPNOTSUPP; }
-    bool set_magic_path(const char* key, const Fd& directory) {
+    bool set_magic_path(const char* key, int directory) {
         (void)messages();
         return ::fsconfig(fd_.get(), FSCONFIG_SET_STRING, key, magic_path(directory).c_str(), 0) == 0;
     }
@@ -195,16 +193,40 @@ private:
     }
     [[noreturn]] void refuse(const std::string& where, std::string_view remedy = {}) const {
         const int saved = errno;
-        if (remedy.empty() && saved == EPERM) {
+        throw error(saved, where, remedy);
+    }
+    [[nodiscard]] Error error(int errnum, const std::string& where, std::string_view remedy = {}) const {
+        if (remedy.empty() && errnum == EPERM) {
             remedy =
                 "this needs CAP_SYS_ADMIN; a new proc or sysfs also needs one in sight that nothing is mounted "
                 "over";
         }
-        throw Error{Step::mount, saved, what_ + where + messages(), remedy};
+        if (remedy.empty() && errnum == EINVAL) remedy = remedy_of_invalid_;
+        if (remedy.empty() && errnum == EUCLEAN) remedy = "it is damaged: repair it with fsck(8)";
+        return {Step::mount, errnum, what_ + where + messages(), remedy};
     }
 
     std::string what_;
+    std::string remedy_of_invalid_;
     Fd fd_;
 };
+
+/// Directories for an overlay, by descriptor.
+struct OverlayLayers {
+    std::vector<int> lower{};  ///< the topmost first
+    int upper = -1;            ///< -1: read-only, and needs two lower ones
+    int work = -1;
+};
+/// An overlay that is still to be made.
+[[nodiscard]] inline FsContext overlay_context(const OverlayLayers& layers, const Options& settings) {
+    FsContext context{"overlay", "mount 'overlay'"};
+    context.explain_invalid("a directory that is id-mapped, in memory or in an image needs Linux 6.15");
+    context.set("source", "overlay");
+    context.set_all(settings);
+    context.set_lower(layers.lower);
+    if (layers.upper >= 0) context.set_directory("upperdir", layers.upper);
+    if (layers.work >= 0) context.set_directory("workdir", layers.work);
+    return context;
+}
 
 }  // namespace caisson::inline v0::detail
