@@ -10,15 +10,18 @@ put() {
     shift
     for name in "$@"; do layer[$name]=$number; done
 }
-put 0 error fd address capability seccomp device resource_limit detail/sys detail/owner # the basis: knows nothing of containers
-put 1 process namespace pty detail/path detail/fscontext  # handles of one kernel thing each
+put 0 error fd address capability seccomp device resource_limit # the basis: knows nothing
+put 0 detail/sys detail/owner detail/descriptor                                # of containers
+put 1 process namespace pty loop detail/path detail/fscontext detail/superblock # handles of one kernel thing each
 put 2 spec                                                # values: what a container is to be
 put 3 mount cgroup usage bridge                           # resources that are made from values
+put 3 detail/root_tree
 put 3 detail/cgroup_hierarchy detail/cgroup_tree detail/network detail/device_tree detail/device_node detail/id_range
 put 4 check detail/unprivileged
 put 4 probe detail/plan detail/plan_builder detail/channel # what runs after clone, as bytes
 put 5 container sweep detail/launch detail/prepare detail/start detail/start_error
 put 5 detail/prepare_inside detail/plan_payload detail/plan_protect detail/user_database
+put 5 detail/plan_mounts
 put 4 detail/device_control detail/host_devices # which devices
 put 4 detail/filter  # the program of a system call filter
 put 4 security_report # of a running process, as values

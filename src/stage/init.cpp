@@ -126,6 +126,7 @@ s64 run(Stage& stage, const Instr& instr) {
         case Op::hostname: return call(__NR_sethostname, stage.text(instr.a), instr.x);
         case Op::private_mounts: return private_mounts();
         case Op::new_filesystem: return new_filesystem(stage, instr);
+        case Op::mount_context: return mount_context(instr);
         case Op::set_attributes: return set_attributes(descriptor(instr.slot), instr.x, instr.y);
         case Op::clone_mount: return clone_mount(stage, instr);
         case Op::make_node: return make_node(stage, instr);

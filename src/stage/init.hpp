@@ -27,6 +27,7 @@ s64 resolve(const char* path, u64 extra);
 /// A file below a file system that this process has made, without leaving it.
 s64 open_below(int base, const char* path, u64 flags);
 s64 new_filesystem(Stage& stage, const Instr& instr);
+s64 mount_context(const Instr& instr);
 s64 set_attributes(int fd, u64 set, u64 flags);
 s64 private_mounts();
 s64 clone_mount(Stage& stage, const Instr& instr);

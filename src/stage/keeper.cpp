@@ -187,16 +187,6 @@ unsigned remove_groups(const Cleanup& cleanup) {
 
 namespace {
 
-/// Lets a mount be seen through the id map of the user namespace, and closes it.
-[[gnu::section(".early")]] void map_mount(const Stage& stage, int user, int mount, unsigned index) {
-    mount_attr attr{};
-    attr.attr_set = MOUNT_ATTR_IDMAP;
-    attr.userns_fd = static_cast<u64>(user);
-    const s64 result = mount_setattr(mount, "", at_empty_path | at_recursive, attr);
-    if (result < 0) refuse(stage, KeeperStep::id_map_mount, result, index);
-    close(mount);
-}
-
 /// Gives up what is not needed to watch, kill and clean up.
 [[gnu::section(".early")]] s64 lower_privileges(bool has_links) {
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
@@ -240,10 +230,17 @@ void let_go_on(const Stage& stage, int go) {
         }
         if (n < 0) refuse(stage, KeeperStep::prepare, n);
         for (s64 i = 0; i < n; ++i, ++count) {
-            if (count < plan::kept_descriptors) kept[count] = fds[i];
-            else map_mount(stage, user, fds[i], count - plan::kept_descriptors);
+            if (count < plan::kept_descriptors) {
+                kept[count] = fds[i];
+            } else if (const unsigned at = count - plan::kept_descriptors; at < message.idmap_count) {
+                const s64 result = map_mount(fds[i], user);
+                if (result < 0) refuse(stage, KeeperStep::id_map_mount, result, at);
+            } else {
+                const s64 result = make_as_root_inside(fds[i], message.root_id);
+                if (result < 0) refuse(stage, KeeperStep::context, result, at - message.idmap_count);
+            }
         }
-    } while (count < plan::kept_descriptors + message.idmap_count);
+    } while (count < plan::kept_descriptors + message.idmap_count + message.context_count);
     if (user >= 0) close(user);
     close(go_slot);
     if (const s64 result = lower_privileges(message.has_links != 0); result < 0)

@@ -92,6 +92,13 @@ s64 new_filesystem(Stage& stage, const Instr& instr) {
     return 0;
 }
 
+s64 mount_context(const Instr& instr) {
+    const s64 result = call(__NR_fsmount, descriptor(instr.other), FSMOUNT_CLOEXEC, instr.x);
+    if (result < 0) return result;
+    made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(result);
+    return 0;
+}
+
 s64 set_attributes(int fd, u64 set, u64 flags) {
     if (fd < 0) return 0;
     mount_attr attr{};
@@ -140,14 +147,25 @@ s64 enter_root(int tree) {
     return result;
 }
 
+namespace {
+
+bool is_directory(s64 fd) {
+    struct stat status;
+    return call(__NR_newfstatat, fd, "", &status, at_empty_path) == 0 && (status.st_mode & 0170000) == 0040000;
+}
+
+}  // namespace
+
 s64 place(Stage& stage, const Instr& instr) {
     if (descriptor(instr.slot) < 0) return 0;  // an optional source that is not there
+    const bool directory = (instr.x & plan::place_make_directory) != 0 ||
+                           ((instr.x & plan::place_make_same_kind) != 0 && is_directory(descriptor(instr.slot)));
+    constexpr u64 making = plan::place_make_directory | plan::place_make_same_kind;
     const u64 extra = (instr.x & plan::place_no_symlinks) != 0 ? RESOLVE_NO_SYMLINKS : 0;
     char* path = stage.base + instr.a;
     const s64 target = instr.other != plan::no_slot ? resolve_below(descriptor(instr.other), path)
-                       : (instr.x & (plan::place_make_directory | plan::place_make_file)) != 0
-                           ? resolve_making(path, extra, (instr.x & plan::place_make_directory) != 0)
-                           : resolve(path, extra);
+                       : (instr.x & making) != 0    ? resolve_making(path, extra, directory)
+                                                    : resolve(path, extra);
     if (target < 0) return target;
     const s64 result = call(__NR_move_mount, descriptor(instr.slot), "", target, "",
                             MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
@@ -190,14 +208,10 @@ s64 mask_begin(Stage& stage, const Instr& instr) {
 s64 mask(Stage& stage, const Instr& instr) {
     const s64 target = resolve(stage.text(instr.a), 0);
     if (target < 0) return target == enoent || target == enotdir ? 0 : target;
-    struct stat status;
-    s64 result = call(__NR_newfstatat, target, "", &status, at_empty_path);
-    if (result == 0) {
-        const bool directory = (status.st_mode & 0170000) == 0040000;
-        const s64 empty = directory ? open_below(descriptor(instr.slot), "directory", O_PATH) : descriptor(instr.other);
-        result = empty < 0 ? empty : cover(empty, target, harmless, 0);
-        if (directory) close(empty);
-    }
+    const bool directory = is_directory(target);
+    const s64 empty = directory ? open_below(descriptor(instr.slot), "directory", O_PATH) : descriptor(instr.other);
+    const s64 result = empty < 0 ? empty : cover(empty, target, harmless, 0);
+    if (directory) close(empty);
     close(target);
     return result;
 }

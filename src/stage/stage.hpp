@@ -120,6 +120,13 @@ int write_maps(const Stage& stage, s64 pid);
 /// if it dies: the programs that write them go by its pid.
 bool mapped_by_host();
 
+// overlay.cpp: both close the descriptor.
+/// Lets a mount be seen through the id map of the user namespace.
+s64 map_mount(int mount, int user);
+/// Makes a file system that the host has configured. What an overlay does to its layers, it does as who made it, for
+/// all of its life: as root of the container, whose ids the layers have, but with the capabilities of the host.
+s64 make_as_root_inside(int context, u64 root);
+
 /// Runs in the child of the keeper; never returns.
 [[noreturn]] void init(Stage& stage);
 

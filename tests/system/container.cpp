@@ -191,7 +191,13 @@ TEST_CASE("what is wrong with the root or the command is found before start retu
                                 "': No such file or directory: make the directory "
                                 "and put a root file system into it");
     spec.root = root / "/bin/busybox";
-    CHECK(error_of(spec) == "container 'test': root '" + spec.root + "': Not a directory: name a directory");
+    CHECK(error_of(spec) == "container 'test': image '" + spec.root +
+                                "': no file system is found in it: Invalid argument: make one: ext4, squashfs, erofs, "
+                                "xfs and btrfs are known");
+    spec.root = "/dev/null";
+    CHECK(error_of(spec) ==
+          "container 'test': root '/dev/null': Invalid argument: name a directory, a block device, or a file with a "
+          "file system in it");
 
     spec = shell(root, "true");
     spec.command = {"/sbin/init"};

@@ -48,8 +48,10 @@ enum class Op : std::uint16_t {
     private_mounts,     ///< no mount event goes to or comes from the host
     new_filesystem,     ///< a: type, b: options (pairs of strings, "" ends), x: mount attributes; slot: takes the mount
     set_attributes,     ///< slot: a mount, x: attributes to set, y: AT_RECURSIVE or 0
+    mount_context,      ///< slot: takes the mount of a file system that the keeper has made, other: its context
+                        ///< (fsopen(2)), x: mount attributes
     clone_mount,        ///< slot: takes a bind of what `other` (a descriptor) refers to, or of the path a below it,
-                        ///< or, without one, of what the path a is in the host's tree; x: 1: a missing path is
+                        ///< or, without one, of what the path a is in the tree that init has; x: 1: a missing path is
                         ///< skipped, with what would be done to the copy; y: AT_RECURSIVE or 0
     make_node,          ///< slot: a mount; a: a name in its root; b: a link's target; x: mode of a directory or file
     open_terminal,      ///< other: a devpts; slot: takes the terminal, the host its controlling end; x: uid << 32 |
@@ -92,7 +94,7 @@ enum CredentialFlag : std::uint32_t {
 
 enum PlaceFlag : std::uint64_t {
     place_make_directory = 1,  ///< a missing target is made, as a directory
-    place_make_file = 2,       ///< a missing target is made, as an empty file
+    place_make_same_kind = 2,  ///< a missing target is made, as a directory for a directory, as a file for a file
     place_no_symlinks = 4,     ///< a symbolic link on the way is an error: for /proc, /sys and /dev
 };
 
@@ -178,10 +180,13 @@ struct Rest {
 
 /// Goes to the keeper, in as many messages as its descriptors need, when the second part is on its way: it id-maps
 /// mounts and lets init go on. With it come, in this order: the file with an `oom_kill N` line, a netlink socket and a
-/// file of the requests that remove the links, and the mounts. Of the first three, what is not there is a null device.
+/// file of the requests that remove the links, and the mounts; then the contexts of file systems (fsopen(2)) that it
+/// makes of those mounts, as root of the container. Of the first three, what is not there is a null device.
 struct Go {
     std::uint32_t has_links = 0;
     std::uint32_t idmap_count = 0;  ///< mounts that get the user namespace's id map
+    std::uint32_t context_count = 0;
+    std::uint32_t root_id = 0;  ///< user and group of root inside, as the host numbers them
 };
 inline constexpr std::uint32_t kept_descriptors = 3;
 
@@ -200,7 +205,16 @@ inline constexpr std::uint32_t child_status = 1;  ///< of the child of an `Op::f
 inline constexpr std::uint32_t child_told = 2;    ///< 1: it is there
 
 /// What the keeper does before init runs, for its failures.
-enum class KeeperStep : std::uint32_t { read_plan, prepare, clone, id_map, id_map_mount, oom_score_adj, raise_limit };
+enum class KeeperStep : std::uint32_t {
+    read_plan,
+    prepare,
+    clone,
+    id_map,
+    id_map_mount,
+    oom_score_adj,
+    raise_limit,
+    context
+};
 
 /// One message from the keeper (or, `netlink` and `terminal`, from init) to the host. The first is `channel`: it brings
 /// the socket that takes the place of the inherited one. A copy of the host that was forked meanwhile may hold both
@@ -211,7 +225,8 @@ struct Report {
     std::int32_t value = 0;   ///< cloned: init's pid (its pidfd and the status pipe come along); refused: errno; ended:
                               ///< si_status of waitid(2)
     std::uint32_t place = 0;  ///< refused: KeeperStep; ended: si_code
-    std::uint32_t index = 0;  ///< refused: which id-mapped mount or limit; ended: the instruction that init had reached
+    std::uint32_t index =
+        0;  ///< refused: which id-mapped mount, limit or context; ended: the instruction that init had reached
     std::uint64_t oom_kills = 0;  ///< ended
     std::uint32_t left = 0;       ///< ended: directories that could not be removed
     std::uint32_t of_child = 0;   ///< ended: 1: value and place are those of the child of an `Op::first_process`

@@ -2,6 +2,7 @@
 // launches it.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <optional>
@@ -22,9 +23,11 @@
 #include <caisson/detail/id_range.hpp>
 #include <caisson/detail/network.hpp>
 #include <caisson/detail/plan_builder.hpp>
+#include <caisson/detail/plan_mounts.hpp>
 #include <caisson/detail/plan_payload.hpp>
 #include <caisson/detail/plan_protect.hpp>
 #include <caisson/detail/prepare_inside.hpp>
+#include <caisson/detail/root_tree.hpp>
 #include <caisson/detail/start_error.hpp>
 #include <caisson/detail/unprivileged.hpp>
 #include <caisson/detail/user_database.hpp>
@@ -84,6 +87,8 @@ public:
     [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& idmapped() const noexcept {
         return idmapped_what_;
     }
+    /// The overlays that the keeper makes.
+    [[nodiscard]] const std::vector<OverlayTree>& overlays() const noexcept { return overlays_; }
     /// What the keeper cannot tell of an init that dies before `Go`: there is no file to read it from yet.
     [[nodiscard]] bool has_run_out_of_memory() noexcept {
         try {
@@ -103,20 +108,23 @@ private:
     static constexpr std::uint64_t attributes_of_proc = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
     /// The host's own root is kept as it is; to be read-only it must be seen through a mount of its own, as any other.
-    [[nodiscard]] bool own_root() const noexcept { return spec_.root != "/" || spec_.root_read_only; }
+    [[nodiscard]] bool own_root() const noexcept {
+        return spec_.root != "/" || spec_.root_read_only || spec_.root_overlay;
+    }
 
     void open_root() {
         if (!own_root()) return;
-        Fd directory = sys::open(spec_.root, O_PATH | O_DIRECTORY);
-        if (!directory) {
-            const int saved = errno;
-            throw Error{Step::open_root, saved, "root " + quote(spec_.root),
-                        saved == ENOENT    ? "make the directory and put a root file system into it"
-                        : saved == ENOTDIR ? "name a directory"
-                                           : ""};
+        if (!is_ordinary_user_) {
+            root_.emplace(spec_);
+            return;
         }
-        if (is_ordinary_user_) root_directory_ = std::move(directory);
-        else root_.emplace(Mount::bind(directory.get(), {.read_only = spec_.root_read_only, .no_suid = false}));
+        root_directory_ = sys::open(spec_.root, O_PATH | O_DIRECTORY);
+        if (root_directory_) return;
+        const int saved = errno;
+        throw Error{Step::open_root, saved, "root " + quote(spec_.root),
+                    saved == ENOENT    ? "make the directory and put a root file system into it"
+                    : saved == ENOTDIR ? "name a directory"
+                                       : ""};
     }
 
     void map_ids() {
@@ -139,7 +147,9 @@ private:
 
     void find_user() {
         if (!own_root()) root_directory_ = sys::open("/", O_PATH | O_DIRECTORY);
-        identity_ = identity_of(spec_, root_ ? root_->fd() : root_directory_.get());
+        Mount held;
+        const bool looks = root_ && !(spec_.user.empty() && spec_.group.empty());
+        identity_ = identity_of(spec_, looks ? root_->look(held) : root_directory_.get());
         if (is_ordinary_user_) require_ids(callers_ids_, identity_.uid, identity_.gid, identity_.groups);
         const auto require_mapped = [&](const std::vector<IdMap>& maps, const std::string& name, const char* kind,
                                         std::uint32_t id) {
@@ -224,8 +234,11 @@ private:
         make_mounts();
         if (own_root()) {
             const std::string what = "root " + quote(spec_.root);
-            add({.op = Op::enter_root, .slot = root_ ? inherit_mount(*root_, what) : inside_.root()}, Step::pivot_root,
-                what);
+            std::optional<OverlayTree> overlay = root_ ? root_->take_overlay() : std::nullopt;
+            const Slot slot = overlay ? inherit_overlay(std::move(*overlay), root_->options())
+                              : root_ ? inherit_mount(root_->mount(), what)
+                                      : inside_.root();
+            add({.op = Op::enter_root, .slot = slot}, Step::pivot_root, what);
         }
         place_system_mounts();
         for (std::size_t i = 0; i < spec_.mounts.size(); ++i) place_mount(i);
@@ -245,6 +258,9 @@ private:
         plan_limits(plan_, limits_);
         if (spec_.no_new_privileges) plan_filter(plan_, spec_);
         add({.op = Op::exec}, Step::exec, "command " + quote(spec_.command.front()));
+        for (const OverlayTree& overlay : overlays_) go_descriptors_.push_back(overlay.context().fd());
+        go_.context_count = static_cast<std::uint32_t>(overlays_.size());
+        go_.root_id = range_ ? range_->begin() : 0;
         rest_ = plan_.finish_rest(spec_.command, environment_of(spec_, identity_),
                                   static_cast<std::uint32_t>(spec_.descriptors.size()));
         if (rest_.descriptors.size() > most_received) {
@@ -325,9 +341,26 @@ private:
         }
         return slot;
     }
-    [[nodiscard]] static std::string file_system_of(int fd) {
-        struct statfs fs {};
-        return ::fstatfs(fd, &fs) == 0 ? file_system_name(fs.f_type) : "?";
+    /// An overlay, of layers that are seen through the id map where the map is the library's own.
+    [[nodiscard]] Slot inherit_overlay(OverlayTree tree, MountOptions options, std::string_view data = {}) {
+        if (!range_) {
+            mounts_.push_back(tree.make(options, data));
+            return plan_.inherit(mounts_.back().fd());
+        }
+        tree.configure(range_->begin(), IdRange::size, data);
+        for (const Mount& layer : tree.mapped()) {
+            ++go_.idmap_count;
+            go_descriptors_.push_back(layer.fd());
+            idmapped_what_.emplace_back(tree.what(), file_system_of(layer.fd()));
+        }
+        const Slot slot = plan_.dynamic();
+        add({.op = Op::mount_context,
+             .slot = slot,
+             .other = plan_.inherit(tree.context().fd()),
+             .x = Mount::attributes(options)},
+            Step::mount, tree.what());
+        overlays_.push_back(std::move(tree));
+        return slot;
     }
 
     [[nodiscard]] Slot make_file_system(const char* type, const std::string& target, std::uint64_t attributes,
@@ -382,11 +415,14 @@ private:
             }
             switch (mount.type) {
                 case MountSpec::Type::bind:
-                case MountSpec::Type::overlay: {
+                case MountSpec::Type::image:
                     mounts_.push_back(Mount::make(mount));
                     mount_slots_[i] = inherit_mount(mounts_.back(), "mount on " + quote(mount.target));
                     break;
-                }
+                case MountSpec::Type::overlay:
+                    mount_slots_[i] = inherit_overlay(OverlayTree::open(mount), mount.options, mount.data);
+                    break;
+                case MountSpec::Type::bind_inside: break;  // when its source is there
                 default: {
                     auto options = split_options(mount.data);
                     for (auto& [key, value] : options) {
@@ -435,16 +471,11 @@ private:
 
     void place_mount(std::size_t i) {
         const MountSpec& mount = spec_.mounts[i];
-        std::uint64_t flags = place_make_directory;
-        if (mount.type == MountSpec::Type::bind) {
-            struct stat st {};
-            const auto index = static_cast<std::size_t>(mount_slots_[i] - first_received_slot);
-            const int result =
-                is_ordinary_user_ ? ::stat(mount.source.c_str(), &st) : ::fstat(plan_.descriptors()[index], &st);
-            if (result == 0 && !S_ISDIR(st.st_mode)) flags = place_make_file;
-        }
-        place(mount_slots_[i], mount.target, flags,
-              mount.type == MountSpec::Type::bind ? quote(mount.source) : quote(to_string(mount.type)));
+        const bool inside = mount.type == MountSpec::Type::bind_inside;
+        if (inside) mount_slots_[i] = plan_bind_inside(plan_, mount);
+        const bool by_source = inside || mount.type == MountSpec::Type::bind || mount.type == MountSpec::Type::image;
+        place(mount_slots_[i], mount.target, place_make_same_kind,
+              by_source ? quote(mount.source) : quote(to_string(mount.type)));
     }
 
     const ContainerSpec& spec_;
@@ -457,7 +488,8 @@ private:
     std::optional<IdRange> shared_ids_;
     std::optional<Cgroup> cgroup_;
     std::optional<Pty> console_;
-    std::optional<Mount> root_;
+    std::optional<RootTree> root_;
+    std::vector<OverlayTree> overlays_;  // those that the keeper makes
     std::optional<HostDevices> host_devices_;
     Fd root_directory_;  // where it is no mount of the library's
     std::optional<DeviceTree> devices_;

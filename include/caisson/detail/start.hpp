@@ -324,6 +324,9 @@ private:
                 "resource limit " + quote(ResourceLimit::name(kind)) + ": the hard limit of " + limit_text(raise.hard),
                 report.value == EPERM ? "it is above the host's own, which only CAP_SYS_RESOURCE raises" : ""};
         }
+        if (step == KeeperStep::context && report.index < preparation_.overlays().size()) {
+            return preparation_.overlays()[report.index].refusal(report.value);
+        }
         if (step == KeeperStep::clone) return clone_error(report.value, preparation_.namespaces());
         if (step == KeeperStep::id_map) {
             return {Step::map_ids, report.value, "id maps of the user namespace",
