@@ -60,12 +60,6 @@ constexpr std::size_t most_map_lines = 340;    // user_namespaces(7), since Linu
 constexpr std::size_t most_bytes_of_strings = 1u << 20;
 constexpr std::size_t longest_string = (1u << 17) - 1;  // execve(2): 32 pages with the NUL
 
-/// True for "/", "//", "/.": they all lead to the root.
-bool names_root(std::string_view path) {
-    return !path.empty() && path.find_first_not_of("/.") == std::string_view::npos &&
-           path.find("..") == std::string_view::npos;
-}
-
 void check_hostname(const std::string& name) {
     if (name.size() > 64) refuse("hostname", "it has " + std::to_string(name.size()) + " bytes", "64 are possible");
     const auto bad = [](char c) {
@@ -150,34 +144,6 @@ void check_users(const ContainerSpec& spec) {
     if (!covers(spec.gid_map, spec.gid)) refuse("gid", std::to_string(spec.gid) + " is not in gid_map");
 }
 
-void check_mounts(const ContainerSpec& spec) {
-    for (auto&& [i, mount] : views::enumerate(spec.mounts)) {
-        check_path(indexed("mounts", i, ".target"), mount.target);
-        if (names_root(mount.target)) {
-            refuse(indexed("mounts", i, ".target"), quote(mount.target) + " is the root's own place",
-                   "use the field root");
-        }
-        check_no_nul(indexed("mounts", i, ".data"), mount.data);
-        check_no_nul(indexed("mounts", i, ".source"), mount.source);
-        check_no_nul(indexed("mounts", i, ".upper"), mount.upper);
-        check_no_nul(indexed("mounts", i, ".work"), mount.work);
-        if (mount.type != MountSpec::Type::overlay && (!mount.upper.empty() || !mount.work.empty())) {
-            refuse(indexed("mounts", i, mount.upper.empty() ? ".work" : ".upper"),
-                   std::string{"it is given for a "} + to_string(mount.type), "only an overlay has one");
-        }
-        if (mount.type == MountSpec::Type::bind) check_path(indexed("mounts", i, ".source"), mount.source);
-        if (mount.type == MountSpec::Type::overlay) {
-            if (mount.source.empty()) {
-                refuse(indexed("mounts", i, ".source"), "it is empty", "name the overlay's lower directories");
-            }
-            if (mount.upper.empty() != mount.work.empty()) {
-                refuse(indexed("mounts", i, mount.upper.empty() ? ".upper" : ".work"), "it is empty",
-                       "an overlay takes upper and work together, or none of them");
-            }
-        }
-    }
-}
-
 void check_interface_name(const std::string& field, const std::string& name) {
     if (name.empty()) return;
     const auto bad = [](char c) { return static_cast<unsigned char>(c) <= ' ' || c == '/' || c == ':' || c == '%'; };
@@ -250,10 +216,7 @@ void check(const ContainerSpec& spec) {
         refuse("name", quote(spec.name) + " is no valid name",
                "use a letter or digit, then up to 62 letters, digits, '_', '.' and '-'");
     }
-    check_path("root", spec.root);
-    if (spec.root != "/" && names_root(spec.root)) {
-        refuse("root", quote(spec.root) + " is the host's own root", "write it as '/'");
-    }
+    check_root(spec);
     check_command(spec);
     check_path("working_directory", spec.working_directory);
     check_hostname(spec.hostname);

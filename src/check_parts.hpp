@@ -17,8 +17,13 @@ void check_no_nul(const std::string& field, std::string_view text);
 /// Absolute, of bearable length and without `..`, which would be resolved inside the container but misread by people.
 void check_path(const std::string& field, const std::string& path);
 
+/// True for "/", "//", "/.": they all lead to the root.
+[[nodiscard]] bool names_root(std::string_view path);
+
 void check_devices(const ContainerSpec& spec);
+void check_mounts(const ContainerSpec& spec);
 void check_process(const ContainerSpec& spec);
+void check_root(const ContainerSpec& spec);
 void check_seccomp(const ContainerSpec& spec);
 
 }  // namespace caisson::inline v0::checking

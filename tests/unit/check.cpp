@@ -97,7 +97,7 @@ TEST_CASE("each refusal names the field, the value and the remedy") {
     CHECK(refusal([](S& s) {
               s.mounts.push_back(MountSpec::bind("/a", "/b"));
               s.mounts.back().work = "/w";
-          }) == "mounts[0].work: it is given for a bind: only an overlay has one");
+          }) == "mounts[0].work: it is given for bind: only an overlay has one");
     CHECK(refusal([](S& s) {
               s.mounts.push_back(MountSpec::tmpfs("/b", 1));
               s.mounts.back().source.push_back('\0');
