@@ -30,6 +30,24 @@ std::string printable(std::string_view source) {
                 "write the domain " + caisson::detail::quote(domain.name) + " as XML: " + std::string{why}};
 }
 
+MountSpec mount_of(const Filesystem& fs) {
+    const MountOptions options{.read_only = fs.read_only,
+                               .no_suid = false,
+                               .no_dev = false,
+                               .no_exec = false,
+                               .recursive = false,
+                               .follow_links = true};
+    switch (fs.type) {
+        case Filesystem::Type::mount: break;
+        case Filesystem::Type::bind: return MountSpec::bind_inside(fs.source, fs.target, options);
+        case Filesystem::Type::ram:
+            return MountSpec::tmpfs(fs.target, fs.usage_kib * 1024, {.read_only = fs.read_only});
+        case Filesystem::Type::block:
+        case Filesystem::Type::file: return MountSpec::image(fs.source, fs.target, options);
+    }
+    return MountSpec::bind(fs.source, fs.target, options);
+}
+
 }  // namespace
 
 Domain load(const std::string& path) {
@@ -116,12 +134,8 @@ ContainerSpec to_spec(const Domain& domain) {
         if (fs.target == "/") {
             spec.root = fs.source;
             spec.root_read_only = fs.read_only;
-        } else if (fs.type == Filesystem::Type::mount) {
-            spec.mounts.push_back(MountSpec::bind(
-                fs.source, fs.target,
-                {.read_only = fs.read_only, .no_suid = false, .no_dev = false, .no_exec = false, .recursive = false}));
         } else {
-            spec.mounts.push_back(MountSpec::tmpfs(fs.target, fs.usage_kib * 1024, {.read_only = fs.read_only}));
+            spec.mounts.push_back(mount_of(fs));
         }
     }
     spec.id_mapped_mounts = spec.root != "/" && has_free_id_map(domain);

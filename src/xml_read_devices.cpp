@@ -38,28 +38,41 @@ std::string link_name(const Element& e, std::string_view attribute) {
     return name;
 }
 
+/// The attribute of <source> that says where a file system comes from.
+std::string_view source_attribute(Filesystem::Type type) {
+    switch (type) {
+        case Filesystem::Type::mount:
+        case Filesystem::Type::bind: return "dir";
+        case Filesystem::Type::block: return "dev";
+        case Filesystem::Type::file: return "file";
+        case Filesystem::Type::ram: break;
+    }
+    return "usage";
+}
+
 Filesystem filesystem(const Element& e) {
     Filesystem fs;
     fs.type = words::value<Filesystem::Type>(e.attribute("type").value_or("mount"));
+    const std::string kind = "<filesystem type='" + std::string{words::name(fs.type)} + "'>";
+    const bool ram = fs.type == Filesystem::Type::ram;
+    if (const auto driver = e.child("driver"); driver && fs.type != Filesystem::Type::file) {
+        driver->fail("<driver> is not for " + kind);
+    }
     const Element source = e.needed_child("source");
-    const auto refuse = [&](std::string_view attribute, std::string_view type) {
-        if (!source.attribute(attribute)) return;
-        source.fail("attribute " + caisson::detail::quote(attribute) + " of <source> is not for <filesystem type='" +
-                        std::string{type} + "'>",
-                    source.attribute_line(attribute));
-    };
-    if (fs.type == Filesystem::Type::mount) {
-        fs.source = source.path("dir");
-        refuse("usage", "mount");
-        refuse("units", "mount");
-    } else {
-        fs.usage_kib = source.kib("usage", "units");
-        refuse("dir", "ram");
+    const std::string_view wanted = source_attribute(fs.type);
+    for (const std::string_view other : {"dir", "dev", "file", "usage", "units"}) {
+        if (other == wanted || (ram && other == "units") || !source.attribute(other)) continue;
+        source.fail("attribute " + caisson::detail::quote(other) + " of <source> is not for " + kind,
+                    source.attribute_line(other));
+    }
+    if (ram) fs.usage_kib = source.kib("usage", "units");
+    else fs.source = source.path(wanted);
+    if (fs.source == "/" && (wanted == "dev" || wanted == "file")) {
+        source.wrong(wanted, fs.source, wanted == "dev" ? "the path of a block device" : "the path of a file");
     }
     const Element target = e.needed_child("target");
     fs.target = target.path("dir");
-    if (fs.type == Filesystem::Type::ram && fs.target == "/")
-        target.fail("a <filesystem type='ram'> cannot be the root");
+    if (ram && fs.target == "/") target.fail("a <filesystem type='ram'> cannot be the root");
     fs.read_only = e.child("readonly").has_value();
     return fs;
 }

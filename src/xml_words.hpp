@@ -30,7 +30,7 @@ struct Names<SecurityLabel::Model> {
 };
 template <>
 struct Names<Filesystem::Type> {
-    static constexpr std::array<std::string_view, 2> list{"mount", "ram"};
+    static constexpr std::array<std::string_view, 5> list{"mount", "ram", "bind", "block", "file"};
 };
 template <>
 struct Names<HostDevice::Type> {

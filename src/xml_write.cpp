@@ -161,10 +161,17 @@ void write_features(Writer& out, const Domain& domain) {
 
 void write_filesystem(Writer& out, const Filesystem& fs) {
     out.open("filesystem", {{"type", std::string{words::name(fs.type)}}, {"accessmode", "passthrough"}});
-    if (fs.type == Filesystem::Type::mount) {
-        out.empty("source", {{"dir", fs.source}});
-    } else {
-        out.empty("source", {{"usage", std::to_string(fs.usage_kib)}, {"units", "KiB"}});
+    switch (fs.type) {
+        case Filesystem::Type::mount:
+        case Filesystem::Type::bind: out.empty("source", {{"dir", fs.source}}); break;
+        case Filesystem::Type::ram:
+            out.empty("source", {{"usage", std::to_string(fs.usage_kib)}, {"units", "KiB"}});
+            break;
+        case Filesystem::Type::block: out.empty("source", {{"dev", fs.source}}); break;
+        case Filesystem::Type::file:
+            out.empty("driver", {{"type", "loop"}, {"format", "raw"}});
+            out.empty("source", {{"file", fs.source}});
+            break;
     }
     out.empty("target", {{"dir", fs.target}});
     if (fs.read_only) out.empty("readonly");

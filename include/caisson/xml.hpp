@@ -112,11 +112,17 @@ struct SecurityLabel {
     friend bool operator==(const SecurityLabel&, const SecurityLabel&) = default;
 };
 
-/// `<filesystem>`: a host directory or file, or memory, that is seen at `target`.
+/// `<filesystem>`: what is seen at `target`.
 struct Filesystem {
-    enum class Type : std::uint8_t { mount, ram };
+    enum class Type : std::uint8_t {
+        mount,  ///< a directory or file of the host
+        ram,    ///< memory
+        bind,   ///< a directory or file of the container, as it is when what stands before it is in place
+        block,  ///< the file system on a block device of the host
+        file,   ///< the file system in a file of the host, by a loop device
+    };
     Type type = Type::mount;
-    std::string source{};         ///< mount: absolute path on the host
+    std::string source{};         ///< absolute path; ram: empty
     std::uint64_t usage_kib = 0;  ///< ram: KiB that it may hold
     std::string target{};         ///< absolute path inside, without "//", "." and ".."; "/" is the container's root
     bool read_only = false;
@@ -212,10 +218,11 @@ struct Live {
 [[nodiscard, gnu::visibility("default")]] std::string dump(const Domain& domain, const std::optional<Live>& live = {});
 
 /// The container that libvirt would make of the domain: without id maps no user namespace, libvirt's capabilities, no
-/// `no_new_privileges`, single (not recursive) binds without `nosuid`, libvirt's environment for init
-/// (`LIBVIRT_LXC_NAME`, `LIBVIRT_LXC_UUID`, `container=lxc-libvirt`), the right to use fuse. Unlike there, it has a
-/// cgroup namespace and sees its own control groups alone (to write to, as there), a filter of system calls, rules for
-/// devices, masked and read-only paths; and with a map of `free_id_map` its mounts are id-mapped. Throws nothing but
+/// `no_new_privileges`, single (not recursive) binds and images without `nosuid` and `nodev`, whose sources may lead
+/// through symbolic links, libvirt's environment for init (`LIBVIRT_LXC_NAME`, `LIBVIRT_LXC_UUID`,
+/// `container=lxc-libvirt`), the right to use fuse. Unlike there, it has a cgroup namespace and sees its own control
+/// groups alone (to write to, as there), a filter of system calls, rules for devices, masked and read-only paths; and
+/// with a map of `free_id_map` its mounts are id-mapped. Throws nothing but
 /// std::bad_alloc, and touches nothing.
 [[nodiscard, gnu::visibility("default")]] ContainerSpec to_spec(const Domain& domain);
 

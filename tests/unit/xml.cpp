@@ -65,7 +65,10 @@ xml::Domain full_domain() {
     d.filesystems = {{xml::Filesystem::Type::mount, "/", 0, "/", true},
                      {xml::Filesystem::Type::ram, "", 8192, "/run", false},
                      {xml::Filesystem::Type::mount, "/srv/'\"&<>", 0, "/mnt/both \"'", false},
-                     {xml::Filesystem::Type::mount, "/it's", 0, "/mnt/it's", true}};
+                     {xml::Filesystem::Type::mount, "/it's", 0, "/mnt/it's", true},
+                     {xml::Filesystem::Type::bind, "/etc", 0, "/mnt/etc", true},
+                     {xml::Filesystem::Type::block, "/dev/vg/data", 0, "/mnt/block", false},
+                     {xml::Filesystem::Type::file, "/srv/a.img", 0, "/mnt/file", true}};
     xml::Interface net;
     net.link_up = true;
     net.network.bridge = "br0";
@@ -85,6 +88,36 @@ xml::Domain full_domain() {
 }
 
 }  // namespace
+
+TEST_CASE("each kind of file system is written as libvirt writes it, and taken with less") {
+    const auto written = [](std::string_view devices) {
+        const std::string text = xml::dump(xml::parse(domain_with(devices)));
+        const std::size_t at = text.find("    <filesystem");
+        return text.substr(at, text.find("    <console") - at);
+    };
+    CHECK(written("<filesystem type='bind'><source dir='/a'/><target dir='/b'/></filesystem>") ==
+          "    <filesystem type='bind' accessmode='passthrough'>\n"
+          "      <source dir='/a'/>\n"
+          "      <target dir='/b'/>\n"
+          "    </filesystem>\n");
+    CHECK(written("<filesystem type='block'><source dev='/dev/vda1'/><target dir='/'/><readonly/></filesystem>") ==
+          "    <filesystem type='block' accessmode='passthrough'>\n"
+          "      <source dev='/dev/vda1'/>\n"
+          "      <target dir='/'/>\n"
+          "      <readonly/>\n"
+          "    </filesystem>\n");
+    const std::string file =
+        "    <filesystem type='file' accessmode='passthrough'>\n"
+        "      <driver type='loop' format='raw'/>\n"
+        "      <source file='/a.img'/>\n"
+        "      <target dir='/'/>\n"
+        "    </filesystem>\n";
+    for (const char* driver : {"", "<driver/>", "<driver type='loop'/>", "<driver format='raw'/>"}) {
+        CHECK(written("<filesystem type='file'>" + std::string{driver} +
+                      "<source file='/a.img'/><target dir='/'/></filesystem>") == file);
+    }
+    CHECK(written(file) == file);
+}
 
 TEST_CASE("the walk-through's document is read as it means it") {
     const xml::Domain d = xml::parse(caisson_test::walk_through);

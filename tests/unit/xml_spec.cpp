@@ -18,6 +18,10 @@ ContainerSpec spec_of(std::string_view devices, std::string_view extra = "") {
     return xml::to_spec(xml::parse(domain_with(devices, extra)));
 }
 
+/// libvirt follows the links of a source, binds what is mounted below it not along, and takes nothing away.
+constexpr MountOptions as_libvirt_mounts{
+    .read_only = false, .no_suid = false, .no_dev = false, .no_exec = false, .recursive = false, .follow_links = true};
+
 bool keeps(const ContainerSpec& spec, std::string_view capability) {
     return spec.capabilities.bounding.has(*CapabilitySet::number(capability));
 }
@@ -167,11 +171,30 @@ TEST_CASE("file systems become single binds and tmpfs in the document's order, l
     CHECK(spec.mounts[0].type == MountSpec::Type::bind);
     CHECK(spec.mounts[0].source == "/home");
     CHECK(spec.mounts[0].target == "/home");
-    CHECK(spec.mounts[0].options ==
-          MountOptions{.read_only = false, .no_suid = false, .no_dev = false, .no_exec = false, .recursive = false});
+    CHECK(spec.mounts[0].options == as_libvirt_mounts);
     CHECK(spec.mounts[1] == MountSpec::tmpfs("/run", 1048576));
     CHECK(spec.mounts[2].source == "/etc/hosts");
     CHECK(spec.mounts[2].options.read_only);
+}
+
+TEST_CASE("file systems of devices and files become images, and binds from inside stay inside") {
+    const ContainerSpec spec = spec_of(R"(
+        <filesystem type='file'><source file='/srv/root.img'/><target dir='/'/><readonly/></filesystem>
+        <filesystem type='block'><source dev='/dev/vda1'/><target dir='/data'/></filesystem>
+        <filesystem type='file'><source file='/srv/a.img'/><target dir='/a'/><readonly/></filesystem>
+        <filesystem type='bind'><source dir='/etc'/><target dir='/copy'/></filesystem>)");
+    CHECK(spec.root == "/srv/root.img");
+    CHECK(spec.root_read_only);
+    REQUIRE(spec.mounts.size() == 3);
+    MountOptions read_only = as_libvirt_mounts;
+    read_only.read_only = true;
+    CHECK(spec.mounts[0] == MountSpec::image("/dev/vda1", "/data", as_libvirt_mounts));
+    CHECK(spec.mounts[1] == MountSpec::image("/srv/a.img", "/a", read_only));
+    CHECK(spec.mounts[2] == MountSpec::bind_inside("/etc", "/copy", as_libvirt_mounts));
+    CHECK_NOTHROW(check(spec));
+    CHECK(spec_of("<filesystem type='block'><source dev='/dev/vda1'/><target dir='/'/></filesystem>").root ==
+          "/dev/vda1");
+    CHECK(spec_of("<filesystem type='bind'><source dir='/'/><target dir='/'/></filesystem>").root == "/");
 }
 
 TEST_CASE("without a root file system the container has the host's") {
