@@ -1,0 +1,171 @@
+// What a payload, or who can write to a directory of the host, could make of a container's mounts.
+#include <caisson/container.hpp>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <string>
+#include <thread>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/container.hpp"
+#include "support/doctest.hpp"
+#include "support/machine.hpp"
+#include "support/rootfs.hpp"
+#include "support/sandbox.hpp"
+
+using namespace caisson;
+using namespace caisson_test;
+
+namespace {
+
+bool is_told(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+
+/// Two names that change places all the time, by a thread of their own.
+class Swap {
+public:
+    Swap(std::string one, std::string other)
+        : thread_{[this, one = std::move(one), other = std::move(other)] {
+              while (!stop_) (void)::renameat2(AT_FDCWD, one.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE);
+          }} {}
+    Swap(const Swap&) = delete;
+    Swap& operator=(const Swap&) = delete;
+    ~Swap() {
+        stop_ = true;
+        thread_.join();
+    }
+
+private:
+    std::atomic<bool> stop_ = false;
+    std::thread thread_;
+};
+
+}  // namespace
+
+TEST_CASE("CVE-2014-5206, CVE-2014-5207: what is read-only stays so, with what is mounted below it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    if (!own_mounts()) CAISSON_SKIP("a mount namespace needs CAP_SYS_ADMIN");
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory dir;
+    REQUIRE(::mkdir((dir / "below").c_str(), 0777) == 0);
+    REQUIRE(::mount("below", (dir / "below").c_str(), "tmpfs", 0, nullptr) == 0);
+    ContainerSpec spec = shell(root,
+                               "for m in /data /data/below; do\n"
+                               "  touch $m/a && echo BAD; mount -o remount,rw,bind $m && echo BAD\n"
+                               "  mount -o remount,rw $m && echo BAD; umount $m && echo BAD; touch $m/b && echo BAD\n"
+                               "done\n"
+                               "mkdir /copy; mount -o bind /data /copy && echo BAD\n"
+                               "mount -o remount,rw,bind / && echo BAD; touch /x && echo BAD\n"
+                               "unshare -m -r mount -o remount,rw,bind /data && echo BAD\n"
+                               "grep -c '^[0-9 ]* [0-9:]* [^ ]* /data.* ro,' /proc/self/mountinfo");
+    REQUIRE(::mkdir((root / "/data").c_str(), 0755) == 0);
+    spec.root_read_only = true;
+    spec.mounts = {MountSpec::bind(dir.path(), "/data", {.read_only = true})};
+    const std::string text = run(spec);
+    REQUIRE(::umount2((dir / "below").c_str(), MNT_DETACH) == 0);
+    CAPTURE(text);
+    CHECK_FALSE(is_told(text, "BAD"));
+    CHECK(is_told(text, "/data/a: Read-only file system"));
+    CHECK(is_told(text, "/data/below/a: Read-only file system"));
+    CHECK(is_told(text, "\n2\n"));
+}
+
+TEST_CASE("CVE-2024-42472: a source that is swapped for a link leads nowhere else") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory dir;
+    const TestDirectory canary;
+    REQUIRE(write(canary / "who", "canary"));
+    REQUIRE(::mkdir((dir / "source").c_str(), 0755) == 0);
+    REQUIRE(::mkdir((dir / "source/deep").c_str(), 0755) == 0);
+    REQUIRE(::mkdir((canary / "deep").c_str(), 0755) == 0);
+    REQUIRE(write(canary / "deep/who", "canary"));
+    REQUIRE(write(dir / "source/who", "source"));
+    REQUIRE(write(dir / "source/deep/who", "source"));
+    REQUIRE(::symlink(canary.path().c_str(), (dir / "link").c_str()) == 0);
+    int seen = 0;
+    int refused = 0;
+    const Swap swap{dir / "source", dir / "link"};
+    // The link as the last component, and on the way.
+    for (const char* path : {"source", "source/deep"}) {
+        for (int i = 0; i < 60; ++i) {
+            ContainerSpec spec = shell(root, "cat /data/who");
+            spec.mounts = {MountSpec::bind(dir / path, "/data")};
+            try {
+                const std::string text = run(spec);
+                CHECK(text == "source");
+                ++seen;
+            } catch (const Error& e) {
+                CHECK(e.code().value() == ELOOP);
+                ++refused;
+            }
+        }
+    }
+    CHECK(seen > 0);
+    CHECK(refused > 0);
+    // What the option stands for: the same race leads out.
+    int led_out = 0;
+    for (int i = 0; i < 200 && led_out == 0; ++i) {
+        const Mount mount = Mount::bind(dir / "source", {.follow_links = true});
+        const Fd file{::openat(mount.fd(), "who", O_RDONLY | O_CLOEXEC)};
+        char text[6];
+        if (::read(file.get(), text, 6) == 6 && std::string(text, 6) == "canary") ++led_out;
+    }
+    CHECK(led_out > 0);
+}
+
+TEST_CASE("CVE-2024-42472: what is bound is what was opened, whatever its name stands for by then") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestDirectory dir;
+    REQUIRE(::mkdir((dir / "source").c_str(), 0755) == 0);
+    REQUIRE(::mkdir((dir / "other").c_str(), 0755) == 0);
+    const std::uint64_t wanted = inode(dir / "source");
+    const Fd source{::open((dir / "source").c_str(), O_PATH | O_CLOEXEC)};
+    REQUIRE(::renameat2(AT_FDCWD, (dir / "source").c_str(), AT_FDCWD, (dir / "other").c_str(), RENAME_EXCHANGE) == 0);
+    CHECK(inode(Mount::bind(source.get()).fd()) == wanted);
+}
+
+TEST_CASE("CVE-2025-64507: a setuid program on a volume gives nobody anything inside, and is out of reach outside") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory dir;
+    REQUIRE(::mkdir((dir / "volume").c_str(), 0777) == 0);
+    // As EMBEDDING.md says of directories that a container writes to.
+    REQUIRE(::chmod(dir.path().c_str(), 0700) == 0);
+    const std::string id = program("print_ids");
+    ContainerSpec spec = shell(root,
+                               "cp /print_ids /volume/ids; chmod 6755 /volume/ids; stat -c '%u %a' /volume/ids\n"
+                               "grep ' /volume ' /proc/self/mountinfo");
+    root.copy(id, "/print_ids");
+    spec.mounts = {MountSpec::bind(dir / "volume", "/volume")};
+    const std::string made = run(spec);
+    CAPTURE(made);
+    CHECK(is_told(made, "0 6755\n"));
+    CHECK(is_told(made, "nosuid,nodev"));
+
+    // Not only no_new_privileges is in the way.
+    spec.command = {"/volume/ids"};
+    spec.uid = spec.gid = 1000;
+    spec.no_new_privileges = false;
+    CHECK(run(spec) == "1000 1000\n");
+
+    const pid_t child = ::fork();
+    if (child == 0) {
+        if (::setgid(65534) != 0 || ::setuid(65534) != 0) ::_exit(2);
+        struct stat st {};
+        ::_exit(::stat((dir / "volume/ids").c_str(), &st) == 0 ? 1 : errno == EACCES ? 0 : 3);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+}
