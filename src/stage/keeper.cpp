@@ -236,7 +236,7 @@ void let_go_on(const Stage& stage, int go) {
                 const s64 result = map_mount(fds[i], user);
                 if (result < 0) refuse(stage, KeeperStep::id_map_mount, result, at);
             } else {
-                const s64 result = make_as_root_inside(fds[i], message.root_id);
+                const s64 result = make_as_root_inside(fds[i], message.root_uid, message.root_gid);
                 if (result < 0) refuse(stage, KeeperStep::context, result, at - message.idmap_count);
             }
         }

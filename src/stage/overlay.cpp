@@ -12,13 +12,13 @@ namespace stage {
     return result;
 }
 
-[[gnu::section(".early")]] s64 make_as_root_inside(int context, u64 root) {
+[[gnu::section(".early")]] s64 make_as_root_inside(int context, u64 uid, u64 gid) {
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
     __user_cap_data_struct data[2]{};
     s64 result = call(__NR_capget, &header, data);
     if (result < 0) return result;
-    call(__NR_setfsgid, root);
-    call(__NR_setfsuid, root);
+    call(__NR_setfsgid, gid);
+    call(__NR_setfsuid, uid);
     result = call(__NR_capset, &header, data);  // some go with the id
     if (result == 0) result = call(__NR_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
     call(__NR_setfsuid, 0);

@@ -125,7 +125,7 @@ bool mapped_by_host();
 s64 map_mount(int mount, int user);
 /// Makes a file system that the host has configured. What an overlay does to its layers, it does as who made it, for
 /// all of its life: as root of the container, whose ids the layers have, but with the capabilities of the host.
-s64 make_as_root_inside(int context, u64 root);
+s64 make_as_root_inside(int context, u64 uid, u64 gid);
 
 /// Runs in the child of the keeper; never returns.
 [[noreturn]] void init(Stage& stage);

@@ -21,14 +21,19 @@ namespace {
 
 const std::vector<IdMap> own_ids{{0, 0, 4294967295}};
 
-/// The maps that a container can have: found by the library, given, and none.
-enum class Ids : int { automatic, given, none };
+/// The maps that a container can have: found by the library, given for its mounts too, given, and none.
+enum class Ids : int { automatic, given_for_mounts, given, none };
 ContainerSpec with(ContainerSpec spec, Ids ids) {
     if (ids == Ids::given) spec.uid_map = spec.gid_map = own_ids;
+    if (ids == Ids::given_for_mounts) {
+        spec.uid_map = {{0, 300000, 70000}};
+        spec.gid_map = {{0, 400000, 70000}};
+        spec.id_mapped_mounts = true;
+    }
     if (ids == Ids::none) spec.namespaces = spec.namespaces.without(NamespaceKind::user);
     return spec;
 }
-constexpr Ids all_ids[]{Ids::automatic, Ids::given, Ids::none};
+constexpr Ids all_ids[]{Ids::automatic, Ids::given_for_mounts, Ids::given, Ids::none};
 
 bool exists(const std::string& path) {
     struct stat st {};
@@ -148,13 +153,13 @@ TEST_CASE("what is written to a root in an overlay in memory is gone with the co
         const TestRoot root;
         REQUIRE(::chmod(root.path().c_str(), 01751) == 0);
         ContainerSpec spec = with(
-            shell(root, "ls -l /new; echo x > /new; rm /bin/cat; stat -c '%u %a' / /new /bin/busybox; id -u"), ids);
+            shell(root, "ls -l /new; echo x > /new; rm /bin/cat; stat -c '%u:%g %a' / /new /bin/busybox; id -u"), ids);
         spec.root_overlay.emplace();
         for (int i = 0; i < 2; ++i) {
             const std::string text = i == 0 ? error_of(spec) : run(spec);
             if (overlay_is_too_old(text)) CAISSON_SKIP(text.c_str());
             CAPTURE(text);
-            if (i == 1) CHECK(is_told(text, "/new: No such file or directory\n0 1751\n0 644\n0 755\n0\n"));
+            if (i == 1) CHECK(is_told(text, "/new: No such file or directory\n0:0 1751\n0:0 644\n0:0 755\n0\n"));
             CHECK_FALSE(exists(root / "/new"));
             CHECK(exists(root / "/bin/cat"));
         }
@@ -310,6 +315,25 @@ TEST_CASE("upper and work of a container with mapped ids must be on one mount") 
     spec.root_overlay = RootOverlay{{}, dir / "none", dir / "upper", 0};
     CHECK(error_of(spec) ==
           "container 'test': root_overlay: upper directory '" + (dir / "none") + "': No such file or directory");
+}
+
+TEST_CASE("a user's name is looked up in the topmost layer that has the file") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    root.write("/etc/passwd", "root:x:0:0::/:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n");
+    root.write("/etc/group", "root:x:0:\nusers:x:500:alice\n");
+    const TestRoot layer;
+    layer.write("/etc/passwd", "root:x:0:0::/:/bin/sh\nalice:x:1007:1007::/:/bin/sh\n");
+    REQUIRE(::unlink((layer / "/etc/group").c_str()) == 0);
+    ContainerSpec spec = shell(root, "id -u; id -G");
+    spec.user = "alice";
+    spec.root_overlay.emplace();
+    const std::string started = error_of(spec);
+    if (overlay_is_too_old(started)) CAISSON_SKIP(started.c_str());
+    CHECK(run(spec) == "1000\n1000 500\n");
+    spec.root_overlay->lower = {layer.path()};
+    CHECK(run(spec) == "1007\n1007 500\n");
 }
 
 TEST_CASE("the host's own root can be seen through an overlay in memory") {

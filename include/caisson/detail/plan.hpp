@@ -186,7 +186,8 @@ struct Go {
     std::uint32_t has_links = 0;
     std::uint32_t idmap_count = 0;  ///< mounts that get the user namespace's id map
     std::uint32_t context_count = 0;
-    std::uint32_t root_id = 0;  ///< user and group of root inside, as the host numbers them
+    std::uint32_t root_uid = 0;  ///< user and group of root inside, as the host numbers them
+    std::uint32_t root_gid = 0;
 };
 inline constexpr std::uint32_t kept_descriptors = 3;
 

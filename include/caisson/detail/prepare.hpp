@@ -260,7 +260,8 @@ private:
         add({.op = Op::exec}, Step::exec, "command " + quote(spec_.command.front()));
         for (const OverlayTree& overlay : overlays_) go_descriptors_.push_back(overlay.context().fd());
         go_.context_count = static_cast<std::uint32_t>(overlays_.size());
-        go_.root_id = range_ ? range_->begin() : 0;
+        go_.root_uid = outside(uid_map_, 0);
+        go_.root_gid = outside(gid_map_, 0);
         rest_ = plan_.finish_rest(spec_.command, environment_of(spec_, identity_),
                                   static_cast<std::uint32_t>(spec_.descriptors.size()));
         if (rest_.descriptors.size() > most_received) {
@@ -341,13 +342,13 @@ private:
         }
         return slot;
     }
-    /// An overlay, of layers that are seen through the id map where the map is the library's own.
+    /// An overlay, of layers that are seen through the id map where that is wanted.
     [[nodiscard]] Slot inherit_overlay(OverlayTree tree, MountOptions options, std::string_view data = {}) {
-        if (!range_) {
+        if (!spec_.maps_mounts()) {
             mounts_.push_back(tree.make(options, data));
             return plan_.inherit(mounts_.back().fd());
         }
-        tree.configure(range_->begin(), IdRange::size, data);
+        tree.configure(uid_map_, gid_map_, data);
         for (const Mount& layer : tree.mapped()) {
             ++go_.idmap_count;
             go_descriptors_.push_back(layer.fd());

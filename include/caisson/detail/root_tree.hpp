@@ -17,6 +17,7 @@
 
 #include <caisson/detail/descriptor.hpp>
 #include <caisson/detail/fscontext.hpp>
+#include <caisson/detail/id_range.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
@@ -70,7 +71,7 @@ public:
         for (const Layer& layer : lower_) {
             layers.lower.push_back(layer.image ? layer.image.fd() : layer.directory.get());
         }
-        if (memory_) make_memory(layers.lower.front(), [](std::uint32_t id) { return id; });
+        if (memory_) make_memory(layers.lower.front(), {}, {});
         layers.upper = upper_.get();
         layers.work = work_.get();
         return Mount::overlay(layers, options, data);
@@ -86,19 +87,15 @@ public:
         held = Mount::overlay(layers, {.read_only = true});
         return held.fd();
     }
-    /// Makes ready what the keeper makes the overlay of: `mapped` and `context`. Id 0 of a layer is to be `first_id` of
-    /// the host, and so on for `count` ids.
-    void configure(std::uint32_t first_id, std::uint32_t count, std::string_view data = {}) {
+    /// Makes ready what the keeper makes the overlay of: `mapped` and `context`, for a user namespace with these maps.
+    void configure(const std::vector<IdMap>& uids, const std::vector<IdMap>& gids, std::string_view data = {}) {
         OverlayLayers layers;
         for (Layer& layer : lower_) {
             mapped_.push_back(layer.image ? std::move(layer.image) : Mount::bind(layer.directory.get(), whole));
             layers.lower.push_back(mapped_.back().fd());
         }
         if (memory_) {
-            make_memory(layers.lower.front(), [&](std::uint32_t id) {
-                constexpr std::uint32_t nobody = 65534;
-                return first_id + (id < count ? id : nobody);
-            });
+            make_memory(layers.lower.front(), uids, gids);
         } else if (upper_) {
             find_upper_below_one();
         }
@@ -136,15 +133,14 @@ private:
 
     /// Two directories of a new file system. The upper one stands for the root of the tree, and so is as the topmost
     /// layer below it.
-    template <class Outside>
-    void make_memory(int below, Outside&& outside) {
+    void make_memory(int below, const std::vector<IdMap>& uids, const std::vector<IdMap>& gids) {
         memory_tree_ = Mount::tmpfs(*memory_, whole, 0700);
         const int dir = memory_tree_.fd();
         struct stat st {};
-        const bool ok = ::fstat(below, &st) == 0 && ::mkdirat(dir, "upper", 0700) == 0 &&
-                        ::mkdirat(dir, "work", 0700) == 0 &&
-                        ::fchownat(dir, "upper", outside(st.st_uid), outside(st.st_gid), AT_SYMLINK_NOFOLLOW) == 0 &&
-                        ::fchmodat(dir, "upper", st.st_mode & 07777, 0) == 0;
+        const bool ok =
+            ::fstat(below, &st) == 0 && ::mkdirat(dir, "upper", 0700) == 0 && ::mkdirat(dir, "work", 0700) == 0 &&
+            ::fchownat(dir, "upper", outside(uids, st.st_uid), outside(gids, st.st_gid), AT_SYMLINK_NOFOLLOW) == 0 &&
+            ::fchmodat(dir, "upper", st.st_mode & 07777, 0) == 0;
         if (ok) {
             upper_ = sys::openat2(dir, "upper", O_PATH | O_DIRECTORY, sys::beneath);
             work_ = sys::openat2(dir, "work", O_PATH | O_DIRECTORY, sys::beneath);
