@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every attack of rows.txt is made by a test case that exists, and every test case that is named by a CVE is in there."""
+"""Every attack of rows.txt has a test case that exists, and every test case that is named by a CVE is in there."""
 import pathlib
 import re
 import sys

@@ -27,6 +27,15 @@ namespace caisson::inline v0::detail {
     return id == 0 || maps.empty() ? id : outside(maps, 0);
 }
 
+/// As /proc/PID/uid_map takes it, see user_namespaces(7).
+[[nodiscard]] inline std::string map_text(const std::vector<IdMap>& maps) {
+    std::string text;
+    for (const IdMap& m : maps) {
+        text += std::to_string(m.inside) + " " + std::to_string(m.outside) + " " + std::to_string(m.count) + "\n";
+    }
+    return text;
+}
+
 /// User and group ids of the host that are kept apart from those of other containers.
 ///
 /// They come in ranges of 65,536, each recorded as a lock on a single byte of one empty file. The lock belongs to an

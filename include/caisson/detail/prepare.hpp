@@ -114,17 +114,8 @@ private:
 
     void open_root() {
         if (!own_root()) return;
-        if (!is_ordinary_user_) {
-            root_.emplace(spec_);
-            return;
-        }
-        root_directory_ = sys::open(spec_.root, O_PATH | O_DIRECTORY);
-        if (root_directory_) return;
-        const int saved = errno;
-        throw Error{Step::open_root, saved, "root " + quote(spec_.root),
-                    saved == ENOENT    ? "make the directory and put a root file system into it"
-                    : saved == ENOTDIR ? "name a directory"
-                                       : ""};
+        if (is_ordinary_user_) root_directory_ = inside_.open_root();
+        else root_.emplace(spec_);
     }
 
     void map_ids() {
@@ -154,10 +145,7 @@ private:
         const auto require_mapped = [&](const std::vector<IdMap>& maps, const std::string& name, const char* kind,
                                         std::uint32_t id) {
             if (maps.empty() || name.empty() || outside(maps, id) != outside(maps, 0) || id == 0) return;
-            throw Error{Step::credentials, 0,
-                        std::string{kind} + " " + quote(name) + ": its number " + std::to_string(id) +
-                            " is not mapped into the user namespace",
-                        "give uid_map and gid_map that have it"};
+            throw unmapped(kind, name, id);
         };
         require_mapped(uid_map_, spec_.user, "user", identity_.uid);
         require_mapped(gid_map_, spec_.group.empty() ? spec_.user : spec_.group, "group", identity_.gid);
@@ -297,14 +285,6 @@ private:
         plan_.header.teardown_name = plan_.text(cgroup_->name());
         plan_.header.teardown_count = static_cast<std::uint32_t>(teardowns.size());
         plan_.header.teardowns = plan_.array(teardowns);
-    }
-
-    [[nodiscard]] static std::string map_text(const std::vector<IdMap>& maps) {
-        std::string text;
-        for (const IdMap& m : maps) {
-            text += std::to_string(m.inside) + " " + std::to_string(m.outside) + " " + std::to_string(m.count) + "\n";
-        }
-        return text;
     }
 
     void join_groups() {

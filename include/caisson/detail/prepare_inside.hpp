@@ -18,7 +18,9 @@
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/fscontext.hpp>
 #include <caisson/detail/plan_builder.hpp>
+#include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
+#include <caisson/fd.hpp>
 #include <caisson/mount.hpp>
 #include <caisson/spec.hpp>
 
@@ -84,6 +86,16 @@ public:
     /// The console's terminal; `no_slot` where there is none.
     [[nodiscard]] Slot console() const noexcept { return console_; }
 
+    /// For who reads in it; init opens it once more.
+    [[nodiscard]] Fd open_root() const {
+        Fd directory = sys::open(spec_.root, O_PATH | O_DIRECTORY);
+        if (directory) return directory;
+        const int saved = errno;
+        throw Error{Step::open_root, saved, "root " + quote(spec_.root),
+                    saved == ENOENT    ? "make the directory and put a root file system into it"
+                    : saved == ENOTDIR ? "name a directory"
+                                       : ""};
+    }
     [[nodiscard]] Slot root() {
         return bind(spec_.root, {.read_only = spec_.root_read_only, .no_suid = false}, Step::open_root,
                     "root " + quote(spec_.root));

@@ -147,4 +147,11 @@ inline constexpr std::uint32_t last_id = 0xfffffffe;
     return found;
 }
 
+[[nodiscard]] inline Error unmapped(const char* kind, const std::string& name, std::uint32_t id) {
+    return {Step::credentials, 0,
+            std::string{kind} + " " + quote(name) + ": its number " + std::to_string(id) +
+                " is not mapped into the user namespace",
+            "give uid_map and gid_map that have it"};
+}
+
 }  // namespace caisson::inline v0::detail
