@@ -51,7 +51,10 @@ TEST_CASE("the kernel answers every system call as the table says, in both profi
             const std::string& expected = profile == SeccompProfile::system ? row.system : row.application;
             if (expected == "EPERM") CHECK(filtered.at(row.number) == std::to_string(EPERM));
             if (expected == "ENOSYS") CHECK(filtered.at(row.number) == std::to_string(ENOSYS));
-            if (expected == "allow") CHECK(filtered.at(row.number) == free.at(row.number));
+            // What takes long is made, too: sync(2), where others write.
+            if (expected == "allow" && filtered.at(row.number) != "signal 14" && free.at(row.number) != "signal 14") {
+                CHECK(filtered.at(row.number) == free.at(row.number));
+            }
             answered += filtered.at(row.number) != free.at(row.number) ? 1 : 0;
         }
         // The filter is what answers, not the kernel for other reasons.
@@ -80,6 +83,19 @@ TEST_CASE("a container has one filter, with privileges that may be gained and wi
     }
 }
 
+TEST_CASE("the C library makes threads, though its newest way to do so is not there") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    root.copy(program("make_thread"), "/bin/make_thread");
+    ContainerSpec spec = shell(root, "");
+    spec.command = {"/bin/make_thread"};
+    CHECK(Container::start(spec).wait() == ExitStatus::exited(0));
+    // A program that is told otherwise does not look further.
+    spec.seccomp.rules = {{"clone3", Action::refuse, EPERM}};
+    CHECK_FALSE(Container::start(spec).wait() == ExitStatus::exited(0));
+}
+
 TEST_CASE("a first process of the library's own starts a filtered command") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
@@ -96,7 +112,7 @@ TEST_CASE("a program of 32 bits runs where the spec says so, by the same rules, 
     const LeavesNothing nothing;
     const SystemCallRoot root;
     ContainerSpec spec = caller(root, SeccompProfile::none);
-    if (call(spec, "i386 20") != "ok") CAISSON_SKIP("this kernel runs no 32-bit programs");
+    if (!runs_i386(spec)) CAISSON_SKIP("this kernel runs no 32-bit programs");
     for (const SeccompProfile profile : {SeccompProfile::application, SeccompProfile::system}) {
         spec = caller(root, profile);
         CHECK(call(spec, "i386 20") == "signal 31");  // getpid
