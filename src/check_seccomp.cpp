@@ -32,7 +32,7 @@ void check_arguments(const std::string& field, const SeccompRule& rule) {
         }
         if (ranges::count(rule.arguments, argument.index, &SeccompArgument::index) > 1) {
             refuse(name + ".index", "argument " + std::to_string(argument.index) + " is compared twice",
-                   "make two rules of it");
+                   "one comparison of each argument is possible");
         }
         const bool masked = argument.comparison == SeccompArgument::Operator::masked_equal;
         if (!masked && argument.mask != 0) {

@@ -48,9 +48,10 @@ struct SeccompRule {
 
 /// The filter of a container. It holds from the command's execve(2) on, and for all that comes of it.
 ///
-/// The start itself makes a few calls under it: with `no_new_privileges` write and execve; without, where the kernel
-/// asks for a capability to load a filter, also those that set ids and capabilities. Rules that always refuse one of
-/// these are an error; one that does so by its arguments makes the start fail.
+/// The start itself makes a few calls under it: with `no_new_privileges` rt_sigprocmask, write and execve; without,
+/// where the kernel asks for a capability to load a filter, also those that set ids, capabilities, limits and
+/// descriptors. A rule that always refuses one of these is an error; one that does so by its arguments makes the start
+/// fail, or where it kills for execve, the container end at once.
 struct SeccompSpec {
     SeccompProfile profile = SeccompProfile::application;
     std::vector<SeccompRule> rules{};  ///< before the profile; of several that fit a call the first decides
@@ -58,7 +59,8 @@ struct SeccompSpec {
     /// Personality::linux32. Else such a program is killed at its first call, as one for x32 always is. i386 has a call
     /// through which sockets are made with arguments in memory, where no filter can tell AF_ALG from others.
     bool compat = false;
-    /// Nothing is refused; what would be is told to the kernel's log (dmesg(1), auditd(8)) as type 1326.
+    /// Nothing is refused; what would be is told to auditd(8) as type 1326, or without one to the kernel's log
+    /// (dmesg(1)), which takes ten records in five seconds.
     bool audit = false;
     friend bool operator==(const SeccompSpec&, const SeccompSpec&) = default;
 };

@@ -1,4 +1,5 @@
 #include <caisson/detail/filter.hpp>
+#include <caisson/detail/start_error.hpp>
 #include <caisson/seccomp.hpp>
 
 #include <algorithm>
@@ -326,7 +327,8 @@ TEST_CASE("a rule that cannot be is refused with its place, its value and what t
     CHECK(refusal(complete({{"mount", Action::refuse, 1, {{6}}}})) ==
           "seccomp.rules[0].arguments[0].index: 6 is no argument's number: they are 0 to 5");
     CHECK(refusal(complete({{"mount", Action::refuse, 1, {{0}, {1}, {0}}}})) ==
-          "seccomp.rules[0].arguments[0].index: argument 0 is compared twice: make two rules of it");
+          "seccomp.rules[0].arguments[0].index: argument 0 is compared twice: one comparison of each argument "
+          "is possible");
     CHECK(refusal(complete({{"mount", Action::refuse, 1, {{0, Operator::less, 1, 2}}}})) ==
           "seccomp.rules[0].arguments[0].mask: 2 has no meaning here: only masked_equal has one");
     CHECK(refusal(complete({{"mount", Action::refuse, 1, {{0, Operator::masked_equal, 5, 4}}}})) ==
@@ -362,4 +364,15 @@ TEST_CASE("a rule that refuses what the start itself calls is refused, unless it
           "calls are meant, or set no_new_privileges");
     spec.seccomp.audit = true;
     CHECK(refusal(spec) == "it is accepted");
+}
+
+TEST_CASE("a kernel that takes no filter is told from a user who may not load one") {
+    const auto remedy = [](int errnum) {
+        return std::string{detail::remedy_of(ContainerSpec{}, Step::credentials, errnum, "system call filter", false)};
+    };
+    CHECK(remedy(EACCES) == "without no_new_privileges this needs CAP_SYS_ADMIN: run as root, or set it");
+    CHECK(remedy(EINVAL) ==
+          "this kernel has no filters (CONFIG_SECCOMP_FILTER): set seccomp.profile to none, and seccomp.rules to "
+          "nothing");
+    CHECK(remedy(ENOMEM).empty());
 }

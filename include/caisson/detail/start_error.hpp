@@ -191,9 +191,13 @@ namespace caisson::inline v0::detail {
             break;
         case Step::credentials:
             if (context == "system call filter") {
-                return errnum == EACCES ? "without no_new_privileges this needs CAP_SYS_ADMIN: run as root, or set it"
-                                        : "this kernel has no filters (CONFIG_SECCOMP_FILTER): set seccomp.profile to "
-                                          "none, and seccomp.rules to nothing";
+                if (errnum == EACCES)
+                    return "without no_new_privileges this needs CAP_SYS_ADMIN: run as root, or set it";
+                if (errnum == EINVAL || errnum == ENOSYS) {
+                    return "this kernel has no filters (CONFIG_SECCOMP_FILTER): set seccomp.profile to none, and "
+                           "seccomp.rules to nothing";
+                }
+                break;
             }
             if (errnum == EPERM) return "this needs CAP_SETUID, CAP_SETGID and CAP_SETPCAP: run as root";
             break;
