@@ -202,7 +202,7 @@ private:
         const MountView view{text("mountinfo")};
         for (const MountLine& mount : view.lines()) {
             if (!view.is_visible(mount)) continue;
-            if (view.is_mask(mount)) report_.masked_paths.push_back(mount.point);
+            if (MountView::is_mask(mount)) report_.masked_paths.push_back(mount.point);
             else if (mount.read_only && mount.point != "/") report_.read_only_paths.push_back(mount.point);
             if (mount.type == "cgroup" || mount.type == "cgroup2") {
                 const CgroupMount seen = mount.read_only ? CgroupMount::read_only : CgroupMount::read_write;
@@ -219,7 +219,7 @@ private:
             if (shown(path) != nullptr) report_.open_paths.push_back(path);
         }
         auto read_only = ContainerSpec::default_read_only_paths();
-        read_only.push_back("/sys");
+        read_only.emplace_back("/sys");
         for (const std::string& path : read_only) {
             if (const MountLine* mount = shown(path); mount != nullptr && !mount->read_only) {
                 report_.writable_paths.push_back(path);

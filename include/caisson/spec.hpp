@@ -174,6 +174,7 @@ struct ContainerSpec {
                               NamespaceKind::net | NamespaceKind::user | NamespaceKind::cgroup;
     /// With a user namespace: the maps. Both empty: a free range of 65,536 ids of the container's own, and the root is
     /// seen through an id-mapped mount, so that nothing is chowned. Not both empty where `root` is "/".
+    /// These ranges begin at 1879048192 of the host; a map that is given must not have what another container has so.
     ///
     /// Of an ordinary user's containers, root inside is then the user himself, as nothing is id-mapped, and 1, 2, 3 and
     /// so on are the ids that /etc/subuid and /etc/subgid give him, where there are such and newuidmap(1) is installed;

@@ -74,6 +74,22 @@ TEST_CASE("a range for a written map is one that is neither taken nor in use") {
     CHECK_FALSE(IdRange::find_unwritten(taken));
 }
 
+TEST_CASE("who may not see which ids are in use is told no free range") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const IdRange held = IdRange::reserve();
+    std::string text = "a range was found";
+    REQUIRE(::seteuid(65534) == 0);
+    try {
+        (void)IdRange::find_unwritten({});
+    } catch (const Error& e) {
+        text = e.what();
+    }
+    REQUIRE(::seteuid(0) == 0);
+    CHECK(text ==
+          "file '/run/caisson/id-ranges' of the id ranges in use: Permission denied: root alone sees which ids are "
+          "in use");
+}
+
 TEST_CASE("maps that are given may share ids with each other, but not with an automatic map") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;

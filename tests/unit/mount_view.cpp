@@ -75,14 +75,14 @@ TEST_CASE("what is mounted over a process's root is not where its paths begin") 
 
 TEST_CASE("a mask is what a start puts over a masked path, as long as it cannot be written to") {
     const MountView view{container};
-    CHECK(view.is_mask(line(view, 102)));
-    CHECK(view.is_mask(line(view, 103)));
-    CHECK_FALSE(view.is_mask(line(view, 104)));  // a part of procfs
-    CHECK_FALSE(view.is_mask(line(view, 107)));  // a file system in memory that somebody else has made
+    CHECK(MountView::is_mask(line(view, 102)));
+    CHECK(MountView::is_mask(line(view, 103)));
+    CHECK_FALSE(MountView::is_mask(line(view, 104)));  // a part of procfs
+    CHECK_FALSE(MountView::is_mask(line(view, 107)));  // a file system in memory that somebody else has made
     const MountView other{
         "1 1 8:1 / / rw - ext4 a rw\n2 1 0:61 /file /x rw - tmpfs masked rw\n3 1 8:2 / /y ro - ext4 masked rw\n"};
-    CHECK_FALSE(other.is_mask(line(other, 2)));
-    CHECK_FALSE(other.is_mask(line(other, 3)));
+    CHECK_FALSE(MountView::is_mask(line(other, 2)));
+    CHECK_FALSE(MountView::is_mask(line(other, 3)));
 }
 
 TEST_CASE("read-only is told by the mount's options and by the file system's") {

@@ -100,7 +100,7 @@ public:
         constexpr std::uint32_t count = (end_written - first_written) / size;
         // Where no container has ever run with ids of its own, there is no file.
         Fd file = sys::open(registry, O_RDWR | O_NOFOLLOW);
-        if (!file && errno != ENOENT) fail_registry("");
+        if (!file && errno != ENOENT) fail_registry("root alone sees which ids are in use");
         const IdRange range{std::move(file)};
         // So that two who write into different places will hardly find the same.
         const std::uint32_t start = random() % count;
