@@ -156,7 +156,7 @@ TEST_CASE("what a spec gives beyond the default is read back and told") {
     const caisson_test::LeavesNothing nothing;
     const TestRoot root;
     ContainerSpec spec = sleeper(root);
-    spec.namespaces = spec.namespaces.without(NamespaceKind::user) | NamespaceSet{NamespaceKind::net};
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
     spec.capabilities = CapabilitySet::libvirt();
     spec.no_new_privileges = false;
     spec.root_read_only = true;
@@ -186,11 +186,18 @@ TEST_CASE("what a spec gives beyond the default is read back and told") {
     CHECK(has(r.weaker(), "no user namespace: root inside is root outside"));
     CHECK(has(r.weaker(), "new privileges can be had: set-user-ID programs and file capabilities"));
     CHECK(r.weaker().size() >= 4);
-    CHECK(has(r.stricter(), "a network namespace of its own"));
     CHECK(has(r.stricter(), "its root cannot be written to"));
     CHECK(has(r.stricter(), "at most 67108864 bytes of memory"));
     CHECK(has(r.stricter(), "at most 50 processes and threads"));
     CHECK(r.left_open().empty());
+
+    ContainerSpec shared = sleeper(root);
+    shared.name = "shared";
+    shared.namespaces = shared.namespaces.without(NamespaceKind::net).without(NamespaceKind::cgroup);
+    Container other = started(shared);
+    CHECK(other.security_report().weaker() ==
+          std::vector<std::string>{"no network namespace: addresses, ports and abstract sockets are the host's",
+                                   "no cgroup namespace: it sees the names of the host's control groups"});
 }
 
 TEST_CASE("a command that is not root, in the host's own root, is told as such") {
