@@ -1,8 +1,8 @@
 // inject - lets every system call of one start and stop of a container fail once, one at a time.
 //
 //   inject [--role host|intermediate|keeper|init|all] [--errno EPERM,ENOMEM,...] [--interrupt] [--kill ROLE|all]
-//          [--hold ROLE|all] [--from K] [--to K] [--user] [--ordinary] [--range] [--no-network] [--verbose] [-- PROGRAM
-//          ARGUMENT...]
+//          [--hold ROLE|all] [--from K] [--to K] [--user|--overlay|--ordinary] [--range] [--no-network] [--verbose]
+//          [-- PROGRAM ARGUMENT...]
 //
 // Each run must end in time, leave nothing behind, and either succeed or tell an Error with step, object and reason
 // (exit status and output as of one_start, which is the default program). A killed host cannot clean up what nobody
@@ -30,6 +30,7 @@
 
 #include <caisson/bridge.hpp>
 
+#include "support/image.hpp"
 #include "support/inject.hpp"
 #include "support/machine.hpp"
 #include "support/ordinary_user.hpp"
@@ -49,6 +50,7 @@ struct Options {
     bool user = false;
     bool ordinary = false;  // started by an ordinary user
     bool range = false;     // who has a range of ids
+    bool overlay = false;
     bool network = true;
     bool verbose = false;
     std::vector<std::string> command{};
@@ -93,6 +95,7 @@ Options parse(int argc, char** argv) {
         else if (word == "--user") options.user = true;
         else if (word == "--ordinary") options.ordinary = true, options.network = false;
         else if (word == "--range") options.range = true;
+        else if (word == "--overlay") options.overlay = true;
         else if (word == "--no-network") options.network = false;
         else if (word == "--verbose") options.verbose = true;
         else if (word == "--") {
@@ -260,6 +263,7 @@ int main(int argc, char** argv) try {
     }
     std::optional<TestRoot> root;
     std::optional<OrdinaryUser> user;
+    std::optional<TestDirectory> images;
     std::optional<caisson::Bridge> bridge;
     if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 ||
         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
@@ -272,16 +276,27 @@ int main(int argc, char** argv) try {
             return 77;
         }
         root.emplace();
+        std::string path = root->path();
+        if (options.overlay) {
+            images.emplace();
+            const std::string reason = make_image(*images / "root.img", "squashfs", path);
+            if (!reason.empty()) {
+                std::printf("%s\n", reason.c_str());
+                return 77;
+            }
+            path = *images / "root.img";
+        }
         if (options.network) bridge.emplace(caisson::Bridge::create("br0"));
         if (options.ordinary) {
             OrdinaryUser::own(root->path());
             user.emplace();
             if (!user->make_known(options.range)) throw std::runtime_error{"cannot make an ordinary user known"};
         }
-        options.command = {program("one_start"), "start", root->path(), options.network ? "br0" : "-",
-                           options.ordinary ? "ordinary"
-                           : options.user   ? "user"
-                                            : "root"};
+        options.command = {program("one_start"), "start", path, options.network ? "br0" : "-",
+                           options.ordinary  ? "ordinary"
+                           : options.overlay ? "overlay"
+                           : options.user    ? "user"
+                                             : "root"};
     }
     Campaign campaign{options};
     if (!campaign.baseline()) return 1;

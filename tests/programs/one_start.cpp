@@ -1,6 +1,7 @@
 // one_start - starts and stops one container, for the fault injector.
 //
 //   one_start start ROOT BRIDGE|- user|root    a container like the walk-through's; `user`: in a user namespace
+//   one_start start ROOT BRIDGE|- overlay      there, and ROOT is seen through an overlay in memory
 //   one_start start ROOT - ordinary            by an ordinary user, who has no limits to give
 //   one_start sweep                            removes what dead owners left
 //
@@ -24,13 +25,14 @@
 
 namespace {
 
-caisson::ContainerSpec spec_of(const std::string& root, const std::string& bridge, bool user) {
+caisson::ContainerSpec spec_of(const std::string& root, const std::string& bridge, const std::string& kind) {
     using caisson::NamespaceKind;
     caisson::ContainerSpec spec;
     spec.name = "walk";
     spec.root = root;
     spec.command = {"/bin/sleep", "1000"};
-    if (!user) {
+    if (kind == "overlay") spec.root_overlay.emplace();
+    if (kind == "root") {
         spec.namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::uts | NamespaceKind::ipc;
         spec.no_new_privileges = false;
     }
@@ -73,7 +75,7 @@ int main(int argc, char** argv) try {
     if (verb != "start" || argc != 5) return 2;
     const std::string who = argv[4];
     if (who == "ordinary" && !caisson_test::OrdinaryUser::drop()) return 2;
-    const caisson::ContainerSpec spec = spec_of(argv[2], argv[3], who != "root");
+    const caisson::ContainerSpec spec = spec_of(argv[2], argv[3], who);
     const auto before = caisson_test::MachineState::capture({.machine = false, .firewall = false});
     const int result = once(spec);
     const std::string left = difference(before, caisson_test::MachineState::capture(before.look));

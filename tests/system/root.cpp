@@ -334,6 +334,13 @@ TEST_CASE("a user's name is looked up in the topmost layer that has the file") {
     CHECK(run(spec) == "1000\n1000 500\n");
     spec.root_overlay->lower = {layer.path()};
     CHECK(run(spec) == "1007\n1007 500\n");
+    const TestRoot upper;
+    upper.write("/etc/passwd", "root:x:0:0::/:/bin/sh\nalice:x:1008:1008::/:/bin/sh\n");
+    REQUIRE(::unlink((upper / "/etc/group").c_str()) == 0);
+    const TestDirectory work;
+    spec.root_overlay->upper = upper.path();
+    spec.root_overlay->work = work.path();
+    CHECK(run(spec) == "1008\n1008 500\n");
 }
 
 TEST_CASE("the host's own root can be seen through an overlay in memory") {
