@@ -384,3 +384,18 @@ TEST_CASE("a bind from inside shows what the container has by then, a directory 
         CHECK(is_told(error_of(spec), "bind '/none' of the container (in the child): No such file or directory"));
     }
 }
+
+TEST_CASE("a bind from inside does not follow a link through the descriptors of the start") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    for (const char* link : {"/proc/self/fd/0", "/proc/1/root/etc", "/proc/self/cwd"}) {
+        CAPTURE(link);
+        (void)::unlink((root / "/way").c_str());
+        REQUIRE(::symlink(link, (root / "/way").c_str()) == 0);
+        ContainerSpec spec = shell(root, "true");
+        spec.mounts = {MountSpec::bind_inside("/way", "/copy")};
+        CHECK(
+            is_told(error_of(spec), "bind '/way' of the container (in the child): Too many levels of symbolic links"));
+    }
+}
