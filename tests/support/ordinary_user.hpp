@@ -53,10 +53,14 @@ public:
             (void)::lchown(entry.path().c_str(), owner, owner);
         }
     }
-    /// False where the machine refuses; so are the two halves of it.
+    /// False where the machine refuses; so are the two halves of it. `prepare` is called in between, still as root.
     [[nodiscard]] bool become(bool with_range = true) const {
+        return become(with_range, [] { return true; });
+    }
+    template <class Prepare>
+    [[nodiscard]] bool become(bool with_range, Prepare&& prepare) const {
         return ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-               make_known(with_range) && drop();
+               make_known(with_range) && prepare() && drop();
     }
     /// In the mount namespace of the caller, which is the test's own.
     [[nodiscard]] bool make_known(bool with_range) const {

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include <fcntl.h>
-#include <grp.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,7 +12,7 @@
 #include "support/doctest.hpp"
 #include "support/host.hpp"
 #include "support/machine.hpp"
-#include "support/ordinary_user.hpp"
+#include "support/ordinary_home.hpp"
 
 using namespace caisson;
 using namespace caisson_test;
@@ -22,58 +21,6 @@ namespace {
 
 constexpr unsigned id = OrdinaryUser::id;
 constexpr unsigned range = OrdinaryUser::range;
-
-const char* why_not() {
-    if (::geteuid() != 0) return "this needs root, to become an ordinary user";
-    if (const char* reason = OrdinaryUser::cannot()) return reason;
-    return TestRoot::missing();
-}
-const char* why_no_range() {
-    return OrdinaryUser::has_tools() ? why_not() : "newuidmap is missing: install uidmap";
-}
-
-bool has(const std::string& text, std::string_view part) {
-    return text.find(part) != std::string::npos;
-}
-
-/// What comes out of the console, and how it ended.
-std::string told(const ContainerSpec& spec) {
-    try {
-        Container container = Container::start(spec);
-        std::string all;
-        char buffer[4096];
-        for (ssize_t n = 0; (n = ::read(container.console()->fd(), buffer, sizeof buffer)) > 0;) {
-            all.append(buffer, static_cast<std::size_t>(n));
-        }
-        std::erase(all, '\r');
-        const ExitStatus status = container.wait();
-        return status.success() ? all : all + status.str();
-    } catch (const Error& e) {
-        return e.what();
-    }
-}
-
-/// A root of the user's, and the user.
-struct Home {
-    TestRoot root;
-    OrdinaryUser user;
-    explicit Home(unsigned owner = id) { OrdinaryUser::own(root.path(), owner); }
-    /// What `body` returns when the ordinary user runs it. What it leaves is told.
-    template <class Body>
-    std::string as_user(bool with_range, Body&& body) const {
-        return in_host([&]() -> std::string {
-            if (!user.become(with_range)) return "cannot become an ordinary user";
-            const int before = open_descriptors();
-            std::string text = body();
-            if (open_descriptors() != before) text += " LEFT: descriptors";
-            const std::string children = children_left();
-            return children.empty() ? text : text + " LEFT: " + children;
-        });
-    }
-    std::string run(const ContainerSpec& spec, bool with_range = true) const {
-        return as_user(with_range, [&] { return told(spec); });
-    }
-};
 
 /// The kernel counts a process that has been reaped for some tens of milliseconds more.
 bool removed(const std::string& group) {
@@ -163,24 +110,6 @@ TEST_CASE("an explicit map out of the range leaves the caller himself out") {
     CHECK(home.run(spec) ==
           "container 'host': uid_map by '/nonexistent/newuidmap': No such file or directory: install it (Debian: "
           "uidmap), name its directory in id_map_tools, or map the caller's own id alone");
-}
-
-TEST_CASE("a process with no_new_privs gets its own id alone, or is told why not") {
-    if (const char* reason = why_no_range()) CAISSON_SKIP(reason);
-    const LeavesNothing nothing;
-    const Home home;
-    ContainerSpec spec = shell(home.root, "cat /proc/self/uid_map");
-    const auto run = [&] {
-        return home.as_user(true, [&]() -> std::string {
-            if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return "prctl";
-            return told(spec);
-        });
-    };
-    CHECK(run() == "         0      61234          1\n");
-    spec.uid_map = spec.gid_map = {{0, range, 1000}};
-    const std::string refused = run();
-    CHECK(has(refused, "container 'host': uid_map by '/usr/bin/newuidmap': it says 'newuidmap: "));
-    CHECK(has(refused, "': this process has set no_new_privs, with which that program gains no rights"));
 }
 
 TEST_CASE("the console is a controlling terminal of the container's own, at /dev/console and in /dev/pts") {
@@ -315,46 +244,6 @@ TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with 
     CHECK(home.run(spec, false) ==
           "container 'host': bind '/nonexistent' (in the child): No such file or directory: the source must exist on "
           "the host");
-}
-
-TEST_CASE("what takes root is refused before anything is made, with what to do instead") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
-    const LeavesNothing nothing;
-    const Home home;
-    const auto refused = [&](auto&& change) {
-        ContainerSpec spec = shell(home.root, "true");
-        change(spec);
-        return home.run(spec, false);
-    };
-    CHECK(refused([](ContainerSpec& s) { s.namespaces = NamespaceSet{NamespaceKind::mount}; }) ==
-          "container 'host': namespaces: without a user namespace it takes root to start a container: add "
-          "NamespaceKind::user, or run as root");
-    CHECK(refused([](ContainerSpec& s) { s.networks = {{.bridge = "br0"}}; }) ==
-          "container 'host': networks[0].bridge: 'br0': it takes root to use a bridge: leave networks out: "
-          "its network then has lo alone; or run as root");
-    CHECK(refused([](ContainerSpec& s) { s.devices = {{.source = "/dev/fuse"}}; }) ==
-          "container 'host': devices[0].source: '/dev/fuse': it takes root to make a device node: bind the host's node "
-          "with mounts, no_dev off");
-    CHECK(refused([](ContainerSpec& s) { s.device_rules = {DeviceRule{}}; }) ==
-          "container 'host': device_rules[0]: it takes root to allow a device: leave it out: what the caller may open "
-          "outside, the container may");
-    CHECK(refused([](ContainerSpec& s) { s.mounts = {MountSpec::image("/image", "/m")}; }) ==
-          "container 'host': mounts[0].source: '/image': it takes root to mount an image: unpack it into a directory "
-          "and bind that");
-    CHECK(
-        refused([](ContainerSpec& s) { s.id_mapped_mounts = true; }) ==
-        "container 'host': id_mapped_mounts: it takes root to map the ids of a mount: leave it out, and let the files "
-        "be the caller's or in his range");
-    const std::string limits = refused([](ContainerSpec& s) { s.limits.pids = 10; });
-    CHECK(has(limits, "container 'host': control group 'host' below '/"));
-    const std::string remedy =
-        ": start the program where a group is delegated to the caller (systemd-run --user --scope, or a unit with "
-        "Delegate=yes), or leave limits, cgroup_parent and cgroup_mount out";
-    CHECK(has(limits, remedy));
-    CHECK(refused([](ContainerSpec& s) { s.cgroup_mount = CgroupMount::read_write; }) == limits);
-    CHECK(refused([](ContainerSpec& s) { s.root = "/nonexistent"; }) ==
-          "container 'host': root '/nonexistent': No such file or directory: make the directory and put a root file "
-          "system into it");
 }
 
 TEST_CASE("an ordinary user's own network namespace has lo, which is up") {

@@ -72,12 +72,32 @@ namespace caisson::inline v0::detail {
     return "a limit of /proc/sys/user/max_*_namespaces is reached: raise it with sysctl(8)";
 }
 
+/// The setting by which this kernel keeps user namespaces, or what can be done in them, from an ordinary user; empty if
+/// there is none.
+[[nodiscard]] inline std::string user_namespace_setting() {
+    const auto is = [](const char* name, std::string_view value) {
+        std::string text;
+        return sys::read_file(AT_FDCWD, (std::string{"/proc/sys/kernel/"} + name).c_str(), text) && text == value;
+    };
+    if (is("unprivileged_userns_clone", "0\n")) {
+        return "kernel.unprivileged_userns_clone is 0: set it to 1 with sysctl(8), or run as root";
+    }
+    if (is("apparmor_restrict_unprivileged_userns", "1\n")) {
+        return "kernel.apparmor_restrict_unprivileged_userns is 1: give the program an AppArmor profile with "
+               "'userns,', "
+               "or run as root";
+    }
+    return {};
+}
+
 /// Why clone3 refused init.
 [[nodiscard]] inline Error clone_error(int errnum, NamespaceSet wanted) {
     std::string remedy;
     if (errnum == ENOSPC || errnum == EUSERS) {
         remedy = namespace_limit(wanted);
     } else if (errnum == EPERM) {
+        remedy = wanted.has(NamespaceKind::user) ? user_namespace_setting() : "";
+        if (!remedy.empty()) return {Step::clone, errnum, "make init in new namespaces", remedy};
         remedy = "making namespaces needs CAP_SYS_ADMIN: run as root";
         if (wanted.has(NamespaceKind::user)) {
             remedy += "; a user namespace is also refused to a program in a chroot, and by some security products";
@@ -160,6 +180,10 @@ namespace caisson::inline v0::detail {
             if (errnum == ENOEXEC) return "it is no program: it begins neither with an ELF header nor with '#!'";
             if (errnum == ENOTDIR || errnum == ELOOP)
                 return "a part of the path is no directory, or a link in a circle";
+            break;
+        case Step::hostname:
+            // The first thing that takes a right in the user namespace.
+            if (errnum == EPERM && spec.has_user_namespace()) return user_namespace_setting();
             break;
         case Step::mount:
             if (context.starts_with("bind '/") && errnum == ENOENT) return "the source must exist on the host";
