@@ -174,8 +174,9 @@ void check_for_ordinary_user(const ContainerSpec& spec) {
         refuse("id_mapped_mounts: it takes root to map the ids of a mount",
                "leave it out, and let the files be the caller's or in his range");
     }
-    if (spec.root_overlay) {
-        refuse("root_overlay: it takes root to make the root's overlay", "leave it out, or run as root");
+    if (spec.root_overlay && spec.root_overlay->upper.empty()) {
+        refuse("root_overlay.upper: it is empty, and it takes root to keep in memory what is written to the root",
+               "name directories of the caller's as upper and work");
     }
     for (std::size_t i = 0; i < spec.mounts.size(); ++i) {
         if (spec.mounts[i].type != MountSpec::Type::image) continue;

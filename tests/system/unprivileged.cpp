@@ -246,6 +246,27 @@ TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with 
           "the host");
 }
 
+TEST_CASE("an ordinary user's root stays as it is below an overlay, whose changes are his") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    const Home changes;
+    const std::string upper = changes.root / "var/up:per";
+    for (const std::string& path : {upper, changes.root / "var/work", changes.root / "var/lower"}) {
+        std::filesystem::create_directory(path);
+    }
+    changes.root.write("var/lower/between", "between\n");
+    OrdinaryUser::own(changes.root.path());
+    ContainerSpec spec = shell(home.root, "cat /between; echo new > /new; rm /etc/group; ls /etc");
+    spec.root_overlay = RootOverlay{{changes.root / "var/lower"}, upper, changes.root / "var/work"};
+    CHECK(home.run(spec, false) == "between\npasswd\n");
+    CHECK(changes.root.read("var/up:per/new") == "new\n");
+    CHECK(look(upper + "/new").st_uid == id);
+    CHECK(home.root.read("new").empty());
+    CHECK(!home.root.read("etc/group").empty());
+    CHECK(home.run(spec, false) == "between\nrm: can't remove '/etc/group': No such file or directory\npasswd\n");
+}
+
 TEST_CASE("an ordinary user's own network namespace has lo, which is up") {
     if (const char* reason = why_not()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;

@@ -71,6 +71,18 @@ TEST_CASE("what takes root is refused before anything is made, with what to do i
         "Delegate=yes), or leave limits, cgroup_parent and cgroup_mount out";
     CHECK(has(limits, remedy));
     CHECK(refused([](ContainerSpec& s) { s.cgroup_mount = CgroupMount::read_write; }) == limits);
+    CHECK(refused([](ContainerSpec& s) { s.root_overlay = RootOverlay{}; }) ==
+          "container 'host': root_overlay.upper: it is empty, and it takes root to keep in memory what is written to "
+          "the root: name directories of the caller's as upper and work");
+    CHECK(refused([](ContainerSpec& s) { s.root += "/bin/busybox"; }) ==
+          "container 'host': root '" + home.root.path() +
+              "/bin/busybox': Not a directory: it takes root to mount an image: unpack it into a directory and name "
+              "that");
+    CHECK(refused([&](ContainerSpec& s) {
+              s.root_overlay = RootOverlay{{"/" + std::string(255, 'x')}, home.root / "var", home.root / "tmp"};
+          }) ==
+          "container 'host': mount 'overlay' on '/': option 'lowerdir': File name too long: the kernel takes 255 "
+          "bytes: use shorter paths");
     CHECK(refused([](ContainerSpec& s) { s.root = "/nonexistent"; }) ==
           "container 'host': root '/nonexistent': No such file or directory: make the directory and put a root file "
           "system into it");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -86,19 +87,29 @@ public:
     /// The console's terminal; `no_slot` where there is none.
     [[nodiscard]] Slot console() const noexcept { return console_; }
 
-    /// For who reads in it; init opens it once more.
+    /// For what is looked up in it; init resolves it again. Throws `Step::open_root`.
     [[nodiscard]] Fd open_root() const {
         Fd directory = sys::open(spec_.root, O_PATH | O_DIRECTORY);
         if (directory) return directory;
         const int saved = errno;
         throw Error{Step::open_root, saved, "root " + quote(spec_.root),
                     saved == ENOENT    ? "make the directory and put a root file system into it"
-                    : saved == ENOTDIR ? "name a directory"
+                    : saved == ENOTDIR ? "it takes root to mount an image: unpack it into a directory and name that"
                                        : ""};
     }
     [[nodiscard]] Slot root() {
-        return bind(spec_.root, {.read_only = spec_.root_read_only, .no_suid = false}, Step::open_root,
-                    "root " + quote(spec_.root));
+        const MountOptions options{.read_only = spec_.root_read_only, .no_suid = false};
+        const std::string what = "root " + quote(spec_.root);
+        if (!spec_.root_overlay) return bind(spec_.root, options, Step::open_root, what);
+        MountSpec seen;
+        seen.type = MountSpec::Type::overlay;
+        for (const std::string& lower : spec_.root_overlay->lower) seen.source += escaped(lower) + ":";
+        seen.source += escaped(spec_.root);
+        seen.upper = escaped(spec_.root_overlay->upper);
+        seen.work = escaped(spec_.root_overlay->work);
+        seen.target = "/";
+        seen.options = options;
+        return overlay(seen);
     }
     /// True for what the host makes otherwise.
     [[nodiscard]] static bool makes(MountSpec::Type type) noexcept {
@@ -129,6 +140,12 @@ public:
             options.emplace_back("workdir", mount.work);
         }
         options.emplace_back("userxattr", "");
+        for (const auto& [key, value] : options) {
+            if (value.size() <= longest_option) continue;
+            throw Error{Step::mount, ENAMETOOLONG,
+                        "mount 'overlay' on " + quote(mount.target) + ": option " + quote(key),
+                        "the kernel takes 255 bytes: use shorter paths"};
+        }
         const Slot slot = plan_.dynamic();
         plan_.add({.op = Op::new_filesystem,
                    .slot = slot,
@@ -205,6 +222,17 @@ public:
 private:
     static constexpr const char* cgroups = "/sys/fs/cgroup";
 
+    static constexpr std::size_t longest_option = 255;
+
+    /// As overlayfs wants a path: ':' and the escape itself escaped.
+    [[nodiscard]] static std::string escaped(const std::string& path) {
+        std::string text;
+        for (const char c : path) {
+            if (c == ':' || c == '\\') text += '\\';
+            text += c;
+        }
+        return text;
+    }
     void node(const char* name, std::uint64_t mode) {
         plan_.add({.op = Op::make_node, .slot = devices_, .a = plan_.text(name), .x = mode}, Step::mount,
                   std::string{"'/dev/"} + name + "'");
