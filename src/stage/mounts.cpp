@@ -113,10 +113,11 @@ s64 private_mounts() {
 }
 
 s64 clone_mount(Stage& stage, const Instr& instr) {
+    const u64 links = (instr.x & plan::clone_no_symlinks) != 0 ? RESOLVE_NO_SYMLINKS : 0;
     const s64 source = instr.a == 0                   ? descriptor(instr.other)
-                       : instr.other == plan::no_slot ? resolve(stage.text(instr.a), 0)
+                       : instr.other == plan::no_slot ? resolve(stage.text(instr.a), links)
                                                       : resolve_below(descriptor(instr.other), stage.text(instr.a));
-    if (source == enoent && instr.x != 0) {
+    if (source == enoent && (instr.x & plan::clone_optional) != 0) {
         made[instr.slot - plan::first_dynamic_slot] = -1;
         return 0;
     }

@@ -240,6 +240,18 @@ TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with 
         has(home.run(spec, false),
             "container 'host': bind '/sys' (in the child): Invalid argument: what is mounted below it must come along: "
             "set recursive"));
+    std::filesystem::create_directory_symlink("below", home.root / "var/link");
+    spec.mounts = {MountSpec::bind(home.root / "var/link", "/m")};
+    const std::string link = "'" + (home.root / "var/link") + "'";
+    const std::string remedy =
+        ": Too many levels of symbolic links: a symbolic link is in it: name what it leads to, or set "
+        "options.follow_links";
+    CHECK(home.run(spec, false) == "container 'host': bind " + link + " (in the child)" + remedy);
+    spec.mounts.front().options.follow_links = true;
+    CHECK(home.run(spec, false).empty());
+    overlay.source = home.root / "var/link";
+    spec.mounts = {overlay};
+    CHECK(home.run(spec, false) == "container 'host': mount 'overlay' on '/o': " + link + remedy);
     spec.mounts = {MountSpec::bind("/nonexistent", "/m")};
     CHECK(home.run(spec, false) ==
           "container 'host': bind '/nonexistent' (in the child): No such file or directory: the source must exist on "

@@ -51,8 +51,8 @@ enum class Op : std::uint16_t {
     mount_context,      ///< slot: takes the mount of a file system that the keeper has made, other: its context
                         ///< (fsopen(2)), x: mount attributes
     clone_mount,        ///< slot: takes a bind of what `other` (a descriptor) refers to, or of the path a below it,
-                        ///< or, without one, of what the path a is in the tree that init has; x: 1: a missing path is
-                        ///< skipped, with what would be done to the copy; y: AT_RECURSIVE or 0
+                        ///< or, without one, of what the path a is in the tree that init has; x: CloneFlag bits; y:
+                        ///< AT_RECURSIVE or 0
     make_node,          ///< slot: a mount; a: a name in its root; b: a link's target; x: mode of a directory or file
     open_terminal,      ///< other: a devpts; slot: takes the terminal, the host its controlling end; x: uid << 32 |
                         ///< gid of the owner, y: rows << 16 | columns
@@ -85,6 +85,11 @@ struct Capabilities {
     std::uint64_t effective = 0;
     std::uint64_t inheritable = 0;
     std::uint64_t ambient = 0;
+};
+
+enum CloneFlag : std::uint64_t {
+    clone_optional = 1,     ///< a missing path is skipped, with what would be done to the copy
+    clone_no_symlinks = 2,  ///< a symbolic link on the way to the path a is an error, also without `other`
 };
 
 enum CredentialFlag : std::uint32_t {

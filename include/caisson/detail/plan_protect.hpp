@@ -20,8 +20,9 @@ inline void plan_protection(PlanBuilder& plan, const ContainerSpec& spec, bool o
     for (const std::string& path : spec.read_only_paths) {
         if (path == "/proc/sys" && keeps_net) {
             net = plan.dynamic();
-            plan.add({.op = Op::clone_mount, .slot = net, .other = proc, .a = plan.text("sys/net"), .x = 1},
-                     Step::mount, "bind '/proc/sys/net'");
+            plan.add(
+                {.op = Op::clone_mount, .slot = net, .other = proc, .a = plan.text("sys/net"), .x = clone_optional},
+                Step::mount, "bind '/proc/sys/net'");
         }
         constexpr std::uint64_t attributes = MOUNT_ATTR_RDONLY;
         plan.add({.op = Op::read_only, .a = plan.text(path), .x = attributes}, Step::mount,

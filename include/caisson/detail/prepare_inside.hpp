@@ -98,15 +98,15 @@ public:
                                        : ""};
     }
     [[nodiscard]] Slot root() {
-        const MountOptions options{.read_only = spec_.root_read_only, .no_suid = false};
+        const MountOptions options{.read_only = spec_.root_read_only, .no_suid = false, .follow_links = true};
         const std::string what = "root " + quote(spec_.root);
         if (!spec_.root_overlay) return bind(spec_.root, options, Step::open_root, what);
         MountSpec seen;
         seen.type = MountSpec::Type::overlay;
         for (const std::string& lower : spec_.root_overlay->lower) seen.source += escaped(lower) + ":";
         seen.source += escaped(spec_.root);
-        seen.upper = escaped(spec_.root_overlay->upper);
-        seen.work = escaped(spec_.root_overlay->work);
+        seen.upper = spec_.root_overlay->upper;
+        seen.work = spec_.root_overlay->work;
         seen.target = "/";
         seen.options = options;
         return overlay(seen);
@@ -123,7 +123,8 @@ public:
     [[nodiscard]] Slot bind(const std::string& path, MountOptions options, Step step, const std::string& what) {
         const Slot slot = plan_.dynamic();
         const std::uint64_t whole = options.recursive ? AT_RECURSIVE : 0;
-        plan_.add({.op = Op::clone_mount, .slot = slot, .a = plan_.text(path), .y = whole}, step, what);
+        const std::uint64_t links = options.follow_links ? 0 : std::uint64_t{clone_no_symlinks};
+        plan_.add({.op = Op::clone_mount, .slot = slot, .a = plan_.text(path), .x = links, .y = whole}, step, what);
         plan_.add({.op = Op::set_attributes, .slot = slot, .x = Mount::attributes(options), .y = whole}, step,
                   "options of " + what);
         return slot;
@@ -133,11 +134,19 @@ public:
         for (auto& [key, value] : options) {
             if (!value.empty()) value.erase(0, 1);  // '=', by which a flag is told from an empty value
         }
+        std::vector<std::string> layers = split_escaped(mount.source, ':');
+        layers.insert(layers.end(), {mount.upper, mount.work});
+        for (const std::string& layer : layers) {
+            const std::uint64_t links = mount.options.follow_links ? 0 : RESOLVE_NO_SYMLINKS;
+            if (layer.empty() || sys::openat2(AT_FDCWD, layer.c_str(), O_PATH | O_DIRECTORY, links)) continue;
+            fail(Step::mount, "mount 'overlay' on " + quote(mount.target) + ": " + quote(layer),
+                 errno == ELOOP ? "a symbolic link is in it: name what it leads to, or set options.follow_links" : "");
+        }
         options.emplace_back("source", "overlay");
         options.emplace_back("lowerdir", mount.source);
         if (!mount.upper.empty()) {
-            options.emplace_back("upperdir", mount.upper);
-            options.emplace_back("workdir", mount.work);
+            options.emplace_back("upperdir", escaped(mount.upper));
+            options.emplace_back("workdir", escaped(mount.work));
         }
         options.emplace_back("userxattr", "");
         for (const auto& [key, value] : options) {
@@ -160,7 +169,8 @@ public:
     /// control groups are.
     [[nodiscard]] Slot make_hosts_sys() {
         constexpr std::uint64_t nothing_runs = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        const Slot slot = bind("/sys", {.read_only = true, .no_exec = true}, Step::mount, "bind '/sys'");
+        const Slot slot =
+            bind("/sys", {.read_only = true, .no_exec = true, .follow_links = true}, Step::mount, "bind '/sys'");
         if (::access(cgroups, F_OK) != 0 || spec_.cgroup_mount != CgroupMount::none) return slot;
         cover_ = plan_.dynamic();
         plan_.add({.op = Op::new_filesystem,
@@ -191,8 +201,9 @@ public:
         for (const char* name : {"null", "zero", "full", "random", "urandom", "tty"}) {
             node(name, S_IFREG | 0644);
             const std::string path = std::string{"/dev/"} + name;
-            nodes_.emplace_back(name, bind(path, {.no_dev = false, .no_exec = true, .recursive = false}, Step::mount,
-                                           "bind " + quote(path)));
+            nodes_.emplace_back(name,
+                                bind(path, {.no_dev = false, .no_exec = true, .recursive = false, .follow_links = true},
+                                     Step::mount, "bind " + quote(path)));
         }
         for (const auto& [name, target] : {std::pair{"fd", "/proc/self/fd"}, std::pair{"stdin", "/proc/self/fd/0"},
                                            std::pair{"stdout", "/proc/self/fd/1"},

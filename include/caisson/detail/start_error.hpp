@@ -187,6 +187,9 @@ namespace caisson::inline v0::detail {
             break;
         case Step::mount:
             if (context.starts_with("bind '/") && errnum == ENOENT) return "the source must exist on the host";
+            if (context.starts_with("bind '/") && errnum == ELOOP) {
+                return "a symbolic link is in it: name what it leads to, or set options.follow_links";
+            }
             if (context.starts_with("bind '/") && errnum == EINVAL) {
                 return "what is mounted below it must come along: set recursive";
             }
