@@ -125,9 +125,10 @@ prepare() {
         return 0
     fi
     local needed=(g++ meson ninja-build pkg-config python3 libtinyxml2-dev doctest-dev librange-v3-dev libmnl-dev
-        busybox-static iproute2 nftables libvirt-clients)
+        libseccomp-dev busybox-static iproute2 nftables libvirt-clients uidmap e2fsprogs squashfs-tools erofs-utils)
     for name in "${wanted[@]}"; do
         case $name in
+            gcc) needed+=(bubblewrap crun lxc) ;;
             clang) needed+=(clang) ;;
             asan | tsan | long) needed+=(clang libclang-rt-14-dev) ;;
             consumers) needed+=(clang) ;;
@@ -213,6 +214,9 @@ section_long() {
     heading "long runs: the suite, fuzzing, benchmarks"
     build gcc g++ || return
     await_uml
+    if check "a Debian root file system" examples/debian_root.sh "$out/debian"; then
+        export CAISSON_DEBIAN_ROOT=$out/debian
+    fi
     run gcc --suite long --num-processes 1
     configure fuzz clang++ -Dfuzz=true || return
     mkdir -p "$out/corpus"

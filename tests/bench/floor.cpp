@@ -95,7 +95,8 @@ Floor::Floor(std::string root) : root_{std::move(root)}, name_{"caisson-bench-fl
             (void)caisson::detail::sys::read_file(parent.directory.get(), "cpuset.cpus", cpus_);
             (void)caisson::detail::sys::read_file(parent.directory.get(), "cpuset.mems", mems_);
         }
-        hierarchies_.push_back({parent.path, parent.directory.release(), hierarchy.v2(), cpuset, -1, -1});
+        const bool devices = caisson::detail::list_has(hierarchy.controllers, "devices");
+        hierarchies_.push_back({parent.path, parent.directory.release(), hierarchy.v2(), cpuset, devices, -1, -1});
     }
     null_ = static_cast<int>(must(::open("/dev/null", O_RDWR | O_CLOEXEC), "/dev/null"));
     filter_ = caisson::detail::filter_program({});
@@ -115,6 +116,14 @@ void Floor::make_group() {
         if (h.cpuset) {
             write_file(h.path + "/" + name_ + "/cpuset.cpus", cpus_);
             write_file(h.path + "/" + name_ + "/cpuset.mems", mems_);
+        }
+        if (h.devices) {
+            const std::string group = h.path + "/" + name_;
+            write_file(group + "/devices.deny", "a");
+            for (const char* rule : {"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm",
+                                     "c 5:2 rwm", "c 136:* rwm"}) {
+                write_file(group + "/devices.allow", rule);
+            }
         }
         if (h.v2) {
             h.directory = static_cast<int>(must(::openat(h.parent, name_.c_str(), O_PATH | O_CLOEXEC), "group"));
@@ -151,7 +160,7 @@ void Floor::make_devices() {
                                        std::pair{"ptmx", "pts/ptmx"}}) {
         must(::symlinkat(target, devices_, name), name);
     }
-    must(::mkdirat(devices_, "pts", 0755), "pts");
+    for (const char* name : {"pts", "shm", "mqueue"}) must(::mkdirat(devices_, name, 0755), name);
 }
 
 void Floor::write_maps(int pid) {
@@ -193,10 +202,25 @@ int Floor::child(void* argument) {
     mount_attr attr{};
     attr.propagation = MS_PRIVATE;
     step("private", call(__NR_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &attr, sizeof attr));
-    const long context = step("fsopen", call(__NR_fsopen, "proc", FSOPEN_CLOEXEC));
-    step("proc", call(__NR_fsconfig, context, static_cast<int>(FSCONFIG_CMD_CREATE), nullptr, nullptr, 0));
-    const long proc = step("fsmount", call(__NR_fsmount, context, FSMOUNT_CLOEXEC,
-                                           MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+    constexpr unsigned nothing_runs = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    const auto filesystem = [&](const char* type) {
+        const long context = step(type, call(__NR_fsopen, type, FSOPEN_CLOEXEC));
+        step(type, call(__NR_fsconfig, context, static_cast<int>(FSCONFIG_CMD_CREATE), nullptr, nullptr, 0));
+        return step(type, call(__NR_fsmount, context, FSMOUNT_CLOEXEC, nothing_runs));
+    };
+    const auto cover = [&](const char* path, long source, const char* below, unsigned attributes) {
+        const long tree =
+            call(__NR_open_tree, source, below, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH);
+        if (tree < 0) return;  // not on this machine
+        mount_attr attributes_of_it{};
+        attributes_of_it.attr_set = attributes;
+        step(path, call(__NR_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes_of_it, sizeof attributes_of_it));
+        step(path, call(__NR_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH));
+        call(__NR_close, tree);
+    };
+    const long proc = filesystem("proc");
+    const long shm = filesystem("tmpfs");
+    const long mqueue = filesystem("mqueue");
     step("move root", call(__NR_move_mount, self.tree_, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH));
     step("fchdir", call(__NR_fchdir, self.tree_));
     step("pivot_root", call(__NR_pivot_root, ".", "."));
@@ -205,7 +229,30 @@ int Floor::child(void* argument) {
     step("move proc", call(__NR_move_mount, proc, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH));
     step("move dev", call(__NR_move_mount, self.devices_, "", AT_FDCWD, "/dev", MOVE_MOUNT_F_EMPTY_PATH));
     step("move pts", call(__NR_move_mount, self.terminals_, "", AT_FDCWD, "/dev/pts", MOVE_MOUNT_F_EMPTY_PATH));
+    step("move shm", call(__NR_move_mount, shm, "", AT_FDCWD, "/dev/shm", MOVE_MOUNT_F_EMPTY_PATH));
+    step("move mqueue", call(__NR_move_mount, mqueue, "", AT_FDCWD, "/dev/mqueue", MOVE_MOUNT_F_EMPTY_PATH));
+    for (const char* path : {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}) {
+        cover(path, AT_FDCWD, path, MOUNT_ATTR_RDONLY);
+    }
+    const long empty = filesystem("tmpfs");
+    step("masks", call(__NR_mknodat, empty, "file", S_IFREG | 0444, 0));
+    step("masks", call(__NR_mkdirat, empty, "directory", 0555));
+    step("masks", call(__NR_move_mount, empty, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH));
+    for (const char* path :
+         {"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+          "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"}) {
+        struct stat status {};
+        if (call(__NR_newfstatat, AT_FDCWD, path, &status, 0) != 0) continue;
+        cover(path, empty, S_ISDIR(status.st_mode) ? "directory" : "file", nothing_runs | MOUNT_ATTR_RDONLY);
+    }
+    step("masks", call(__NR_fchdir, empty));
+    step("masks", call(__NR_umount2, ".", MNT_DETACH));
+    step("masks", call(__NR_chdir, "/"));
     step("setsid", call(__NR_setsid));
+    const std::uint64_t no_core[]{0, 0};
+    const std::uint64_t files[]{1024, 1024};
+    step("limits", call(__NR_prlimit64, 0, 4, no_core, nullptr));
+    step("limits", call(__NR_prlimit64, 0, 7, files, nullptr));
     for (int capability = 0; capability <= CAP_LAST_CAP; ++capability) {
         if (capability > 10) call(__NR_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0);
     }

@@ -24,6 +24,7 @@ private:
         int parent = -1;
         bool v2 = false;
         bool cpuset = false;
+        bool devices = false;
         int tasks = -1;
         int directory = -1;
     };
