@@ -82,9 +82,12 @@ public:
         auto event = controller_.next();
         if (!event) throw Error{Step::helper, EPROTO, "start the container"};
         if (event->error) throw *event->error;
+        std::vector<int> borrowed = request.spec.descriptors;
         for (const int fd : {request.spec.stdio.in, request.spec.stdio.out, request.spec.stdio.err}) {
-            // Two of them may be one.
-            if (fd >= detail::helper_stdio && ::fcntl(fd, F_GETFD) >= 0) (void)::close(fd);
+            borrowed.push_back(fd);
+        }
+        for (const int fd : borrowed) {
+            if (fd >= detail::helper_stdio) (void)::close(fd);
         }
         info_ = detail::to_memory_file(detail::encode(detail::Info{.name = request.spec.name,
                                                                    .init = controller_.init_pid(id_),

@@ -24,6 +24,7 @@
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/detail/launch.hpp>
+#include <caisson/detail/plan_payload.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/detail/unprivileged.hpp>
 #include <caisson/error.hpp>
@@ -281,23 +282,17 @@ private:
                                      .open_console = options.open_console,
                                      .spec = spec};
         std::vector<int> descriptors{null.get(), null.get(), null.get(), theirs.get(), -1};
-        if (!spec.console) {
-            // Their numbers as the helper has them.
-            for (int* const fd : {&request.spec.stdio.in, &request.spec.stdio.out, &request.spec.stdio.err}) {
-                if (*fd < 0) continue;
-                if (::fcntl(*fd, F_GETFD) < 0) {
-                    const char* const field = fd == &request.spec.stdio.in    ? "in"
-                                              : fd == &request.spec.stdio.out ? "out"
-                                                                              : "err";
-                    detail::fail(Step::descriptors,
-                                 std::string{"stdio."} + field + ", descriptor " + std::to_string(*fd));
-                }
-                descriptors.push_back(*fd);
-                *fd = static_cast<int>(descriptors.size()) - 1;
-            }
-        } else {
-            request.spec.stdio = {};
+        detail::check_descriptors(spec);
+        const auto send = [&](std::int32_t& fd) {
+            if (fd < 0) return;
+            descriptors.push_back(fd);
+            fd = static_cast<std::int32_t>(descriptors.size()) - 1;  // as the helper has it
+        };
+        if (spec.console) request.spec.stdio = {};
+        for (std::int32_t* const fd : {&request.spec.stdio.in, &request.spec.stdio.out, &request.spec.stdio.err}) {
+            send(*fd);
         }
+        for (std::int32_t& fd : request.spec.descriptors) send(fd);
         const Fd file = detail::to_memory_file(detail::encode(request));
         descriptors[detail::helper_request] = file.get();
 

@@ -403,14 +403,15 @@ TEST_CASE("a console that is opened with the start has all that was written, als
     CHECK(place.empty());
 }
 
-TEST_CASE("without a console the standard descriptors are the caller's") {
+TEST_CASE("without a console the standard descriptors are the caller's, and so are those that are passed") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
     int ends[2];
     REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
-    ContainerSpec spec = place.spec("web", "echo out; echo err >&2; read x || echo eof");
+    ContainerSpec spec = place.spec("web", "echo out; echo err >&2; read x || echo eof; echo three >&3");
     spec.console.reset();
     spec.stdio = {-1, ends[1], ends[1]};
+    spec.descriptors = {ends[1]};
     Helper helper = Helper::start(spec, place.options);
     (void)::close(ends[1]);
     std::string all;
@@ -418,9 +419,13 @@ TEST_CASE("without a console the standard descriptors are the caller's") {
     for (ssize_t n = 0; (n = ::read(ends[0], buffer, sizeof buffer)) > 0;)
         all.append(buffer, static_cast<std::size_t>(n));
     (void)::close(ends[0]);
-    CHECK(all == "out\nerr\neof\n");
+    CHECK(all == "out\nerr\neof\nthree\n");
     CHECK(helper.wait() == ExitStatus::exited(0));
     CHECK(place.empty());
+    spec.stdio = {};
+    spec.descriptors = {9999};
+    CHECK(error_of(spec, place.options) ==
+          "container 'web': descriptors[0], descriptor 9999: Bad file descriptor: it is not open");
 }
 
 TEST_CASE("a helper program that is missing is told with the remedy") {
