@@ -188,6 +188,7 @@ namespace caisson::inline v0::detail {
         case Step::mount:
             if (context.starts_with("bind '/") && errnum == ENOENT) return "the source must exist on the host";
             if (context.starts_with("bind '/") && errnum == ELOOP) {
+                if (context.ends_with(" of the container")) return "a link in it leads in a circle, or through /proc";
                 return "a symbolic link is in it: name what it leads to, or set options.follow_links";
             }
             if (context.starts_with("bind '/") && errnum == EINVAL) {
