@@ -129,6 +129,7 @@ s64 run(Stage& stage, const Instr& instr) {
         case Op::mount_context: return mount_context(instr);
         case Op::set_attributes: return set_attributes(descriptor(instr.slot), instr.x, instr.y);
         case Op::clone_mount: return clone_mount(stage, instr);
+        case Op::open_path: return open_path(stage, instr);
         case Op::make_node: return make_node(stage, instr);
         case Op::open_terminal: return open_terminal(instr);
         case Op::enter_root: return enter_root(descriptor(instr.slot));

@@ -26,6 +26,7 @@ s64 standard_descriptors(plan::Slot first, int step);
 s64 resolve(const char* path, u64 extra);
 /// A file below a file system that this process has made, without leaving it.
 s64 open_below(int base, const char* path, u64 flags);
+s64 open_path(Stage& stage, const Instr& instr);
 s64 new_filesystem(Stage& stage, const Instr& instr);
 s64 mount_context(const Instr& instr);
 s64 set_attributes(int fd, u64 set, u64 flags);

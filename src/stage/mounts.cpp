@@ -71,6 +71,40 @@ s64 resolve_making(char* path, u64 extra, bool directory) {
 
 }  // namespace
 
+namespace {
+
+/// The kernel takes no longer ones.
+using Value = char[256];
+
+/// A value with the names of the descriptors that it speaks of; null where that is too long.
+const char* with_descriptors(const char* value, Value& into) {
+    constexpr char directory[] = "/proc/self/fd/";
+    u64 n = 0;
+    for (; *value != 0; ++value) {
+        if (n + sizeof directory + 10 > sizeof into) return nullptr;
+        if (*value != plan::descriptor_mark) {
+            into[n++] = *value;
+            continue;
+        }
+        for (const char* c = directory; *c != 0; ++c) into[n++] = *c;
+        const int fd = made[*++value - 1];
+        int unit = 1;
+        while (fd / unit >= 10) unit *= 10;
+        for (; unit > 0; unit /= 10) into[n++] = static_cast<char>('0' + fd / unit % 10);
+    }
+    into[n] = 0;
+    return into;
+}
+
+}  // namespace
+
+s64 open_path(Stage& stage, const Instr& instr) {
+    const s64 fd = resolve(stage.text(instr.a), (instr.x & plan::clone_no_symlinks) != 0 ? RESOLVE_NO_SYMLINKS : 0);
+    if (fd < 0) return fd;
+    made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(fd);
+    return 0;
+}
+
 s64 new_filesystem(Stage& stage, const Instr& instr) {
     const s64 context = call(__NR_fsopen, stage.text(instr.a), FSOPEN_CLOEXEC);
     if (context < 0) return context;
@@ -79,9 +113,15 @@ s64 new_filesystem(Stage& stage, const Instr& instr) {
         const char* option = stage.text(instr.b);
         while (*option != 0 && result == 0) {
             const char* value = option + length(option) + 1;
-            result = *value != 0 ? call(__NR_fsconfig, context, FSCONFIG_SET_STRING, option, value, 0)
-                                 : call(__NR_fsconfig, context, FSCONFIG_SET_FLAG, option, 0, 0);
-            option = value + length(value) + 1;
+            const char* after = value + length(value) + 1;
+            const char* marked = value;
+            while (*marked != 0 && *marked != plan::descriptor_mark) ++marked;
+            Value named;
+            if (*marked != 0) value = with_descriptors(value, named);
+            if (value == nullptr) result = einval;
+            else if (*value != 0) result = call(__NR_fsconfig, context, FSCONFIG_SET_STRING, option, value, 0);
+            else result = call(__NR_fsconfig, context, FSCONFIG_SET_FLAG, option, 0, 0);
+            option = after;
         }
     }
     if (result == 0) result = call(__NR_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0);

@@ -251,7 +251,8 @@ TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with 
     CHECK(home.run(spec, false).empty());
     overlay.source = home.root / "var/link";
     spec.mounts = {overlay};
-    CHECK(home.run(spec, false) == "container 'host': mount 'overlay' on '/o': " + link + remedy);
+    CHECK(home.run(spec, false) ==
+          "container 'host': layer " + link + " of the overlay on '/o' (in the child)" + remedy);
     spec.mounts = {MountSpec::bind("/nonexistent", "/m")};
     CHECK(home.run(spec, false) ==
           "container 'host': bind '/nonexistent' (in the child): No such file or directory: the source must exist on "
@@ -263,16 +264,17 @@ TEST_CASE("an ordinary user's root stays as it is below an overlay, whose change
     const LeavesNothing nothing;
     const Home home;
     const Home changes;
-    const std::string upper = changes.root / "var/up:per";
-    for (const std::string& path : {upper, changes.root / "var/work", changes.root / "var/lower"}) {
-        std::filesystem::create_directory(path);
-    }
-    changes.root.write("var/lower/between", "between\n");
+    const std::string upper = changes.root / ("var/up:per" + std::string(200, 'x'));
+    std::vector<std::string> lower;
+    for (int i = 0; i < 11; ++i) lower.push_back(changes.root / ("var/lower" + std::to_string(i)));
+    for (const std::string& path : lower) std::filesystem::create_directory(path);
+    for (const std::string& path : {upper, changes.root / "var/work"}) std::filesystem::create_directory(path);
+    changes.root.write("var/lower10/between", "between\n");
     OrdinaryUser::own(changes.root.path());
     ContainerSpec spec = shell(home.root, "cat /between; echo new > /new; rm /etc/group; ls /etc");
-    spec.root_overlay = RootOverlay{{changes.root / "var/lower"}, upper, changes.root / "var/work"};
+    spec.root_overlay = RootOverlay{lower, upper, changes.root / "var/work"};
     CHECK(home.run(spec, false) == "between\npasswd\n");
-    CHECK(changes.root.read("var/up:per/new") == "new\n");
+    CHECK(read_file(upper + "/new") == "new\n");
     CHECK(look(upper + "/new").st_uid == id);
     CHECK(home.root.read("new").empty());
     CHECK(!home.root.read("etc/group").empty());

@@ -48,6 +48,8 @@ enum class Op : std::uint16_t {
     private_mounts,     ///< no mount event goes to or comes from the host
     new_filesystem,     ///< a: type, b: options (pairs of strings, "" ends), x: mount attributes; slot: takes the mount
     set_attributes,     ///< slot: a mount, x: attributes to set, y: AT_RECURSIVE or 0
+    open_path,          ///< slot: takes a descriptor (O_PATH) of what the path a is in the tree that init has; x: as
+                        ///< clone_mount
     mount_context,      ///< slot: takes the mount of a file system that the keeper has made, other: its context
                         ///< (fsopen(2)), x: mount attributes
     clone_mount,        ///< slot: takes a bind of what `other` (a descriptor) refers to, or of the path a below it,
@@ -86,6 +88,10 @@ struct Capabilities {
     std::uint64_t inheritable = 0;
     std::uint64_t ambient = 0;
 };
+
+/// In the value of a file system's option: with the byte after it, it stands for a descriptor's name in /proc. That
+/// byte is 1 for the first dynamic slot.
+inline constexpr char descriptor_mark = '\1';
 
 enum CloneFlag : std::uint64_t {
     clone_optional = 1,     ///< a missing path is skipped, with what would be done to the copy

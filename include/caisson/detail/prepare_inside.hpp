@@ -102,21 +102,20 @@ public:
         const std::string what = "root " + quote(spec_.root);
         if (!spec_.root_overlay) return bind(spec_.root, options, Step::open_root, what);
         MountSpec seen;
-        seen.type = MountSpec::Type::overlay;
-        for (const std::string& lower : spec_.root_overlay->lower) seen.source += escaped(lower) + ":";
-        seen.source += escaped(spec_.root);
         seen.upper = spec_.root_overlay->upper;
         seen.work = spec_.root_overlay->work;
         seen.target = "/";
         seen.options = options;
-        return overlay(seen);
+        std::vector<std::string> lower = spec_.root_overlay->lower;
+        lower.push_back(spec_.root);
+        return overlay(lower, seen);
     }
     /// True for what the host makes otherwise.
     [[nodiscard]] static bool makes(MountSpec::Type type) noexcept {
         return type == MountSpec::Type::bind || type == MountSpec::Type::overlay;
     }
     [[nodiscard]] Slot mount(const MountSpec& mount) {
-        if (mount.type == MountSpec::Type::overlay) return overlay(mount);
+        if (mount.type == MountSpec::Type::overlay) return overlay(split_escaped(mount.source, ':'), mount);
         return bind(mount.source, mount.options, Step::mount, "bind " + quote(mount.source));
     }
     /// What the host has at `path`, seen once more.
@@ -129,39 +128,40 @@ public:
                   "options of " + what);
         return slot;
     }
-    [[nodiscard]] Slot overlay(const MountSpec& mount) {
+    /// `lower`: the topmost first. Each directory is opened by init once, and the kernel is given the descriptor's
+    /// name.
+    [[nodiscard]] Slot overlay(const std::vector<std::string>& lower, const MountSpec& mount) {
+        const std::string what = "mount 'overlay' on " + quote(mount.target);
+        if (lower.size() > most_layers) {
+            throw Error{Step::mount, E2BIG, what, std::to_string(most_layers) + " lower directories are possible"};
+        }
+        const auto layer = [&](const std::string& path) {
+            const Slot slot = plan_.dynamic();
+            const std::uint64_t links = mount.options.follow_links ? 0 : std::uint64_t{clone_no_symlinks};
+            plan_.add({.op = Op::open_path, .slot = slot, .a = plan_.text(path), .x = links}, Step::mount,
+                      "layer " + quote(path) + " of the overlay on " + quote(mount.target));
+            return std::string{descriptor_mark} + static_cast<char>(slot - first_dynamic_slot + 1);
+        };
         auto options = split_options(mount.data);
         for (auto& [key, value] : options) {
             if (!value.empty()) value.erase(0, 1);  // '=', by which a flag is told from an empty value
         }
-        std::vector<std::string> layers = split_escaped(mount.source, ':');
-        layers.insert(layers.end(), {mount.upper, mount.work});
-        for (const std::string& layer : layers) {
-            const std::uint64_t links = mount.options.follow_links ? 0 : RESOLVE_NO_SYMLINKS;
-            if (layer.empty() || sys::openat2(AT_FDCWD, layer.c_str(), O_PATH | O_DIRECTORY, links)) continue;
-            fail(Step::mount, "mount 'overlay' on " + quote(mount.target) + ": " + quote(layer),
-                 errno == ELOOP ? "a symbolic link is in it: name what it leads to, or set options.follow_links" : "");
-        }
         options.emplace_back("source", "overlay");
-        options.emplace_back("lowerdir", mount.source);
+        std::string all;
+        for (const std::string& path : lower) all += (all.empty() ? "" : ":") + layer(path);
+        options.emplace_back("lowerdir", all);
         if (!mount.upper.empty()) {
-            options.emplace_back("upperdir", escaped(mount.upper));
-            options.emplace_back("workdir", escaped(mount.work));
+            options.emplace_back("upperdir", layer(mount.upper));
+            options.emplace_back("workdir", layer(mount.work));
         }
         options.emplace_back("userxattr", "");
-        for (const auto& [key, value] : options) {
-            if (value.size() <= longest_option) continue;
-            throw Error{Step::mount, ENAMETOOLONG,
-                        "mount 'overlay' on " + quote(mount.target) + ": option " + quote(key),
-                        "the kernel takes 255 bytes: use shorter paths"};
-        }
         const Slot slot = plan_.dynamic();
         plan_.add({.op = Op::new_filesystem,
                    .slot = slot,
                    .a = plan_.text("overlay"),
                    .b = plan_.pairs(options),
                    .x = Mount::attributes(mount.options)},
-                  Step::mount, "mount 'overlay' on " + quote(mount.target));
+                  Step::mount, what);
         return slot;
     }
 
@@ -233,17 +233,8 @@ public:
 private:
     static constexpr const char* cgroups = "/sys/fs/cgroup";
 
-    static constexpr std::size_t longest_option = 255;
+    static constexpr std::size_t most_layers = 12;  // of 255 bytes that the kernel takes
 
-    /// As overlayfs wants a path: ':' and the escape itself escaped.
-    [[nodiscard]] static std::string escaped(const std::string& path) {
-        std::string text;
-        for (const char c : path) {
-            if (c == ':' || c == '\\') text += '\\';
-            text += c;
-        }
-        return text;
-    }
     void node(const char* name, std::uint64_t mode) {
         plan_.add({.op = Op::make_node, .slot = devices_, .a = plan_.text(name), .x = mode}, Step::mount,
                   std::string{"'/dev/"} + name + "'");

@@ -186,13 +186,15 @@ namespace caisson::inline v0::detail {
             if (errnum == EPERM && spec.has_user_namespace()) return user_namespace_setting();
             break;
         case Step::mount:
-            if (context.starts_with("bind '/") && errnum == ENOENT) return "the source must exist on the host";
-            if (context.starts_with("bind '/") && errnum == ELOOP) {
-                if (context.ends_with(" of the container")) return "a link in it leads in a circle, or through /proc";
-                return "a symbolic link is in it: name what it leads to, or set options.follow_links";
-            }
-            if (context.starts_with("bind '/") && errnum == EINVAL) {
-                return "what is mounted below it must come along: set recursive";
+            if (context.starts_with("bind '/") || context.starts_with("layer '/")) {
+                if (errnum == ENOENT) return "the source must exist on the host";
+                if (errnum == ELOOP) {
+                    if (context.ends_with(" of the container")) {
+                        return "a link in it leads in a circle, or through /proc";
+                    }
+                    return "a symbolic link is in it: name what it leads to, or set options.follow_links";
+                }
+                if (errnum == EINVAL) return "what is mounted below it must come along: set recursive";
             }
             if (errnum == EROFS) return "the mount point is missing in a read-only root: make it there";
             if (errnum == ENOSPC) return "the root's file system is full: the mount point cannot be made in it";
