@@ -187,12 +187,12 @@ namespace caisson::inline v0::detail {
             break;
         case Step::mount:
             if (context.starts_with("bind '/") || context.starts_with("layer '/")) {
-                if (errnum == ENOENT) return "the source must exist on the host";
+                const bool inside = context.ends_with(" of the container");
+                if (errnum == ENOENT)
+                    return inside ? "the source must exist there" : "the source must exist on the host";
                 if (errnum == ELOOP) {
-                    if (context.ends_with(" of the container")) {
-                        return "a link in it leads in a circle, or through /proc";
-                    }
-                    return "a symbolic link is in it: name what it leads to, or set options.follow_links";
+                    return inside ? "a link in it leads in a circle, or through /proc"
+                                  : "a symbolic link is in it: name what it leads to, or set options.follow_links";
                 }
                 if (errnum == EINVAL) return "what is mounted below it must come along: set recursive";
             }
