@@ -149,9 +149,11 @@ enum class Personality : std::uint8_t {
 
 /// How a container sees its control groups, on /sys/fs/cgroup.
 enum class CgroupMount : std::uint8_t {
-    none,        ///< not at all
-    read_only,   ///< its own group is the topmost
-    read_write,  ///< as well, and root inside may make groups below it, as systemd does
+    none,       ///< not at all
+    read_only,  ///< its own group is the topmost
+    /// As well, and root inside may make groups below it, as systemd does. Without a user namespace it is root outside,
+    /// and may change its limits too.
+    read_write,
 };
 
 /// Everything a container is to be. Copyable, comparable; the defaults are the safe ones.

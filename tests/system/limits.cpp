@@ -1,5 +1,6 @@
 // Starts where something is missing, used up or in the way: each works or says what to do, and leaves nothing.
 #include <caisson/container.hpp>
+#include <caisson/probe.hpp>
 
 #include <initializer_list>
 #include <string>
@@ -329,10 +330,16 @@ TEST_CASE("without privilege a start says which is missing, and leaves nothing")
         };
     };
     ContainerSpec spec = shell(root, "true");
-    CHECK(outcome_in_host(spec, nobody) ==
-          "container 'host': bind '" + root.path() + "': Operation not permitted: this needs CAP_SYS_ADMIN");
-    CHECK(outcome_in_host(spec, without(CAP_SYS_ADMIN)) ==
-          "container 'host': bind '" + root.path() + "': Operation not permitted: this needs CAP_SYS_ADMIN");
+    // As an ordinary user's, a container has a user namespace.
+    CHECK(outcome_in_host(spec, nobody) == "ok");
+    CHECK(outcome_in_host(spec, without(CAP_SYS_ADMIN)) == "ok");
+    ContainerSpec roots = spec;
+    roots.namespaces = roots.namespaces.without(NamespaceKind::user);
+    const std::string no_user_namespace =
+        "container 'host': namespaces: without a user namespace it takes root to start a container: add "
+        "NamespaceKind::user, or run as root";
+    CHECK(outcome_in_host(roots, nobody) == no_user_namespace);
+    CHECK(outcome_in_host(roots, without(CAP_SYS_ADMIN)) == no_user_namespace);
     const std::string no_mknod = outcome_in_host(spec, without(CAP_MKNOD));
     CAPTURE(no_mknod);
     CHECK(has(no_mknod, "device '/dev/null': Operation not permitted: this needs CAP_MKNOD"));
@@ -349,6 +356,24 @@ TEST_CASE("without privilege a start says which is missing, and leaves nothing")
         // Refused or not, it ends, and a refusal says more than its reason.
         if (text != "ok") CHECK(has(text, "CAP_"));
     }
+}
+
+TEST_CASE("a limit above the host's own is given or refused, never lowered") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const std::string text = in_host([&] {
+        const rlimit low{64, 128};
+        if (::setrlimit(RLIMIT_NOFILE, &low) != 0) return std::string{"setrlimit"};
+        ContainerSpec spec = shell(root, "test $(ulimit -Hn) = 256");
+        spec.console.reset();
+        spec.resource_limits = {{ResourceLimit::Kind::nofile, 256, 256}};
+        return outcome(spec);
+    });
+    const std::string refused =
+        "container 'host': resource limit 'nofile': the hard limit of 256: Operation not permitted: it is above the "
+        "host's own, which only CAP_SYS_RESOURCE raises";
+    CHECK(text == (probe().has(Feature::cap_sys_resource) ? "ok" : refused));
 }
 
 TEST_CASE("a refused clone says what is missing") {
