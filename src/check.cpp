@@ -226,7 +226,13 @@ void check(const ContainerSpec& spec) {
     check_users(spec);
     check_process(spec);
     check_mounts(spec);
-    for (auto&& [i, path] : views::enumerate(spec.masked_paths)) check_path(indexed("masked_paths", i), path);
+    for (auto&& [i, path] : views::enumerate(spec.masked_paths)) {
+        check_path(indexed("masked_paths", i), path);
+        if (path.find('*') != std::string::npos && !path.starts_with("/proc/") && !path.starts_with("/sys/")) {
+            refuse(indexed("masked_paths", i), quote(path) + " holds '*' and is below neither /proc nor /sys",
+                   "name each path");
+        }
+    }
     for (auto&& [i, path] : views::enumerate(spec.read_only_paths)) check_path(indexed("read_only_paths", i), path);
     check_networks(spec);
     check_devices(spec);

@@ -17,6 +17,7 @@
 
 #include <caisson/address.hpp>
 #include <caisson/detail/cgroup_hierarchy.hpp>
+#include <caisson/detail/kernel_paths.hpp>
 #include <caisson/detail/sys.hpp>
 
 #include "mount_view.hpp"
@@ -215,8 +216,10 @@ private:
             if (mount == nullptr || !is_there(path)) return nullptr;
             return mount->type == "proc" || mount->type == "sysfs" || mount->type == "selinuxfs" ? mount : nullptr;
         };
-        for (const std::string& path : ContainerSpec::default_masked_paths()) {
-            if (shown(path) != nullptr) report_.open_paths.push_back(path);
+        for (const std::string& pattern : ContainerSpec::default_masked_paths()) {
+            for (const std::string& path : detail::kernel_paths(pattern)) {
+                if (shown(path) != nullptr) report_.open_paths.push_back(path);
+            }
         }
         auto read_only = ContainerSpec::default_read_only_paths();
         read_only.emplace_back("/sys");

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <utility>
 
+#include <fnmatch.h>
+
 #include <caisson/detail/cgroup_hierarchy.hpp>
 
 namespace caisson::inline v0 {
@@ -27,9 +29,6 @@ std::string joined(const Sentences& words, std::string_view between = ", ") {
 std::string printable(std::string_view text) {
     const std::string quoted = detail::quote(text);
     return quoted.substr(1, quoted.size() - 2);
-}
-bool contains(const Sentences& list, const std::string& text) {
-    return std::find(list.begin(), list.end(), text) != list.end();
 }
 
 Sentences names(CapabilitySet set) {
@@ -241,7 +240,10 @@ std::vector<std::string> SecurityReport::stricter() const {
     const auto beyond = [](const Sentences& list, const Sentences& defaults) {
         Sentences more;
         for (const std::string& path : list) {
-            if (!contains(defaults, path)) more.push_back(printable(path));
+            const bool is_default = std::any_of(defaults.begin(), defaults.end(), [&](const std::string& pattern) {
+                return ::fnmatch(pattern.c_str(), path.c_str(), FNM_PATHNAME) == 0;
+            });
+            if (!is_default) more.push_back(printable(path));
         }
         return more;
     };

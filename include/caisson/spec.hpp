@@ -192,7 +192,8 @@ struct ContainerSpec {
     CgroupMount cgroup_mount = CgroupMount::none;
     std::vector<MountSpec> mounts{};  ///< made in this order, after the above
     /// Paths of the container that show nothing, and paths that cannot be written to; what is not there is skipped.
-    /// They hold against who cannot unmount: no CAP_SYS_ADMIN, or a user namespace and `seccomp` application.
+    /// A masked path below /proc or /sys may be a pattern with '*', see glob(7). They hold against who
+    /// cannot unmount: no CAP_SYS_ADMIN, or `seccomp` application.
     std::vector<std::string> masked_paths = default_masked_paths();
     std::vector<std::string> read_only_paths = default_read_only_paths();
     /// The container's console: stdin, stdout, stderr and the controlling terminal of its first process, with this size
@@ -267,7 +268,8 @@ struct ContainerSpec {
                 "/proc/timer_stats",
                 "/sys/firmware",
                 "/sys/fs/selinux",
-                "/sys/devices/virtual/powercap"};
+                "/sys/devices/virtual/powercap",
+                "/sys/devices/system/cpu/cpu*/thermal_throttle"};
     }
     [[nodiscard]] static std::vector<std::string> default_read_only_paths() {
         return {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};

@@ -41,6 +41,22 @@ TEST_CASE("masked paths are empty, whether they are files or directories, and wh
     CHECK(root.read("file") == "content");
 }
 
+TEST_CASE("a '*' in a masked path stands for all that the kernel has there") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root,
+                               "cd /sys/devices/system/cpu; for d in cpu[0-9]*; do ls -A $d/topology; done; "
+                               "ls -d cpu0/topology");
+    spec.masked_paths = {"/sys/devices/system/cpu/cpu*/topology"};
+    CHECK(run(spec).starts_with("cpu0/topology\n"));
+    spec.masked_paths = {"/sys/devices/system/cpu/none*/topology"};
+    CHECK_FALSE(run(spec).starts_with("cpu0/topology\n"));
+    spec.masked_paths = {"/etc/*"};
+    CHECK(error_of(spec) ==
+          "container 'test': masked_paths[0]: '/etc/*' holds '*' and is below neither /proc nor /sys: name each path");
+}
+
 TEST_CASE("read-only paths hold for what is mounted below them") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;

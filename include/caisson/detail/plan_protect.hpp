@@ -5,6 +5,7 @@
 
 #include <sys/mount.h>
 
+#include <caisson/detail/kernel_paths.hpp>
 #include <caisson/detail/plan_builder.hpp>
 #include <caisson/error.hpp>
 #include <caisson/spec.hpp>
@@ -43,9 +44,11 @@ inline void plan_protection(PlanBuilder& plan, const ContainerSpec& spec, bool o
               .b = plan.pairs({{"source", "masked"}, {"size", "4096"}, {"nr_inodes", "4"}, {"mode", "0555"}}),
               .x = attributes},
              Step::mount, "mount 'tmpfs' for masked paths");
-    for (const std::string& path : spec.masked_paths) {
-        plan.add({.op = Op::mask, .slot = empty, .other = file, .a = plan.text(path)}, Step::mount,
-                 "mask " + quote(path));
+    for (const std::string& pattern : spec.masked_paths) {
+        for (const std::string& path : kernel_paths(pattern)) {
+            plan.add({.op = Op::mask, .slot = empty, .other = file, .a = plan.text(path)}, Step::mount,
+                     "mask " + quote(path));
+        }
     }
     plan.add({.op = Op::mask_end, .slot = empty}, Step::mount, "unmount 'tmpfs' for masked paths");
 }
