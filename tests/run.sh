@@ -152,7 +152,7 @@ section_gcc() {
 }
 section_clang() {
     heading "clang++: build, then the unit tests"
-    build clang clang++ -Dbuildtype=debug || return
+    only='unit source' build clang clang++ -Dbuildtype=debug || return
     run clang --suite unit --suite source
 }
 section_asan() {
@@ -228,7 +228,7 @@ section_long() {
 section_style() {
     heading "style: layout of the source, clang-tidy"
     check "clang-format changes nothing" tests/style.sh format
-    [[ -f $out/clang/build.ninja ]] || build clang clang++ -Dbuildtype=debug || return
+    [[ -f $out/clang/build.ninja ]] || only='unit source' build clang clang++ -Dbuildtype=debug || return
     check "clang-tidy has no remark" tests/style.sh tidy "$out/clang"
 }
 
