@@ -1,6 +1,7 @@
 // src/seccomp.cpp - filters: the spec's rules, compiled by libseccomp, before a profile that was compiled at build
 // time.
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -26,8 +27,10 @@ using namespace seccomp;
 #include "seccomp_profiles.inc"
 
 #if defined(__x86_64__)
+constexpr std::uint32_t native_architecture = SCMP_ARCH_X86_64;
 constexpr std::uint32_t compat_architecture = SCMP_ARCH_X86;
 #else
+constexpr std::uint32_t native_architecture = SCMP_ARCH_AARCH64;
 constexpr std::uint32_t compat_architecture = SCMP_ARCH_ARM;
 #endif
 
@@ -98,6 +101,22 @@ void append(Program& program, const sock_filter* next, std::size_t size) {
     }
     program.insert(program.end(), next, next + size);
 }
+/// Every call of the architectures that the rules hold for: another one's would be a way around them.
+Program everything_of(bool compat) {
+    constexpr std::uint32_t x32 = 0x40000000;
+    constexpr std::uint32_t no_call = 0xffffffff;  // a tracer answers in the kernel's place
+    const auto word = [](std::size_t offset) {
+        return sock_filter{BPF_LD | BPF_W | BPF_ABS, 0, 0, static_cast<std::uint32_t>(offset)};
+    };
+    return {word(offsetof(seccomp_data, arch)),
+            {BPF_JMP | BPF_JEQ | BPF_K, 0, 3, native_architecture},
+            word(offsetof(seccomp_data, nr)),
+            {BPF_JMP | BPF_JEQ | BPF_K, 2, 0, no_call},
+            {BPF_JMP | BPF_JGE | BPF_K, 2, 1, x32},
+            {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, compat ? compat_architecture : native_architecture},
+            {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
+            {BPF_RET | BPF_K, 0, 0, kill}};
+}
 void append_profile(Program& program, SeccompProfile profile, bool compat) {
     const auto add = [&](const auto& native, const auto& both) {
         if (compat) append(program, both, std::size(both));
@@ -105,8 +124,8 @@ void append_profile(Program& program, SeccompProfile profile, bool compat) {
     };
     switch (profile) {
         case SeccompProfile::none: {
-            constexpr sock_filter everything[] = {{BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW}};
-            return append(program, everything, 1);
+            const Program everything = everything_of(compat);
+            return append(program, everything.data(), everything.size());
         }
         case SeccompProfile::application: return add(application_native, application_compat);
         case SeccompProfile::system: return add(system_native, system_compat);

@@ -13,7 +13,7 @@ namespace caisson::inline v0 {
 /// clock, ports, accounting, memory policy and the kernel's log are allowed where the bounding set has the capability
 /// that the kernel asks for.
 enum class SeccompProfile : std::uint8_t {
-    none,         ///< everything
+    none,         ///< everything that no rule refuses
     application,  ///< what programs need: no mounts, no new namespaces, no keys, whatever capabilities there are
     system,       ///< what an init such as systemd needs as well: mounts, namespaces, keys and quotas
 };

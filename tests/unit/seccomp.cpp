@@ -251,14 +251,29 @@ TEST_CASE("of the rules that fit a call the first decides, and they come before 
     CHECK(verdict(filter, data(compat, 3)).action == killed);
 }
 
-TEST_CASE("rules alone make a filter that allows the rest, on every architecture; without rules there is none") {
+TEST_CASE("rules alone make a filter that allows the rest, and no way around them; without rules there is none") {
     CHECK(detail::filter_program(with(SeccompProfile::none)).empty());
     ContainerSpec spec = with(SeccompProfile::none, {{"mount"}});
-    CHECK(of(program(spec), nr_mount) == refused(EPERM));
-    CHECK(of(program(spec), nr_bpf) == allow);
-    CHECK(verdict(program(spec), data(compat, compat_mount)).action == allow);
+    const auto of_both = [&] {
+        const Program filter = program(spec);
+        CHECK(of(filter, nr_mount) == refused(EPERM));
+        CHECK(of(filter, nr_bpf) == allow);
+        CHECK(of(filter, nr_of_the_future) == allow);
+        CHECK(of(filter, -1) == allow);
+        CHECK(verdict(filter, data(AUDIT_ARCH_MIPS, compat_mount)).action == killed);
+#if defined(__x86_64__)
+        CHECK(of(filter, nr_mount | 0x40000000) == killed);
+        CHECK(of(filter, nr_getpid | 0x40000000) == killed);
+#endif
+        return filter;
+    };
+    const Program native_only = of_both();
+    CHECK(verdict(native_only, data(compat, compat_mount)).action == killed);
+    CHECK(verdict(native_only, data(compat, compat_ioctl)).action == killed);
     spec.seccomp.compat = true;
-    CHECK(verdict(program(spec), data(compat, compat_mount)).action == refused(EPERM));
+    const Program both = of_both();
+    CHECK(verdict(both, data(compat, compat_mount)).action == refused(EPERM));
+    CHECK(verdict(both, data(compat, compat_ioctl)).action == allow);
 }
 
 TEST_CASE("comparisons are of all 64 bits, and all of a rule must hold") {
