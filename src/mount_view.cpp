@@ -44,6 +44,21 @@ MountView::MountView(std::string_view mountinfo) {
         const bool topmost = line.parent == line.id || !listed.contains(line.parent);
         children_.try_emplace({topmost ? 0 : line.parent, line.point}, &line);
     }
+    // Mounts that lie on each other's roots: where a path comes to one of them, it goes on from the topmost. The kernel
+    // writes a long list in parts and gives numbers again in between, so that some may seem to go round in a circle.
+    const std::pair<unsigned long, std::string_view> root{0, "/"};
+    for (auto& [place, first] : children_) {
+        // What is mounted over the root itself is not walked into: a walk begins below it.
+        if (place == root) continue;
+        std::set<const MountLine**> passed;
+        const MountLine** top = &first;
+        while (passed.insert(top).second) {
+            const auto over = children_.find({(*top)->id, (*top)->point});
+            if (over == children_.end()) break;
+            top = &over->second;
+        }
+        for (const MountLine** of : passed) *of = *top;
+    }
 }
 
 const MountLine* MountView::at(std::string_view path) const {
@@ -51,11 +66,10 @@ const MountLine* MountView::at(std::string_view path) const {
         const auto found = children_.find({of != nullptr ? of->id : 0, point});
         return found == children_.end() ? nullptr : found->second;
     };
-    // What is mounted over the root itself is not walked into: a walk begins below it.
     const MountLine* now = child(nullptr, "/");
     for (std::size_t end = 0; path != "/" && end < path.size();) {
         end = std::min(path.find('/', end + 1), path.size());
-        while (const MountLine* next = child(now, path.substr(0, end))) now = next;
+        if (const MountLine* next = child(now, path.substr(0, end))) now = next;
     }
     return now;
 }

@@ -41,7 +41,7 @@ public:
 
 private:
     std::vector<MountLine> lines_;
-    std::map<std::pair<unsigned long, std::string_view>, const MountLine*> children_;
+    std::map<std::pair<unsigned long, std::string_view>, const MountLine*> children_;  ///< the topmost of a stack
 };
 
 }  // namespace caisson::inline v0::detail

@@ -67,6 +67,38 @@ TEST_CASE("a mount that another one covers is not seen, nor is what was mounted 
     CHECK(above.is_visible(line(above, 100)));
 }
 
+TEST_CASE("however many mounts lie on one place, a look-up takes no longer") {
+    // The kernel's usual limit, fs.mount-max; with a step for each that lies there it would be 5,000,000,000 of them.
+    constexpr unsigned long most = 100000;
+    const auto stack = [](auto&& parent_of) {
+        std::string text = "1 1 8:1 / / rw - ext4 a rw\n";
+        for (unsigned long id = 2; id <= most; ++id) {
+            text += std::to_string(id) + " " + std::to_string(parent_of(id)) + " 0:9 / /mnt rw - tmpfs b rw\n";
+        }
+        return text;
+    };
+    const auto visible = [](const MountView& view) {
+        std::size_t count = 0;
+        for (const MountLine& mount : view.lines()) count += view.is_visible(mount) ? 1 : 0;
+        return count;
+    };
+    const MountView up{stack([](unsigned long id) { return id - 1; })};
+    CHECK(up.at("/mnt")->id == most);
+    CHECK(up.at("/mnt/file")->id == most);
+    CHECK(visible(up) == 2);
+    const MountView down{stack([](unsigned long id) { return id == most ? 1 : id + 1; })};
+    CHECK(down.at("/mnt")->id == 2);
+    CHECK(visible(down) == 2);
+}
+
+TEST_CASE("a list in which the kernel has given a number twice has an end") {
+    const MountView view{
+        "1 1 8:1 / / rw - ext4 a rw\n3 1 0:9 / /mnt rw - tmpfs b rw\n"
+        "5 3 0:9 / /mnt rw - tmpfs b rw\n3 5 0:9 / /mnt rw - tmpfs b rw\n"};
+    CHECK(view.at("/mnt")->point == "/mnt");
+    CHECK(view.at("/mnt/file")->point == "/mnt");
+}
+
 TEST_CASE("what is mounted over a process's root is not where its paths begin") {
     const MountView view{"5 5 8:1 / / rw - ext4 a rw\n6 5 0:9 / / rw - tmpfs b rw\n7 5 0:3 / /proc rw - proc c rw\n"};
     CHECK(view.at("/")->id == 5);
