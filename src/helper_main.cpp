@@ -79,6 +79,7 @@ public:
     Server(detail::StartRequest request, Fd first)
         : directory_{RunDirectory::acquire(request.run_directory, request.spec.name)} {
         id_ = controller_.start(request.spec);
+        has_command_below_ = request.spec.init;
         auto event = controller_.next();
         if (!event) throw Error{Step::helper, EPROTO, "start the container"};
         if (event->error) throw *event->error;
@@ -187,6 +188,7 @@ private:
                 const Process init = Process::open(controller_.init_pid(id_));
                 // It runs after the descriptor was opened: so its pid was nobody else's then.
                 if (!controller_.signal(id_, 0)) throw Error{Step::helper, ESRCH, "container", "it has ended"};
+                done.number = has_command_below_ ? 1 : 0;
                 return tell(client, done, init.pidfd());
             }
             case Message::Kind::done:
@@ -210,6 +212,7 @@ private:
     RunDirectory directory_;
     Controller controller_;  // destroyed first: no container outlives the lock
     ContainerId id_{};
+    bool has_command_below_ = false;  // see Running
     Fd info_;
     Fd listener_;
     std::vector<Fd> clients_;

@@ -308,6 +308,35 @@ private:
 
 }  // namespace
 
+SecurityReport SecurityReport::of_command(const Process& init) {
+    if (!init) throw std::logic_error{"this Process holds nothing"};
+    const std::string pid = std::to_string(init.pid());
+    const std::string what = "command of init, process " + pid;
+    const std::string file = "/proc/" + pid + "/task/" + pid + "/children";
+    std::string list;
+    const bool is_read = detail::sys::read_file(AT_FDCWD, file.c_str(), list, std::size_t{64} << 20);
+    const int saved = errno;
+    const auto end = [&]() -> Error { return {Step::report, ESRCH, what, "it has ended"}; };
+    if (init.ended()) throw end();
+    if (!is_read) {
+        throw Error{Step::report, saved, what + ": " + detail::quote(file),
+                    saved == ENOENT ? "this kernel has no CONFIG_PROC_CHILDREN" : ""};
+    }
+    // The oldest is the first; what others of the container have left to init comes behind it.
+    std::string_view rest = list;
+    const auto pid_of_command = detail::parse_decimal(take_word(rest), std::numeric_limits<pid_t>::max());
+    if (!pid_of_command) throw end();
+    try {
+        SecurityReport report = of(Process::open(static_cast<pid_t>(*pid_of_command)));
+        // Init ends as soon as its command does: it has not, so the pid was the command's all the time.
+        if (init.ended()) throw end();
+        return report;
+    } catch (const Error& e) {
+        if (init.ended() || e.code().value() == ESRCH) throw end();
+        throw e.in(what);
+    }
+}
+
 SecurityReport SecurityReport::of(const Process& process) {
     if (!process) throw std::logic_error{"this Process holds nothing"};
     const std::string what = "security report of process " + std::to_string(process.pid());

@@ -90,12 +90,13 @@ public:
         return running_.cgroup->usage();
     }
 
-    /// What is in force for init and its control groups at this moment, read back from the kernel. Throws
+    /// What is in force for the command and its control groups at this moment, read back from the kernel. Throws
     /// `Step::report`, with ESRCH once it has ended.
     [[nodiscard]] SecurityReport security_report() const {
         require_started();
         try {
-            return SecurityReport::of(running_.init);
+            return running_.has_command_below ? SecurityReport::of_command(running_.init)
+                                              : SecurityReport::of(running_.init);
         } catch (const Error& e) {
             throw e.in("container " + detail::quote(name_));
         }

@@ -178,11 +178,12 @@ public:
     /// See Container::security_report. The helper gives a pidfd of init, and the caller reads, with its own rights: the
     /// helper has given up most of its own.
     [[nodiscard]] SecurityReport security_report() {
-        Fd init;
-        (void)ask({.kind = detail::Message::Kind::process}, &init);
-        if (!init) throw Error{Step::helper, EBADMSG, what()};
+        Fd fd;
+        const bool has_command_below = ask({.kind = detail::Message::Kind::process}, &fd).number == 1;
+        if (!fd) throw Error{Step::helper, EBADMSG, what()};
         try {
-            return SecurityReport::of(Process::adopt(std::move(init)));
+            const Process init = Process::adopt(std::move(fd));
+            return has_command_below ? SecurityReport::of_command(init) : SecurityReport::of(init);
         } catch (const Error& e) {
             throw e.in("container " + detail::quote(name_));
         }

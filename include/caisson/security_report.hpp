@@ -17,7 +17,7 @@
 
 namespace caisson::inline v0 {
 
-/// What is in force for a container's first process, read back from the kernel: never what a spec asked for. A value,
+/// What is in force for a container's command, read back from the kernel: never what a spec asked for. A value,
 /// copyable and comparable.
 ///
 /// "The host" is the reading process: its namespaces, its numbering of ids and processes. The container is not trusted:
@@ -63,6 +63,9 @@ struct SecurityReport {
     /// Throws `Step::report`: ESRCH if it has ended, or ends meanwhile; EACCES without ptrace access to it (its user,
     /// or CAP_SYS_PTRACE over it; see ptrace(2)). Never blocks on the container. Any thread.
     [[nodiscard]] [[gnu::visibility("default")]] static SecurityReport of(const Process& process);
+
+    /// Of the command below an init of `ContainerSpec::init`, which is not held as tightly itself. Throws as `of`.
+    [[nodiscard]] [[gnu::visibility("default")]] static SecurityReport of_command(const Process& init);
 
     /// The capabilities that it has or can get: by execve(2), where new privileges are allowed.
     [[nodiscard]] CapabilitySet reachable_capabilities() const noexcept {

@@ -105,6 +105,39 @@ TEST_CASE("the report of a container says what the kernel holds it by") {
     CHECK(r == container.security_report());
 }
 
+TEST_CASE("with an init of caisson's the report is about the command, which is what is held") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    // Whoever is orphaned is init's child as well.
+    ContainerSpec spec = sleeper(root, "(sleep 1000 &); (sleep 1000 &); ");
+    spec.init = true;
+    spec.capabilities = CapabilitySet::application().with({"sys_admin"});
+    {
+        Container container = started(spec);
+        const SecurityReport r = container.security_report();
+        CAPTURE(r.str());
+        CHECK(r.pid != container.init().pid());
+        CHECK(r.capabilities == spec.capabilities);
+        CHECK(r.no_new_privileges);
+        CHECK(r.seccomp == SecurityReport::Seccomp::filter);
+        CHECK(r.seccomp_filters == 1);
+        CHECK_FALSE(r.masks_hold());
+        CHECK(r.weaker().size() == 2);
+        (void)container.kill();
+        CHECK(error_of_report(container).find("it has ended") != std::string::npos);
+    }
+    const Place place;
+    spec = place.spec("web");
+    spec.init = true;
+    Helper helper = Helper::start(spec, place.options);
+    const SecurityReport r = helper.security_report();
+    CHECK(r.pid != helper.info().init);
+    CHECK(r.seccomp_filters == 1);
+    CHECK(r.weaker().empty());
+    (void)helper.kill();
+}
+
 TEST_CASE("a system container says what it can undo") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;

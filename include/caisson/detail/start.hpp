@@ -32,6 +32,7 @@ namespace caisson::inline v0::detail {
 struct Running {
     Channel channel{};
     Process init{};
+    bool has_command_below = false;  ///< init is that of `ContainerSpec::init`
     Fd keeper{};
     std::optional<Cgroup> cgroup{};
     std::optional<Pty> console{};
@@ -54,6 +55,7 @@ public:
             abandon();
             throw;
         }
+        running_.has_command_below = preparation_.spec().init;
         running_.cgroup = preparation_.take_cgroup();
         running_.console = console_ ? Pty::adopt(std::move(console_)) : preparation_.take_console();
         if (running_.cgroup) running_.cgroup->settle();
