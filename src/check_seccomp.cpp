@@ -1,6 +1,8 @@
 // src/check_seccomp.cpp - what makes a spec's system call filter impossible.
+#include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include <range/v3/algorithm/contains.hpp>
 #include <range/v3/algorithm/count.hpp>
@@ -24,7 +26,22 @@ constexpr std::string_view of_a_start_that_keeps_privileges[] = {"capget",    "c
                                                                  "fcntl",     "ppoll",     "prctl",       "prlimit64",
                                                                  "setgroups", "setresgid", "setresuid"};
 
-void check_arguments(const std::string& field, const SeccompRule& rule) {
+#if defined(__x86_64__)
+/// i386 has two calls, socketcall(2) and ipc(2), that stand for these.
+constexpr std::string_view of_memory[] = {
+    "accept", "accept4", "bind",   "connect", "getpeername", "getsockname", "getsockopt", "listen",
+    "msgctl", "msgget",  "msgrcv", "msgsnd",  "recv",        "recvfrom",    "recvmmsg",   "recvmsg",
+    "semctl", "semget",  "semop",  "send",    "sendmmsg",    "sendmsg",     "sendto",     "setsockopt",
+    "shmat",  "shmctl",  "shmdt",  "shmget",  "shutdown",    "socket",      "socketpair", "semtimedop"};
+#else
+constexpr std::array<std::string_view, 0> of_memory;
+#endif
+
+void check_arguments(const std::string& field, const SeccompRule& rule, bool compat) {
+    if (compat && !rule.arguments.empty() && ranges::contains(of_memory, rule.call)) {
+        refuse(field + ".arguments", "of 32-bit programs no filter can see those of " + quote(rule.call),
+               "leave them out, or do without seccomp.compat and Personality::linux32");
+    }
     for (auto&& [j, argument] : views::enumerate(rule.arguments)) {
         const std::string name = field + indexed(".arguments", j);
         if (argument.index > 5) {
@@ -72,7 +89,7 @@ void check_seccomp(const ContainerSpec& spec) {
         if (rule.action == SeccompRule::Action::refuse && (rule.errnum < 1 || rule.errnum > 4095)) {
             refuse(field + ".errnum", std::to_string(rule.errnum) + " is no error number", "they are 1 to 4095");
         }
-        check_arguments(field, rule);
+        check_arguments(field, rule, compat);
         const bool is_needed =
             ranges::contains(of_each_start, rule.call) ||
             (!spec.no_new_privileges && ranges::contains(of_a_start_that_keeps_privileges, rule.call));

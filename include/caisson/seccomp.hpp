@@ -56,8 +56,10 @@ struct SeccompSpec {
     SeccompProfile profile = SeccompProfile::application;
     std::vector<SeccompRule> rules{};  ///< before the profile; of several that fit a call the first decides
     /// Also the calls of 32-bit programs (i386 on x86-64, ARM on aarch64), by the same rules; implied by
-    /// Personality::linux32. Else such a program is killed at its first call, as one for x32 always is. i386 has a call
-    /// through which sockets are made with arguments in memory, where no filter can tell AF_ALG from others.
+    /// Personality::linux32. Else such a program is killed at its first call, as one for x32 always is. Some of theirs
+    /// have names of their own, which a rule must say: umount beside umount2, chown32 beside chown. i386 has calls
+    /// through which sockets are made and used with arguments in memory, where no filter can tell AF_ALG from others:
+    /// a rule about arguments of those is an error.
     bool compat = false;
     /// Nothing is refused; what would be is told to auditd(8) as type 1326, or without one to the kernel's log
     /// (dmesg(1)), which takes ten records in five seconds.

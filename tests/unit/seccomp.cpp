@@ -348,6 +348,18 @@ TEST_CASE("a rule that cannot be is refused with its place, its value and what t
           "seccomp.rules[0].arguments[0].mask: 2 has no meaning here: only masked_equal has one");
     CHECK(refusal(complete({{"mount", Action::refuse, 1, {{0, Operator::masked_equal, 5, 4}}}})) ==
           "seccomp.rules[0].arguments[0].value: 5 has bits that the mask takes away: no argument would ever fit");
+#if defined(__x86_64__)
+    for (const char* call : {"socket", "connect", "semget"}) {
+        ContainerSpec both = complete({{call, Action::allow, 0, {{1, Operator::equal, 1}}}, {call}});
+        CHECK(refusal(both) == "it is accepted");
+        both.personality = Personality::linux32;
+        CHECK(refusal(both) == "seccomp.rules[0].arguments: of 32-bit programs no filter can see those of '" +
+                                   std::string{call} +
+                                   "': leave them out, or do without seccomp.compat and Personality::linux32");
+        both.seccomp.rules.erase(both.seccomp.rules.begin());
+        CHECK(refusal(both) == "it is accepted");
+    }
+#endif
     ContainerSpec spec = complete({{"statmount"}});
     CHECK(refusal(spec) == "it is accepted");
     spec.seccomp.compat = true;
