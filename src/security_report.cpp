@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <set>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
@@ -240,6 +241,27 @@ private:
         const MountLine* ours = host.at("/");
         report_.host_root =
             root != nullptr && ours != nullptr && root->device == ours->device && root->root == ours->root;
+        if (report_.namespaces.has(NamespaceKind::mount)) find_host_paths(view, root, host);
+    }
+    void find_host_paths(const MountView& view, const MountLine* root, const MountView& host) {
+        std::set<std::string_view> devices;
+        for (const MountLine& mount : host.lines()) devices.insert(mount.device);
+        for (const MountLine& mount : view.lines()) {
+            if (mount.point == "/" || !devices.contains(mount.device) || !view.is_visible(mount)) continue;
+            // Its own, seen once more.
+            if (root != nullptr && mount.device == root->device && is_below(mount.root, root->root)) continue;
+            // What there is one of for all who share a network or control groups is told with these.
+            if (mount.type == "sysfs" || mount.type == "cgroup" || mount.type == "cgroup2") continue;
+            // An ordinary user's container has the host's nodes.
+            constexpr std::string_view nodes[] = {"/dev/null",   "/dev/zero",    "/dev/full",
+                                                  "/dev/random", "/dev/urandom", "/dev/tty"};
+            if (std::find(std::begin(nodes), std::end(nodes), mount.point) != std::end(nodes)) continue;
+            report_.host_paths.push_back(mount.point);
+        }
+    }
+    static bool is_below(std::string_view path, std::string_view above) {
+        if (above == "/") return true;
+        return path.starts_with(above) && (path.size() == above.size() || path[above.size()] == '/');
     }
 
     void read_cgroups() {

@@ -151,6 +151,10 @@ std::string or_none(const Sentences& list) {
     for (const std::string& text : list) shown.push_back(printable(text));
     return shown.empty() ? "none" : joined(shown);
 }
+std::string with_root(bool is_root_one, Sentences list) {
+    if (is_root_one) list.insert(list.begin(), "/");
+    return or_none(list);
+}
 std::string text_of(const std::vector<IdMap>& map, bool is_own) {
     if (!is_own) return "the host's";
     Sentences parts;
@@ -205,6 +209,7 @@ std::vector<std::string> SecurityReport::weaker() const {
     if (!open_paths.empty()) out.push_back("not masked: " + joined(open_paths));
     if (!writable_paths.empty()) out.push_back("not read-only: " + joined(writable_paths));
     if (host_root) out.emplace_back("its root is the host's root");
+    if (!host_paths.empty()) out.push_back("files of the host are seen: " + or_none(host_paths));
     if (host_devices) out.emplace_back("/dev is the host's, with a node of every device");
     if (cgroup_mount == CgroupMount::read_only) out.emplace_back("it sees its control groups");
     if (cgroup_mount == CgroupMount::read_write) out.emplace_back("it sees its control groups and may write to them");
@@ -302,7 +307,8 @@ std::string SecurityReport::str() const {
     page.row("New privileges", no_new_privileges ? "refused" : "possible");
     page.row("System calls", text_of_filter(*this));
     page.row("Masked", or_none(masked_paths));
-    page.row("Read-only", (root_read_only ? "/, " : "") + or_none(read_only_paths));
+    page.row("Read-only", with_root(root_read_only, read_only_paths));
+    page.row("Of the host", with_root(host_root, host_paths));
     page.row("Masks hold", masks_hold() ? "yes" : "only if the filter refuses mount and umount2");
     page.row("Control groups", cgroup_mount == CgroupMount::none        ? "not seen"
                                : cgroup_mount == CgroupMount::read_only ? "seen"

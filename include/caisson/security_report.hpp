@@ -45,6 +45,8 @@ struct SecurityReport {
     bool root_read_only = false;
     bool host_root = false;     ///< "/" is the same directory of the same file system as the host's
     bool host_devices = false;  ///< /dev is the host's devtmpfs
+    /// Mount points, other than "/", that show what the host has mounted too: binds of its files.
+    std::vector<std::string> host_paths{};
     CgroupMount cgroup_mount = CgroupMount::none;
     std::vector<ResourceLimit> resource_limits{};  ///< all, in the order of their kinds
     std::optional<std::uint64_t> memory_limit{};   ///< bytes: the lowest of its control group and those above it

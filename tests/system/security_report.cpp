@@ -92,6 +92,7 @@ TEST_CASE("the report of a container says what the kernel holds it by") {
     CHECK(r.writable_paths.empty());
     CHECK(has(r.masked_paths, "/proc/keys"));
     CHECK_FALSE(r.root_read_only);
+    CHECK(r.host_paths.empty());
     CHECK_FALSE(r.host_root);
     CHECK_FALSE(r.host_devices);
     CHECK(r.cgroup_mount == CgroupMount::none);
@@ -136,6 +137,24 @@ TEST_CASE("with an init of caisson's the report is about the command, which is w
     CHECK(r.seccomp_filters == 1);
     CHECK(r.weaker().empty());
     (void)helper.kill();
+}
+
+TEST_CASE("the report names what a container sees of the host's files, and nothing of its own") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    const caisson_test::TestDirectory data;
+    // What it has bound itself is its own.
+    ContainerSpec spec = sleeper(root, "mkdir /again && mount -o bind /bin /again || exit 1; ");
+    spec.capabilities = CapabilitySet::application().with({"sys_admin"});
+    spec.seccomp.profile = SeccompProfile::system;
+    spec.mounts = {MountSpec::tmpfs("/scratch", 1 << 20), MountSpec::bind(data.path(), "/of host"),
+                   MountSpec::bind(data.path(), "/scratch/again", {.read_only = true})};
+    const Container container = started(spec);
+    const SecurityReport r = container.security_report();
+    CAPTURE(r.str());
+    CHECK(r.host_paths == std::vector<std::string>{"/of host", "/scratch/again"});
+    CHECK(has(r.weaker(), "files of the host are seen: /of host, /scratch/again"));
 }
 
 TEST_CASE("a system container says what it can undo") {

@@ -84,6 +84,7 @@ TEST_CASE("each thing that is held less tightly is a sentence") {
     CHECK(one([](R r) { r.open_paths = {"/proc/kcore", "/proc/keys"}; }) == "not masked: /proc/kcore, /proc/keys");
     CHECK(one([](R r) { r.writable_paths = {"/proc/sys"}; }) == "not read-only: /proc/sys");
     CHECK(one([](R r) { r.host_root = true; }) == "its root is the host's root");
+    CHECK(one([](R r) { r.host_paths = {"/data", "/a\nb"}; }) == "files of the host are seen: /data, /a\\x0ab");
     CHECK(one([](R r) { r.host_devices = true; }) == "/dev is the host's, with a node of every device");
     CHECK(one([](R r) { r.cgroup_mount = CgroupMount::read_only; }) == "it sees its control groups");
     CHECK(one([](R r) { r.cgroup_mount = CgroupMount::read_write; }) ==
@@ -179,6 +180,7 @@ New privileges: refused
 System calls:   filters of its own: 1
 Masked:         /proc/kcore, /sys/firmware
 Read-only:      /proc/sys, /sys
+Of the host:    none
 Masks hold:     yes
 Control groups: not seen
 Devices:        c 1:3 rwm, c 136:* rwm, b *:* m
@@ -194,6 +196,9 @@ Open, as in the default:
 )");
     r.capabilities = CapabilitySet::libvirt();
     r.no_new_privileges = false;
+    r.root_read_only = r.host_root = true;
+    r.read_only_paths.clear();
+    r.host_paths = {"/data"};
     r.security_label = "odd\x1b[2J\nlabel";
     r.masked_paths.assign(40, "/proc/\x1b[0m");
     r.uid_map.clear();
@@ -202,6 +207,8 @@ Open, as in the default:
     CHECK(text.find("user 1879048192 outside, no id inside") != std::string::npos);
     CHECK(text.find("bounding:     all but sys_module, sys_time, mknod, audit_control, mac_admin\n") !=
           std::string::npos);
+    CHECK(text.find("Read-only:      /\n") != std::string::npos);
+    CHECK(text.find("Of the host:    /, /data\n") != std::string::npos);
     CHECK(text.find("New privileges: possible\n") != std::string::npos);
     CHECK(text.find("Masks hold:     only if the filter refuses mount and umount2\n") != std::string::npos);
     CHECK(text.find("Label:          odd\\x1b[2J\\x0alabel\n") != std::string::npos);
