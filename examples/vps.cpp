@@ -107,7 +107,6 @@ int main(int argc, char** argv) try {
     spec.name = "vps";
     spec.root = argv[argc - 1];
     if (throw_away) spec.root_overlay.emplace();
-    spec.namespaces = spec.namespaces | caisson::NamespaceSet{caisson::NamespaceKind::net};
     std::optional<caisson::ExitStatus> status;
     {
         const RawTerminal raw;

@@ -144,6 +144,14 @@ void check_users(const ContainerSpec& spec) {
     if (!covers(spec.gid_map, spec.gid)) refuse("gid", std::to_string(spec.gid) + " is not in gid_map");
 }
 
+void check_protected(const char* field, const std::vector<std::string>& paths, const char* remedy) {
+    for (auto&& [i, path] : views::enumerate(paths)) {
+        check_path(indexed(field, i), path);
+        // A process's root stays the mount that it is, whatever is put over it.
+        if (names_root(path)) refuse(indexed(field, i), quote(path) + " is the root itself", remedy);
+    }
+}
+
 void check_interface_name(const std::string& field, const std::string& name) {
     if (name.empty()) return;
     const auto bad = [](char c) { return static_cast<unsigned char>(c) <= ' ' || c == '/' || c == ':' || c == '%'; };
@@ -226,14 +234,14 @@ void check(const ContainerSpec& spec) {
     check_users(spec);
     check_process(spec);
     check_mounts(spec);
+    check_protected("masked_paths", spec.masked_paths, "name what is below it");
+    check_protected("read_only_paths", spec.read_only_paths, "set root_read_only to true");
     for (auto&& [i, path] : views::enumerate(spec.masked_paths)) {
-        check_path(indexed("masked_paths", i), path);
         if (path.find('*') != std::string::npos && !path.starts_with("/proc/") && !path.starts_with("/sys/")) {
             refuse(indexed("masked_paths", i), quote(path) + " holds '*' and is below neither /proc nor /sys",
                    "name each path");
         }
     }
-    for (auto&& [i, path] : views::enumerate(spec.read_only_paths)) check_path(indexed("read_only_paths", i), path);
     check_networks(spec);
     check_devices(spec);
     check_seccomp(spec);

@@ -110,3 +110,13 @@ TEST_CASE("a mount that cannot be is refused by its number, field and remedy") {
     CHECK(mount(Type::overlay, [](M& m) { m.source = ""; }) ==
           "mounts[0].source: it is empty: name the overlay's lower directories");
 }
+
+TEST_CASE("to mask the root itself, or to make it read-only as a path, would do nothing, and is refused") {
+    CHECK(refusal([](ContainerSpec& s) {
+              s.masked_paths = {"/etc", "/"};
+          }) == "masked_paths[1]: '/' is the root itself: name what is below it");
+    CHECK(refusal([](ContainerSpec& s) { s.read_only_paths = {"/./"}; }) ==
+          "read_only_paths[0]: '/./' is the root itself: set root_read_only to true");
+    CHECK(refusal([](ContainerSpec& s) { s.masked_paths = {"etc"}; }) ==
+          "masked_paths[0]: 'etc' is not absolute: begin it with '/'");
+}
