@@ -4,9 +4,11 @@
 #include <cstdio>
 #include <cstring>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <system_error>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <termios.h>
@@ -16,7 +18,8 @@
 
 namespace {
 
-constexpr char escape = '\x1d';  // Ctrl+]
+constexpr char escape = '\x1d';              // Ctrl+]
+constexpr std::size_t most_typed = 1 << 20;  // waiting for the container to take it
 
 /// The terminal of standard input, if it is one: raw as long as this lives.
 class RawTerminal {
@@ -55,14 +58,18 @@ void write_all(int fd, const char* data, ssize_t size) {
 /// Carries bytes between this terminal and the container's console until the container ends.
 caisson::ExitStatus attend(caisson::Container& machine) {
     const int console = machine.console()->fd();
+    // Who waits for the console to take something does not take what comes out of it, and both could wait for ever.
+    (void)::fcntl(console, F_SETFL, ::fcntl(console, F_GETFL) | O_NONBLOCK);
     // An init opens the console only now and then: held open here, it does not hang up in between.
     caisson::Fd held = machine.console()->open_peer();
+    std::string typed;
     bool typing = true;
     bool asked = false;
     char buffer[4096];
     for (;;) {
-        pollfd p[]{
-            {typing ? STDIN_FILENO : -1, POLLIN, 0}, {console, POLLIN, 0}, {held ? machine.fd() : -1, POLLIN, 0}};
+        const bool takes = typing && typed.size() < most_typed;
+        const short events = typed.empty() ? POLLIN : POLLIN | POLLOUT;
+        pollfd p[]{{takes ? STDIN_FILENO : -1, POLLIN, 0}, {console, events, 0}, {held ? machine.fd() : -1, POLLIN, 0}};
         if (::poll(p, 3, -1) < 0 && errno != EINTR) throw std::system_error{errno, std::system_category(), "poll"};
         if (p[0].revents != 0) {
             const ssize_t n = ::read(STDIN_FILENO, buffer, sizeof buffer);
@@ -72,14 +79,18 @@ caisson::ExitStatus attend(caisson::Container& machine) {
                 asked = true;
                 // To systemd: halt the system.
                 (void)machine.signal(SIGRTMIN + 3);
-            } else {
-                write_all(console, buffer, n);
+            } else if (n > 0) {
+                typed.append(buffer, static_cast<std::size_t>(n));
             }
         }
-        if (p[1].revents != 0) {
+        if ((p[1].revents & POLLOUT) != 0) {
+            const ssize_t n = ::write(console, typed.data(), typed.size());
+            if (n > 0) typed.erase(0, static_cast<std::size_t>(n));
+        }
+        if ((p[1].revents & ~POLLOUT) != 0) {
             const ssize_t n = ::read(console, buffer, sizeof buffer);
             write_all(STDOUT_FILENO, buffer, n);
-            if (n > 0) continue;
+            if (n > 0 || (n < 0 && errno == EAGAIN)) continue;
             if (!held) return machine.wait();
             held = machine.console()->open_peer();
         }

@@ -448,7 +448,9 @@ ProbeReport Prober::run() {
     add(Feature::cgroup_freezer, "cgroup freezer", controller("freezer", ""));
     add(Feature::cap_sys_admin, "CAP_SYS_ADMIN", capability("sys_admin", "namespaces and mounts need it"));
     add(Feature::cap_net_admin, "CAP_NET_ADMIN", capability("net_admin", "bridges and links need it"));
-    add(Feature::cap_mknod, "CAP_MKNOD", capability("mknod", "device nodes are bound from the host instead"));
+    add(Feature::cap_mknod, "CAP_MKNOD",
+        capability("mknod", holds("sys_admin") ? "a /dev of its own needs it"
+                                               : "an ordinary user's containers have the host's nodes instead"));
     add(Feature::cap_sys_resource, "CAP_SYS_RESOURCE",
         capability("sys_resource", "hard limits and oom_score_adj cannot be bettered"));
     add(Feature::id_range, "ranges of ids", id_range());

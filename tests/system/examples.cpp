@@ -116,3 +116,18 @@ TEST_CASE("own_thread waits for its containers one by one") {
     CHECK(outcome.out == "first exited with status 4, second exited with status 2\n");
     CHECK(outcome.err == "");
 }
+
+TEST_CASE("vps carries more than a terminal holds in both directions at once") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    root.write("/sbin/init", "#!/bin/sh\nstty raw -echo\n: > /ready\nexec head -c 500000\n", 0755);
+    const auto outcome =
+        run({"sh", "-c",
+             "{ until [ -e \"$1/ready\" ]; do sleep 0.05; done; head -c 500000 /dev/zero | tr '\\0' a; "
+             "} | \"$0\" \"$1\"",
+             example("vps"), root.path()});
+    CHECK(outcome.status == 0);
+    CHECK(outcome.err == "");
+    CHECK(outcome.out == std::string(500000, 'a') + "vps: the machine exited with status 0\n");
+}
