@@ -143,14 +143,19 @@ void claim_console(const Fd& console, bool force) {
         if (::fcntl(console.get(), F_SETLK, &lock) == 0) return;
         if (errno != EAGAIN && errno != EACCES) throw Failure{"cannot lock the console", std::strerror(errno)};
         if (!force) throw Failure{"operation failed: Active console session exists for this domain"};
-        if (::fcntl(console.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK || lock.l_pid <= 0) continue;
+        if (::fcntl(console.get(), F_GETLK, &lock) != 0) throw Failure{"cannot lock the console", std::strerror(errno)};
+        if (lock.l_type == F_UNLCK) continue;
         const pid_t pid = lock.l_pid;
+        if (pid <= 0) {
+            throw Failure{"cannot end the active console session", "whose it is cannot be seen from here"};
+        }
         try {
             const auto user = caisson::Process::open(pid);
             // The same owner after the process was pinned: no later process with this pid is meant.
             lock.l_type = F_WRLCK;
             if (::fcntl(console.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK || lock.l_pid != pid) continue;
-            if (user.signal(SIGHUP)) (void)user.ended_within(-1);
+            // One that was stopped would never get it.
+            if (user.signal(SIGHUP) && user.signal(SIGCONT)) (void)user.ended_within(-1);
         } catch (const caisson::Error& e) {
             if (e.code().value() != ESRCH) throw Failure{"cannot end the active console session", e.what()};
         }

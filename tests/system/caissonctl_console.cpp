@@ -4,6 +4,7 @@
 #include <csignal>
 #include <string>
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <caisson/process.hpp>
@@ -153,6 +154,35 @@ TEST_CASE("a console has one user: a second one is told so, or takes it over by 
     CHECK(third.shows(connected));
     third.type(leave);
     CHECK(third.wait() == 0);
+}
+
+TEST_CASE("--force ends a session that was stopped, and gives up where it cannot see whose a session is") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Running ctl;
+    OnTerminal first{ctl.words({"console", "web"})};
+    REQUIRE(first.shows("inside> "));
+    REQUIRE(::kill(first.pid(), SIGSTOP) == 0);
+    OnTerminal second{ctl.words({"console", "web", "--force"})};
+    REQUIRE(second.shows(connected));
+    CHECK(first.wait() == 128 + SIGHUP);
+    second.type(leave);
+    CHECK(second.wait() == 0);
+
+    const std::string xml = ctl({"dumpxml", "web"}).out;
+    const std::size_t begin = xml.find("tty='") + 5;
+    const caisson::Fd console{
+        ::open(xml.substr(begin, xml.find('\'', begin) - begin).c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC)};
+    REQUIRE(console);
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    // Of the descriptor, and so nobody's by the kernel's answer.
+    REQUIRE(::fcntl(console.get(), F_OFD_SETLK, &lock) == 0);
+    OnTerminal third{ctl.words({"console", "web", "--force"})};
+    CHECK(third.wait() == 1);
+    CHECK(third.screen() ==
+          "error: cannot end the active console session\r\nerror: whose it is cannot be seen from here\r\n\r\n");
 }
 
 TEST_CASE("a signal ends the console also where nobody reads the terminal") {
