@@ -17,9 +17,10 @@ struct DeviceAccess {
 
 /// Devices that a container may use, if it has a node of one, beside null, zero, full, random, urandom, tty, ptmx and
 /// terminals. The kernel refuses (EPERM) to open or make any other: by the control group's `devices` on cgroup v1, else
-/// by a program (BPF) on its v2 directory. Rules that cannot be set refuse the start; without rules in the spec, a
-/// container in a user namespace, which makes no nodes, then starts all the same. What a group above may not use is not
-/// to be had: an error on v1, found by the EPERM inside on v2. See bpf(2) and mknod(2).
+/// by a program (BPF) on its v2 directory; without a control group (`ContainerSpec::cgroup`) nothing does. Rules that
+/// cannot be set refuse the start; without rules in the spec, a container in a user namespace, which makes no nodes,
+/// then starts all the same. What a group above may not use is not to be had: an error on v1, found by the EPERM inside
+/// on v2. See bpf(2) and mknod(2).
 struct DeviceRule {
     enum class Type : std::uint8_t { character, block };
     Type type = Type::character;

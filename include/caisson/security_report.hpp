@@ -79,7 +79,9 @@ struct SecurityReport {
     [[nodiscard]] bool masks_hold() const noexcept {
         return !reachable_capabilities().has(*CapabilitySet::number("sys_admin"));
     }
-    /// Every way in which it is held less tightly than the container of a default `ContainerSpec`, a sentence each.
+    /// Every way in which the kernel tells that it is held less tightly than the container of a default
+    /// `ContainerSpec`, a sentence each. What a filter refuses is not told: it may be one that only counts
+    /// (`SeccompSpec::audit`).
     [[nodiscard]] [[gnu::visibility("default")]] std::vector<std::string> weaker() const;
     /// Every way in which it is held more tightly than that.
     [[nodiscard]] [[gnu::visibility("default")]] std::vector<std::string> stricter() const;

@@ -95,7 +95,7 @@ public:
             if (!attempt([&] { deny_all(group, *v1); }, bearable)) return;
             allow_entries(group, *v1);
             // v1's hierarchy can be mounted inside, and the rules taken off there; to take a program off needs bpf(2),
-            // which no profile of system calls has.
+            // which the profiles of system calls refuse to who has not CAP_BPF.
             if (demand.root_outside && v2 != nullptr) (void)attempt([&] { attach(v2); }, cannot);
         } catch (const Error& e) {
             throw e.in("device rules for control group " + quote(group.name()));
