@@ -119,19 +119,15 @@ struct Hierarchy {
 
 std::vector<Hierarchy> hierarchies() {
     std::vector<Hierarchy> found;
-    for (const std::string& line : split(text_of("/proc/thread-self/mountinfo").value_or(""), '\n')) {
-        // 31 23 0:28 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu
-        const std::size_t dash = line.find(" - ");
-        if (dash == std::string::npos) continue;
-        const auto left = split(std::string_view{line}.substr(0, dash), ' ');
-        const auto right = split(std::string_view{line}.substr(dash + 3), ' ');
-        if (left.size() < 5 || right.size() < 3 || (right[0] != "cgroup" && right[0] != "cgroup2")) continue;
-        Hierarchy h;
-        h.unified = right[0] == "cgroup2";
-        h.mount_point = left[4];
-        h.controllers = h.unified ? split(text_of(h.mount_point + "/cgroup.controllers").value_or(""), ' ')
-                                  : split(right.back(), ',');
-        found.push_back(std::move(h));
+    try {
+        for (const detail::CgroupHierarchy& h : detail::cgroup_hierarchies()) {
+            for (const detail::CgroupPlace& place : h.places) {
+                found.push_back({h.v2(), place.mount_point,
+                                 h.v2() ? split(text_of(place.mount_point + "/cgroup.controllers").value_or(""), ' ')
+                                        : split(h.controllers, ',')});
+            }
+        }
+    } catch (const Error&) {  // /proc does not tell
     }
     return found;
 }
