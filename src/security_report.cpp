@@ -30,6 +30,7 @@ using detail::MountLine;
 using detail::MountView;
 using detail::take_field;
 
+constexpr std::size_t most_text = std::size_t{64} << 20;
 constexpr std::uint64_t most_id = std::numeric_limits<std::uint32_t>::max();
 
 /// The next word of a line of columns.
@@ -82,8 +83,9 @@ public:
         read_limits();
         report_.oom_score_adj = signed_number(text("oom_score_adj"));
         read_label();
-        read_mounts();
-        read_cgroups();
+        const std::string own = mounts_of_caller();
+        read_mounts(own);
+        read_cgroups(own);
         return std::move(report_);
     }
 
@@ -94,10 +96,19 @@ private:
     }
     std::string text(const char* file) const {
         std::string content;
-        if (!detail::sys::read_file(directory_.get(), file, content, std::size_t{64} << 20)) {
-            fail(detail::quote(file) + " of it");
+        if (!detail::sys::read_file(directory_.get(), file, content, most_text)) fail(detail::quote(file) + " of it");
+        // Who has a report of a part could hide the rest.
+        if (content.size() >= most_text) {
+            throw Error{Step::report, EFBIG, detail::quote(file) + " of it", "at most 64 MiB are read"};
         }
         return content;
+    }
+    static std::string mounts_of_caller() {
+        std::string own;
+        if (!detail::sys::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", own, most_text)) {
+            fail("'/proc/thread-self/mountinfo'");
+        }
+        return own;
     }
     static std::int32_t signed_number(std::string_view line) {
         line = take_field(line, '\n');
@@ -200,7 +211,7 @@ private:
         report_.security_label = std::move(label);
     }
 
-    void read_mounts() {
+    void read_mounts(const std::string& own) {
         const MountView view{text("mountinfo")};
         for (const MountLine& mount : view.lines()) {
             if (!view.is_visible(mount)) continue;
@@ -233,10 +244,6 @@ private:
         const MountLine* dev = view.at("/dev");
         report_.root_read_only = root != nullptr && root->read_only;
         report_.host_devices = dev != nullptr && dev->type == "devtmpfs";
-        std::string own;
-        if (!detail::sys::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", own, std::size_t{64} << 20)) {
-            fail("'/proc/thread-self/mountinfo'");
-        }
         const MountView host{own};
         const MountLine* ours = host.at("/");
         report_.host_root =
@@ -264,11 +271,7 @@ private:
         return path.starts_with(above) && (path.size() == above.size() || path[above.size()] == '/');
     }
 
-    void read_cgroups() {
-        std::string own;
-        if (!detail::sys::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", own, std::size_t{64} << 20)) {
-            fail("'/proc/thread-self/mountinfo'");
-        }
+    void read_cgroups(const std::string& own) {
         for (const auto& hierarchy : detail::parse_cgroup_hierarchies(text("cgroup"), own)) {
             const auto has = [&](const char* controller) {
                 return hierarchy.v2() || detail::list_has(hierarchy.controllers, controller);
@@ -336,7 +339,7 @@ SecurityReport SecurityReport::of_command(const Process& init) {
     const std::string what = "command of init, process " + pid;
     const std::string file = "/proc/" + pid + "/task/" + pid + "/children";
     std::string list;
-    const bool is_read = detail::sys::read_file(AT_FDCWD, file.c_str(), list, std::size_t{64} << 20);
+    const bool is_read = detail::sys::read_file(AT_FDCWD, file.c_str(), list, most_text);
     const int saved = errno;
     const auto end = [&]() -> Error { return {Step::report, ESRCH, what, "it has ended"}; };
     if (init.ended()) throw end();
