@@ -254,8 +254,7 @@ struct ContainerSpec {
                        MountSpec::tmpfs("/tmp", std::uint64_t{64} << 20)};
         return spec;
     }
-    /// What other containers' programs have no business with: the union of what moby and podman mask, but
-    /// for thermal_throttle, of which each CPU has one.
+    /// What other containers' programs have no business with: the union of what moby and podman mask.
     [[nodiscard]] static std::vector<std::string> default_masked_paths() {
         return {"/proc/acpi",
                 "/proc/asound",
