@@ -141,7 +141,10 @@ TEST_CASE("capabilities are libvirt's policy with each one's own word") {
     const ContainerSpec standard = spec_of("");
     CHECK(standard.capabilities == CapabilitySet::libvirt());
     CHECK_FALSE(standard.no_new_privileges);
-    CHECK(standard.seccomp == SeccompSpec{SeccompProfile::system, {}, true, false});
+    CHECK(standard.seccomp == SeccompSpec{SeccompProfile::system, {{.call = "bpf"}}, true, false});
+    const ContainerSpec mapped = spec_of(
+        "", "<idmap><uid start='0' target='100000' count='9'/><gid start='0' target='100000' count='9'/></idmap>");
+    CHECK(mapped.seccomp == SeccompSpec{SeccompProfile::system, {}, true, false});
 
     const ContainerSpec mixed =
         spec_of("", "<features><capabilities><mknod/><chown state='off'/></capabilities></features>");
