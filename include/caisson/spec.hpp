@@ -70,7 +70,8 @@ struct MountSpec {
         m.type = Type::image;
         return m;
     }
-    /// A directory or file of the container, seen at `target` too; without the mounts below it.
+    /// A directory or file of the container, seen at `target` too; without the mounts below it. Links are followed, but
+    /// not to its /proc or /sys, which only the source's own text may name: at `target`, nothing of it is masked.
     [[nodiscard]] static MountSpec bind_inside(std::string source, std::string target, MountOptions options = {}) {
         MountSpec m = bind(std::move(source), std::move(target), options);
         m.type = Type::bind_inside;

@@ -29,12 +29,12 @@ s64 open_below(int base, const char* path, u64 flags) {
 
 namespace {
 
-/// Below a file system that this process has placed itself: by its descriptor, and without leaving it, so that nobody
-/// who can write to the root can put another directory in its place meanwhile.
-s64 resolve_below(int base, const char* path) {
+/// Below a mount that this process has placed itself: by its descriptor, and without leaving it, so that nobody who can
+/// write to the root can put another directory in its place meanwhile.
+s64 resolve_below(int base, const char* path, u64 extra = RESOLVE_NO_SYMLINKS) {
     open_how how{};
     how.flags = O_PATH | O_CLOEXEC;
-    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | extra;
     return retry(__NR_openat2, base, path, &how, sizeof how);
 }
 
@@ -152,6 +152,19 @@ s64 private_mounts() {
     return mount_setattr(at_fdcwd, "/", at_recursive, attr);
 }
 
+namespace {
+
+/// True for what is in a proc or sysfs.
+bool is_of_kernel(s64 fd) {
+    struct {
+        s64 type, rest[14];
+    } system{};
+    if (call(__NR_fstatfs, fd, &system) < 0) return true;
+    return system.type == PROC_SUPER_MAGIC || system.type == SYSFS_MAGIC;
+}
+
+}  // namespace
+
 s64 clone_mount(Stage& stage, const Instr& instr) {
     const u64 links = (instr.x & plan::clone_no_symlinks) != 0 ? RESOLVE_NO_SYMLINKS : 0;
     const s64 source = instr.a == 0                   ? descriptor(instr.other)
@@ -162,6 +175,7 @@ s64 clone_mount(Stage& stage, const Instr& instr) {
         return 0;
     }
     if (source < 0) return source;
+    if ((instr.x & plan::clone_no_kernel) != 0 && is_of_kernel(source)) return eloop;
     const s64 tree = call(__NR_open_tree, source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | at_empty_path | instr.y);
     if (instr.a != 0) close(source);
     if (tree < 0) return tree;
@@ -230,6 +244,12 @@ s64 cover(s64 source, s64 target, u64 attributes, u64 recursive) {
     return result;
 }
 
+/// What is to be masked or read-only. In proc and sysfs the kernel's own links are followed.
+s64 resolve_protected(const Stage& stage, const Instr& instr) {
+    const char* path = stage.text(instr.a);
+    return instr.other == plan::no_slot ? resolve(path, 0) : resolve_below(descriptor(instr.other), path, 0);
+}
+
 }  // namespace
 
 s64 mask_begin(Stage& stage, const Instr& instr) {
@@ -238,21 +258,18 @@ s64 mask_begin(Stage& stage, const Instr& instr) {
     const int both = descriptor(instr.slot);
     result = call(__NR_mknodat, both, "file", 0100444, 0);
     if (result == 0) result = call(__NR_mkdirat, both, "directory", 0555);
-    if (result == 0) result = open_below(both, "file", O_PATH);
     if (result < 0) return result;
-    made[instr.other - plan::first_dynamic_slot] = static_cast<int>(result);
     // The kernel copies only mounts that are in the caller's namespace. Over "/" it is in nobody's way: this process's
     // root is what is below it.
     return call(__NR_move_mount, both, "", at_fdcwd, "/", MOVE_MOUNT_F_EMPTY_PATH);
 }
 
 s64 mask(Stage& stage, const Instr& instr) {
-    const s64 target = resolve(stage.text(instr.a), 0);
+    const s64 target = resolve_protected(stage, instr);
     if (target < 0) return target == enoent || target == enotdir ? 0 : target;
-    const bool directory = is_directory(target);
-    const s64 empty = directory ? open_below(descriptor(instr.slot), "directory", O_PATH) : descriptor(instr.other);
+    const s64 empty = open_below(descriptor(instr.slot), is_directory(target) ? "directory" : "file", O_PATH);
     const s64 result = empty < 0 ? empty : cover(empty, target, harmless, 0);
-    if (directory) close(empty);
+    close(empty);
     close(target);
     return result;
 }
@@ -264,7 +281,7 @@ s64 mask_end(Stage&, const Instr& instr) {
 }
 
 s64 read_only(Stage& stage, const Instr& instr) {
-    const s64 target = resolve(stage.text(instr.a), 0);
+    const s64 target = resolve_protected(stage, instr);
     if (target < 0) return target == enoent || target == enotdir ? 0 : target;
     const s64 result = cover(target, target, instr.x, at_recursive);
     close(target);

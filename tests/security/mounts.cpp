@@ -169,3 +169,43 @@ TEST_CASE("CVE-2025-64507: a setuid program on a volume gives nobody anything in
     REQUIRE(::waitpid(child, &status, 0) == child);
     CHECK(status == 0);
 }
+
+TEST_CASE("CVE-2025-31133: a link of the root's leads no bind from inside to an unmasked /proc or /sys") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    for (const char* link : {"/proc", "proc/sys", "/sys", "/way/to", "/sys/kernel"}) {
+        CAPTURE(link);
+        (void)::unlink((root / "/data").c_str());
+        REQUIRE(::symlink(link, (root / "/data").c_str()) == 0);
+        if (std::string{link} == "/way/to") {
+            REQUIRE(::mkdir((root / "/way").c_str(), 0755) == 0);
+            REQUIRE(::symlink("../proc", (root / "/way/to").c_str()) == 0);
+        }
+        // Root inside is root outside, and may not unmount: masks are all that is between the two.
+        ContainerSpec spec = shell(root, "true >> /seen/sys/kernel/core_pattern && echo open");
+        spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+        spec.mounts = {MountSpec::bind_inside("/data", "/seen")};
+        CHECK(is_told(error_of(spec),
+                      "bind '/data' of the container (in the child): Too many levels of symbolic links: a link in it "
+                      "leads in a circle, or through /proc or /sys"));
+    }
+    // What the spec says itself is done.
+    ContainerSpec spec = shell(root, "cat /seen/ostype");
+    spec.mounts = {MountSpec::bind_inside("/proc/sys/kernel", "/seen")};
+    CHECK(run(spec) == "Linux\n");
+}
+
+TEST_CASE("CVE-2025-31133: who renames the directory that /proc is on meanwhile uncovers nothing of it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    REQUIRE(::mkdir((root / "/other").c_str(), 0755) == 0);
+    ContainerSpec spec =
+        shell(root,
+              "for d in /proc /other; do (true >> $d/sys/kernel/core_pattern) 2>/dev/null && echo open; "
+              "done; true");
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    const Swap swap{root / "/proc", root / "/other"};
+    for (int i = 0; i < 100; ++i) CHECK(run(spec).empty());
+}

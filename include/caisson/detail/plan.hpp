@@ -61,10 +61,11 @@ enum class Op : std::uint16_t {
     enter_root,         ///< slot: a detached tree that becomes "/"; the old root goes away
     place,              ///< slot: a detached mount, a: target path, x: PlaceFlag bits; other: a mount that has been
                         ///< placed, below which the path is, or none
-    mask_begin,         ///< as new_filesystem; makes an empty file and directory in it; other: takes the file
-    mask,               ///< a: a path, which gets the empty file or directory over it; slot, other: as mask_begin
+    mask_begin,         ///< as new_filesystem; makes an empty file and directory in it
+    mask,               ///< a: a path, which gets the empty file or directory over it; slot: as mask_begin; other: a
+                        ///< mount that has been placed, below which the path is, or none
     mask_end,           ///< slot: as mask_begin
-    read_only,          ///< a: a path, which gets a copy of itself over it; x: mount attributes
+    read_only,          ///< a: a path, which gets a copy of itself over it; other: as mask; x: mount attributes
     write_setting,      ///< slot: a file system that has been made; a: a file's path below it, b: what is written
     personality,        ///< x: see personality(2)
     umask,              ///< x: the mask
@@ -96,6 +97,7 @@ inline constexpr char descriptor_mark = '\1';
 enum CloneFlag : std::uint64_t {
     clone_optional = 1,     ///< a missing path is skipped, with what would be done to the copy
     clone_no_symlinks = 2,  ///< a symbolic link on the way to the path a is an error, also without `other`
+    clone_no_kernel = 4,    ///< a proc or sysfs at the path a is an error: ELOOP, as only a link can lead there
 };
 
 enum CredentialFlag : std::uint32_t {

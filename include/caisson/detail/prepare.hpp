@@ -230,7 +230,8 @@ private:
         }
         place_system_mounts();
         for (std::size_t i = 0; i < spec_.mounts.size(); ++i) place_mount(i);
-        plan_protection(plan_, spec_, has_new(NamespaceKind::net), proc_);
+        plan_protection(plan_, spec_, has_new(NamespaceKind::net),
+                        {spec_.proc ? proc_ : no_slot, spec_.sys ? sys_ : no_slot});
         if (spec_.init) add({.op = Op::first_process}, Step::exec, "the command's own process");
         add({.op = Op::session, .slot = inside_.console(), .x = spec_.console ? 1u : 0u}, Step::terminal,
             "session and controlling terminal");
@@ -453,7 +454,7 @@ private:
     void place_mount(std::size_t i) {
         const MountSpec& mount = spec_.mounts[i];
         const bool inside = mount.type == MountSpec::Type::bind_inside;
-        if (inside) mount_slots_[i] = plan_bind_inside(plan_, mount);
+        if (inside) mount_slots_[i] = plan_bind_inside(plan_, spec_, mount);
         const bool by_source = inside || mount.type == MountSpec::Type::bind || mount.type == MountSpec::Type::image;
         place(mount_slots_[i], mount.target, place_make_same_kind,
               by_source ? quote(mount.source) : quote(to_string(mount.type)));

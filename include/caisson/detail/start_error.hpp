@@ -191,7 +191,7 @@ namespace caisson::inline v0::detail {
                 if (errnum == ENOENT)
                     return inside ? "the source must exist there" : "the source must exist on the host";
                 if (errnum == ELOOP) {
-                    return inside ? "a link in it leads in a circle, or through /proc"
+                    return inside ? "a link in it leads in a circle, or through /proc or /sys"
                                   : "a symbolic link is in it: name what it leads to, or set options.follow_links";
                 }
                 if (errnum == EINVAL) return "what is mounted below it must come along: set recursive";
