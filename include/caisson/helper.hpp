@@ -268,6 +268,7 @@ private:
             throw Error{Step::check_spec, E2BIG, "note of " + std::to_string(options.note.size()) + " bytes",
                         "at most 1048576 bytes are kept"};
         }
+        detail::check_descriptors(spec);
         const Fd program = detail::open_helper_program(options.helper_path);
         const Fd null = detail::sys::open("/dev/null", O_RDWR | O_NOCTTY);
         if (!null) detail::fail(Step::helper, "'/dev/null'");
@@ -283,7 +284,6 @@ private:
                                      .open_console = options.open_console,
                                      .spec = spec};
         std::vector<int> descriptors{null.get(), null.get(), null.get(), theirs.get(), -1};
-        detail::check_descriptors(spec);
         const auto send = [&](std::int32_t& fd) {
             if (fd < 0) return;
             descriptors.push_back(fd);

@@ -423,6 +423,13 @@ TEST_CASE("without a console the standard descriptors are the caller's, and so a
     CHECK(helper.wait() == ExitStatus::exited(0));
     CHECK(place.empty());
     spec.stdio = {};
+    // Nor does a number that is free come to mean what the start itself opens.
+    const int free = Fd{::open("/dev/null", O_RDONLY | O_CLOEXEC)}.get();
+    for (int number = free; number < free + 8; ++number) {
+        if (::fcntl(number, F_GETFD) >= 0) continue;
+        spec.descriptors = {number};
+        CHECK_THROWS_AS((void)Helper::start(spec, place.options), Error);
+    }
     spec.descriptors = {9999};
     CHECK(error_of(spec, place.options) ==
           "container 'web': descriptors[0], descriptor 9999: Bad file descriptor: it is not open");
