@@ -126,13 +126,14 @@ void check_users(const ContainerSpec& spec) {
                    "with the host's own root say which ids the container has, for example {0, 100000, 65536}");
         }
         constexpr std::uint32_t automatic = 65536;
-        const auto require_mapped = [](const char* field, std::uint32_t id) {
+        const auto require_mapped = [](const std::string& field, std::uint32_t id) {
             if (id < automatic) return;
             refuse(field, std::to_string(id) + " is not among the 65536 ids of an automatic map",
                    "give uid_map and gid_map");
         };
         require_mapped("uid", spec.uid);
         require_mapped("gid", spec.gid);
+        for (auto&& [i, gid] : views::enumerate(spec.groups)) require_mapped(indexed("groups", i), gid);
         return;
     }
     check_id_maps(spec.uid_map, "uid_map");
@@ -142,6 +143,9 @@ void check_users(const ContainerSpec& spec) {
     };
     if (!covers(spec.uid_map, spec.uid)) refuse("uid", std::to_string(spec.uid) + " is not in uid_map");
     if (!covers(spec.gid_map, spec.gid)) refuse("gid", std::to_string(spec.gid) + " is not in gid_map");
+    for (auto&& [i, gid] : views::enumerate(spec.groups)) {
+        if (!covers(spec.gid_map, gid)) refuse(indexed("groups", i), std::to_string(gid) + " is not in gid_map");
+    }
 }
 
 void check_protected(const char* field, const std::vector<std::string>& paths, const char* remedy) {

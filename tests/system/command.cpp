@@ -83,6 +83,10 @@ TEST_CASE("a user who cannot be found is named with the file, and nothing is sta
     CHECK(refusal("far") ==
           "container 'test': user 'far': its number 70000 is not mapped into the user namespace: give uid_map and "
           "gid_map that have it");
+    root.write("etc/group", "far:x:70000:alice\n");
+    CHECK(refusal("alice") ==
+          "container 'test': a group of user 'alice': its number 70000 is not mapped into the user namespace: give "
+          "uid_map and gid_map that have it");
     root.write("etc/passwd", "broken\nbroken:x:1000\nbroken:x:x:1000::/:/bin/sh\n");
     CHECK(refusal("broken") ==
           "container 'test': user 'broken': it is not in '/etc/passwd' of the root: add it there, or give a number");

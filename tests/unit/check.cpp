@@ -95,6 +95,13 @@ TEST_CASE("each refusal names the field, the value and the remedy") {
     CHECK(refusal([](S& s) { s.uid = 65536; }) ==
           "uid: 65536 is not among the 65536 ids of an automatic map: give uid_map and gid_map");
     CHECK(refusal([](S& s) {
+              s.groups = {5, 65536};
+          }) == "groups[1]: 65536 is not among the 65536 ids of an automatic map: give uid_map and gid_map");
+    CHECK(refusal([](S& s) {
+              s.uid_map = s.gid_map = {{0, 100000, 10}};
+              s.groups = {10};
+          }) == "groups[0]: 10 is not in gid_map");
+    CHECK(refusal([](S& s) {
               s.mounts.push_back(MountSpec::bind("/a", "/b"));
               s.mounts.back().work = "/w";
           }) == "mounts[0].work: it is given for bind: only an overlay has one");

@@ -149,6 +149,7 @@ private:
         };
         require_mapped(uid_map_, spec_.user, "user", identity_.uid);
         require_mapped(gid_map_, spec_.group.empty() ? spec_.user : spec_.group, "group", identity_.gid);
+        for (const std::uint32_t gid : identity_.groups) require_mapped(gid_map_, spec_.user, "a group of user", gid);
     }
 
     /// Of the hierarchy that is shown inside; see cgroups(7), "Delegating a hierarchy".
