@@ -1,6 +1,7 @@
 // src/check_mounts.cpp - what makes a root, or a mount, impossible.
 #include "check_parts.hpp"
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -78,7 +79,9 @@ void check_mounts(const ContainerSpec& spec) {
         if (names_root(mount.target)) {
             refuse(field + ".target", quote(mount.target) + " is the root's own place", "use the field root");
         }
-        check_no_nul(field + ".data", mount.data);
+        if (std::any_of(mount.data.begin(), mount.data.end(), [](char c) { return c >= 0 && c < ' '; })) {
+            refuse(field + ".data", "it holds a control character", "write options as mount(8) does");
+        }
         check_no_nul(field + ".source", mount.source);
         if (mount.type != Type::overlay && (!mount.upper.empty() || !mount.work.empty())) {
             refuse(field + (mount.upper.empty() ? ".work" : ".upper"),

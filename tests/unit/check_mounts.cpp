@@ -88,6 +88,11 @@ TEST_CASE("a mount that cannot be is refused by its number, field and remedy") {
               "options");
     }
     CHECK(mount(Type::image, [](M& m) { m.data = "noload"; }) == "accepted");
+    for (const char bad : {'\0', '\1', '\n'}) {
+        CHECK(mount(Type::tmpfs, [&](M& m) { m.data = std::string{"mode=1777,"} + bad + "x"; }) ==
+              "mounts[0].data: it holds a control character: write options as mount(8) does");
+    }
+    CHECK(mount(Type::tmpfs, [](M& m) { m.data = "x=\xc3\xa4"; }) == "accepted");
     CHECK(mount(Type::image, [](M& m) { m.upper = "/u"; }) ==
           "mounts[0].upper: it is given for image: only an overlay has one");
     CHECK(mount(Type::bind_inside, [](M& m) { m.work = "/w"; }) ==

@@ -91,7 +91,7 @@ struct Capabilities {
 };
 
 /// In the value of a file system's option: with the byte after it, it stands for a descriptor's name in /proc. That
-/// byte is 1 for the first dynamic slot.
+/// byte is 1 for the first dynamic slot. `check` lets no such byte of a spec's own come here.
 inline constexpr char descriptor_mark = '\1';
 
 enum CloneFlag : std::uint64_t {
