@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <caisson/address.hpp>
+#include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/launch.hpp>
 #include <caisson/detail/start_error.hpp>
@@ -34,13 +35,6 @@ constexpr int tool_patience = 30'000;  // of newuidmap in milliseconds: it may h
     throw Error{Step::check_spec, 0, problem, remedy};
 }
 
-std::string_view take(std::string_view& rest, char separator) {
-    const std::size_t end = std::min(rest.find(separator), rest.size());
-    const std::string_view field = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    return field;
-}
-
 std::string text_of(const std::string& path) {
     std::string text;
     return sys::read_file(AT_FDCWD, path.c_str(), text) ? text : std::string{};
@@ -50,10 +44,10 @@ std::string text_of(const std::string& path) {
 std::string own_name() {
     const std::string passwd = text_of("/etc/passwd");
     for (std::string_view rest = passwd; !rest.empty();) {
-        std::string_view line = take(rest, '\n');
-        const std::string_view name = take(line, ':');
-        (void)take(line, ':');  // the password
-        if (parse_decimal(take(line, ':'), UINT32_MAX) == std::uint64_t{::getuid()}) return std::string{name};
+        std::string_view line = take_field(rest, '\n');
+        const std::string_view name = take_field(line, ':');
+        (void)take_field(line, ':');  // the password
+        if (parse_decimal(take_field(line, ':'), UINT32_MAX) == std::uint64_t{::getuid()}) return std::string{name};
     }
     return {};
 }
@@ -119,6 +113,7 @@ void map_by_tool(pid_t pid, const std::vector<IdMap>& map, const std::string& pr
     says.reset();
     if (!wait_readable(tool.pidfd.get(), tool_patience)) {
         (void)sys::pidfd_send_signal(tool.pidfd.get(), SIGKILL);
+        if (wait_readable(tool.pidfd.get(), 1000)) reap_if_ours(tool.pidfd.get());
         throw Error{Step::map_ids, ETIMEDOUT, what, "it has not ended after 30 seconds"};
     }
     reap_if_ours(tool.pidfd.get());
@@ -189,12 +184,17 @@ void check_for_ordinary_user(const ContainerSpec& spec) {
 std::vector<IdMap> subordinate_ids(const std::string& text, const std::string& name, uid_t id) {
     std::vector<IdMap> found;
     for (std::string_view rest = text; !rest.empty();) {
-        std::string_view line = take(rest, '\n');
-        const std::string_view owner = take(line, ':');
-        const auto first = parse_decimal(take(line, ':'), UINT32_MAX - 1);
-        const auto count = parse_decimal(take(line, ':'), UINT32_MAX);
+        std::string_view line = take_field(rest, '\n');
+        const std::string_view owner = take_field(line, ':');
+        const auto first = parse_decimal(take_field(line, ':'), UINT32_MAX - 1);
+        const auto count = parse_decimal(take_field(line, ':'), UINT32_MAX);
         const bool is_his = (!name.empty() && owner == name) || parse_decimal(owner, UINT32_MAX) == std::uint64_t{id};
         if (!is_his || !first || !count || *count == 0 || *count > UINT32_MAX - *first) continue;
+        // Given by name and by number, say: the kernel takes no id twice.
+        const bool is_known = std::any_of(found.begin(), found.end(), [&](const IdMap& m) {
+            return *first<std::uint64_t{m.outside} + m.count&& * first + *count> m.outside;
+        });
+        if (is_known) continue;
         found.push_back({0, static_cast<std::uint32_t>(*first), static_cast<std::uint32_t>(*count)});
     }
     return found;

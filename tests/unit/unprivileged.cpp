@@ -32,6 +32,8 @@ TEST_CASE("ranges are those of the user's name and number, and of no other line"
     CHECK(detail::subordinate_ids(text, "", 1000) == Maps{{0, 300000, 10}});
     CHECK(detail::subordinate_ids(text, "carol", 1001).empty());
     CHECK(detail::subordinate_ids("", "alice", 1000).empty());
+    CHECK(detail::subordinate_ids("alice:100000:65536\n1000:100000:65536\n1000:165535:9\nalice:165536:9\n", "alice",
+                                  1000) == Maps{{0, 100000, 65536}, {0, 165536, 9}});
 }
 
 TEST_CASE("a command's ids are among the mapped ones, and it has groups only where they can be set") {

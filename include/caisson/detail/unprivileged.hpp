@@ -52,7 +52,8 @@ struct CallersIds {
 /// Has the maps of process `pid` written, which must not be reaped meanwhile. Throws `Step::map_ids`.
 [[gnu::visibility("default")]] void write_id_maps(pid_t pid, const CallersIds& ids, const std::string& tools);
 
-/// The ranges that `file`, a subuid(5), gives to the user `name` or to the number `id`. For tests.
+/// The ranges that `text`, a subuid(5), gives to the user `name` or to the number `id`, less those that have ids of an
+/// earlier one. For tests.
 [[nodiscard]] [[gnu::visibility("default")]] std::vector<IdMap> subordinate_ids(const std::string& text,
                                                                                 const std::string& name, uid_t id);
 
