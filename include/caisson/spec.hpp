@@ -220,8 +220,8 @@ struct ContainerSpec {
     std::uint32_t uid = 0;  ///< inside, of the first process
     std::uint32_t gid = 0;
     std::vector<std::uint32_t> groups{};  ///< supplementary
-    /// A name in the root's own /etc/passwd, or a number: gives uid, gid and supplementary groups, in the place of the
-    /// three above. What `mounts` put over those files does not count.
+    /// A name in the root's own /etc/passwd: gives uid, gid and supplementary groups, in the place of the three above.
+    /// Or a number, in the place of `uid` alone. What `mounts` put over those files does not count.
     std::string user{};
     std::string group{};  ///< a name in its /etc/group, or a number: in the place of `gid`, or of the group of `user`
     /// Descriptors of the caller's that become 3, 4, 5 and so on of the command. Borrowed, as `stdio` is.

@@ -19,31 +19,6 @@
 
 namespace caisson::inline v0::detail {
 
-/// The name of a file system by statfs(2)'s f_type; its number where the library does not know it.
-[[nodiscard]] inline std::string file_system_name(long type) {
-    switch (static_cast<unsigned long>(type) & 0xffffffffUL) {
-        case 0xef53: return "ext4";
-        case 0x01021994: return "tmpfs";
-        case 0x794c7630: return "overlay";
-        case 0x9fa0: return "proc";
-        case 0x62656572: return "sysfs";
-        case 0x1cd1: return "devpts";
-        case 0x58465342: return "xfs";
-        case 0x9123683e: return "btrfs";
-        case 0x6969: return "nfs";
-        case 0x65735546: return "fuse";
-        case 0x01021997: return "9p";
-        case 0x00c0ffee: return "hostfs";
-        case 0x73717368: return "squashfs";
-        case 0xe0f5e1e2: return "erofs";
-        case 0x27e0eb: return "cgroup";
-        case 0x63677270: return "cgroup2";
-        case 0x858458f6: return "ramfs";
-        case 0x4d44: return "vfat";
-        default: return "a file system of type " + std::to_string(type);
-    }
-}
-
 [[nodiscard]] inline Error launch_error(const LaunchFailure& failure) {
     std::string_view remedy;
     // A new number beyond the limit on descriptors is EINVAL to fcntl(2) and EBADF to dup3(2).
