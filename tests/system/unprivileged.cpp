@@ -281,6 +281,28 @@ TEST_CASE("an ordinary user's root stays as it is below an overlay, whose change
     CHECK(home.run(spec, false) == "between\nrm: can't remove '/etc/group': No such file or directory\npasswd\n");
 }
 
+TEST_CASE("an ordinary user's overlay is where the names of users are looked up") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    const Home changes;
+    for (const char* name : {"var/upper", "var/upper/etc", "var/lower", "var/lower/etc", "var/work"}) {
+        std::filesystem::create_directory(changes.root / name);
+    }
+    changes.root.write("var/upper/etc/passwd", "anna:x:0:0::/of/upper:/bin/sh\n");
+    changes.root.write("var/lower/etc/passwd", "anna:x:0:0::/of/lower:/bin/sh\n");
+    changes.root.write("var/lower/etc/group", "");
+    OrdinaryUser::own(changes.root.path());
+    ContainerSpec spec = shell(home.root, "echo $HOME; cat /etc/passwd");
+    spec.root_overlay =
+        RootOverlay{{changes.root / "var/lower"}, changes.root / "var/upper", changes.root / "var/work"};
+    spec.user = "anna";
+    CHECK(home.run(spec, false) == "/of/upper\nanna:x:0:0::/of/upper:/bin/sh\n");
+    spec.root_overlay->lower = {changes.root / "var/none"};
+    CHECK(home.run(spec, false) == "container 'host': root_overlay: directory '" + changes.root / "var/none" +
+                                       "': No such file or directory");
+}
+
 TEST_CASE("an ordinary user's own network namespace has lo, which is up") {
     if (const char* reason = why_not()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;

@@ -114,7 +114,7 @@ private:
 
     void open_root() {
         if (!own_root()) return;
-        if (is_ordinary_user_) root_directory_ = inside_.open_root();
+        if (is_ordinary_user_) layers_ = inside_.open_layers();
         else root_.emplace(spec_);
     }
 
@@ -137,19 +137,14 @@ private:
     }
 
     void find_user() {
-        if (!own_root()) root_directory_ = sys::open("/", O_PATH | O_DIRECTORY);
         Mount held;
-        const bool looks = root_ && !(spec_.user.empty() && spec_.group.empty());
-        identity_ = identity_of(spec_, looks ? root_->look(held) : root_directory_.get());
+        std::vector<int> places;
+        if (root_ && !(spec_.user.empty() && spec_.group.empty())) places.push_back(root_->look(held));
+        if (!own_root()) layers_.push_back(sys::open("/", O_PATH | O_DIRECTORY));
+        for (const Fd& layer : layers_) places.push_back(layer.get());
+        identity_ = identity_of(spec_, places);
         if (is_ordinary_user_) require_ids(callers_ids_, identity_.uid, identity_.gid, identity_.groups);
-        const auto require_mapped = [&](const std::vector<IdMap>& maps, const std::string& name, const char* kind,
-                                        std::uint32_t id) {
-            if (maps.empty() || name.empty() || outside(maps, id) != outside(maps, 0) || id == 0) return;
-            throw unmapped(kind, name, id);
-        };
-        require_mapped(uid_map_, spec_.user, "user", identity_.uid);
-        require_mapped(gid_map_, spec_.group.empty() ? spec_.user : spec_.group, "group", identity_.gid);
-        for (const std::uint32_t gid : identity_.groups) require_mapped(gid_map_, spec_.user, "a group of user", gid);
+        require_mapped(spec_, identity_, uid_map_, gid_map_);
     }
 
     /// Of the hierarchy that is shown inside; see cgroups(7), "Delegating a hierarchy".
@@ -474,7 +469,7 @@ private:
     std::optional<RootTree> root_;
     std::vector<OverlayTree> overlays_;  // those that the keeper makes
     std::optional<HostDevices> host_devices_;
-    Fd root_directory_;  // where it is no mount of the library's
+    std::vector<Fd> layers_;  // of a root that is no mount of the library's, the topmost first
     std::optional<DeviceTree> devices_;
     std::vector<Mount> mounts_;
     std::vector<Slot> mount_slots_;

@@ -87,10 +87,20 @@ public:
     /// The console's terminal; `no_slot` where there is none.
     [[nodiscard]] Slot console() const noexcept { return console_; }
 
-    /// For what is looked up in it; init resolves it again. Throws `Step::open_root`.
-    [[nodiscard]] Fd open_root() const {
-        Fd directory = sys::open(spec_.root, O_PATH | O_DIRECTORY);
-        if (directory) return directory;
+    /// The root, below what an overlay puts over it, for what is looked up there; init resolves them again. Throws
+    /// `Step::open_root` and, of the other layers, `Step::mount`.
+    [[nodiscard]] std::vector<Fd> open_layers() const {
+        std::vector<Fd> layers;
+        const auto open = [&](const std::string& path) {
+            layers.push_back(sys::open(path, O_PATH | O_DIRECTORY));
+            if (!layers.back()) fail(Step::mount, "root_overlay: directory " + quote(path));
+        };
+        if (spec_.root_overlay) {
+            if (!spec_.root_overlay->upper.empty()) open(spec_.root_overlay->upper);
+            for (const std::string& path : spec_.root_overlay->lower) open(path);
+        }
+        layers.push_back(sys::open(spec_.root, O_PATH | O_DIRECTORY));
+        if (layers.back()) return layers;
         const int saved = errno;
         throw Error{Step::open_root, saved, "root " + quote(spec_.root),
                     saved == ENOENT    ? "make the directory and put a root file system into it"

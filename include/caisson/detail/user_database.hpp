@@ -2,6 +2,7 @@
 // lookups would load modules that the root's owner may have written.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -39,11 +40,15 @@ public:
     static constexpr std::size_t longest_line = 1u << 16;
     static constexpr std::size_t most_groups = 65536;  ///< NGROUPS_MAX
 
-    /// `name` below the directory `root`, resolved inside it. Throws `Step::credentials` also for what is no regular
-    /// file and for more than the bounds above.
-    UserFile(int root, const char* name) : what_{quote(std::string{"/"} + name) + " of the root"} {
-        // Not to wait for the other end of a FIFO.
-        const Fd file = sys::openat2(root, name, O_RDONLY | O_NONBLOCK | O_NOCTTY, sys::in_root);
+    /// `name` below the first of the directories `roots` that has it, resolved inside that one. Throws
+    /// `Step::credentials` also for what is no regular file and for more than the bounds above.
+    UserFile(const std::vector<int>& roots, const char* name) : what_{quote(std::string{"/"} + name) + " of the root"} {
+        Fd file;
+        errno = ENOENT;
+        for (std::size_t i = 0; i < roots.size() && !file && errno == ENOENT; ++i) {
+            // Not to wait for the other end of a FIFO.
+            file = sys::openat2(roots[i], name, O_RDONLY | O_NONBLOCK | O_NOCTTY, sys::in_root);
+        }
         if (!file) fail(Step::credentials, what_, errno == ENOENT ? "give the user and group as numbers" : "");
         struct stat st {};
         if (::fstat(file.get(), &st) != 0) fail(Step::credentials, what_);
@@ -94,8 +99,9 @@ inline constexpr std::uint32_t last_id = 0xfffffffe;
     return number ? std::optional{static_cast<std::uint32_t>(*number)} : std::nullopt;
 }
 
-/// Whom the spec says, with names looked up below the directory `root`. Throws `Step::credentials`.
-[[nodiscard]] inline Identity identity_of(const ContainerSpec& spec, int root) {
+/// Whom the spec says, with names looked up in the root: a directory, or more that are seen as one, the topmost first.
+/// Throws `Step::credentials`.
+[[nodiscard]] inline Identity identity_of(const ContainerSpec& spec, const std::vector<int>& root) {
     Identity found{spec.uid, spec.gid, spec.groups, {}};
     if (const auto number = id_of(spec.user)) {
         found.uid = *number;
@@ -147,11 +153,23 @@ inline constexpr std::uint32_t last_id = 0xfffffffe;
     return found;
 }
 
-[[nodiscard]] inline Error unmapped(const char* kind, const std::string& name, std::uint32_t id) {
-    return {Step::credentials, 0,
-            std::string{kind} + " " + quote(name) + ": its number " + std::to_string(id) +
-                " is not mapped into the user namespace",
-            "give uid_map and gid_map that have it"};
+/// Throws `Step::credentials` where a user namespace with these maps (none: there is none) does not have what was
+/// found.
+inline void require_mapped(const ContainerSpec& spec, const Identity& found, const std::vector<IdMap>& uid_map,
+                           const std::vector<IdMap>& gid_map) {
+    const auto require = [](const std::vector<IdMap>& maps, const std::string& name, const char* kind,
+                            std::uint32_t id) {
+        const bool is_mapped = std::any_of(maps.begin(), maps.end(),
+                                           [&](const IdMap& m) { return id >= m.inside && id - m.inside < m.count; });
+        if (maps.empty() || name.empty() || is_mapped) return;
+        throw Error{Step::credentials, 0,
+                    std::string{kind} + " " + quote(name) + ": its number " + std::to_string(id) +
+                        " is not mapped into the user namespace",
+                    "give uid_map and gid_map that have it"};
+    };
+    require(uid_map, spec.user, "user", found.uid);
+    require(gid_map, spec.group.empty() ? spec.user : spec.group, "group", found.gid);
+    for (const std::uint32_t gid : found.groups) require(gid_map, spec.user, "a group of user", gid);
 }
 
 }  // namespace caisson::inline v0::detail
