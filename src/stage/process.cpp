@@ -180,8 +180,11 @@ s64 first_process(Stage& stage) {
     args.exit_signal = SIGCHLD;
     const s64 child = call(__NR_clone3, &args, sizeof args);
     if (child <= 0) return child == 0 ? die_with_keeper(stage) : child;
+    // What fails here ends the start by the status pipe, which is closed last.
+    result = give_up_privileges();
+    if (result >= 0) result = call(__NR_close_range, 0, ~0u, 0);
+    if (result < 0) return result;
     const Reaper reaper{child, stage.progress};
-    if (call(__NR_close_range, 0, ~0u, 0) < 0 || call(__NR_chdir, "/") < 0 || give_up_privileges() < 0) end(1);
     reap(reaper);
 }
 

@@ -1,9 +1,9 @@
 // one_start - starts and stops one container, for the fault injector.
 //
 //   one_start start ROOT BRIDGE|- user|root    a container like the walk-through's; `user`: in a user namespace
-//   one_start start ROOT BRIDGE|- overlay      there, and ROOT is seen through an overlay in memory
-//   one_start start ROOT - ordinary            by an ordinary user, who has no limits to give
-//   one_start sweep                            removes what dead owners left
+//   one_start start ROOT BRIDGE|- overlay      there, with the built-in init, and ROOT is seen through an overlay in
+//   memory one_start start ROOT - ordinary            by an ordinary user, who has no limits to give one_start sweep
+//   removes what dead owners left
 //
 // Exit status: 0 it started and stopped, 3 an Error was thrown, and was told as "STEP|CONTEXT|ERRNO|WHAT", 4 memory was
 // exhausted (std::bad_alloc), 5 this process is not as it was before: what differs is told.
@@ -31,7 +31,10 @@ caisson::ContainerSpec spec_of(const std::string& root, const std::string& bridg
     spec.name = "walk";
     spec.root = root;
     spec.command = {"/bin/sleep", "1000"};
-    if (kind == "overlay") spec.root_overlay.emplace();
+    if (kind == "overlay") {
+        spec.root_overlay.emplace();
+        spec.init = true;
+    }
     if (kind == "root") {
         spec.namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::uts | NamespaceKind::ipc;
         spec.no_new_privileges = false;
