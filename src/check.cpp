@@ -235,8 +235,8 @@ void check(const ContainerSpec& spec) {
     if (spec.namespaces.has(NamespaceKind::time)) {
         refuse("namespaces", "a time namespace is not supported", "remove NamespaceKind::time");
     }
-    check_users(spec);
     check_process(spec);
+    check_users(spec);
     check_mounts(spec);
     check_protected("masked_paths", spec.masked_paths, "name what is below it");
     check_protected("read_only_paths", spec.read_only_paths, "set root_read_only to true");
