@@ -266,7 +266,8 @@ std::vector<std::string> SecurityReport::stricter() const {
     if (oom_score_adj > 0) {
         out.push_back("oom_score_adj is " + std::to_string(oom_score_adj) + ": it is killed before others");
     }
-    if (!security_label.empty() && !security_label.starts_with("unconfined")) {
+    // "kernel": SELinux without a policy.
+    if (!security_label.empty() && !security_label.starts_with("unconfined") && security_label != "kernel") {
         out.push_back("held by a policy, as " + printable(security_label));
     }
     return out;

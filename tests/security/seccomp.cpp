@@ -156,7 +156,9 @@ TEST_CASE(
     // A thread is made, as ever.
     CHECK(call(spec, "native 56 0x11") == "ok");
     // Netfilter answers an open socket, and asks for the capability over the network namespace: nobody has it here.
-    CHECK(call(spec, "native 41 16 3 12") == "ok");
+    const std::string netfilter = call(spec, "native 41 16 3 12");
+    CAPTURE(netfilter);
+    CHECK((netfilter == "ok" || netfilter == std::to_string(EPROTONOSUPPORT)));  // or the kernel has none
     CHECK_FALSE(spec.capabilities.bounding.has(*CapabilitySet::number("net_admin")));
     // With root's own capabilities in the bounding set it is the same.
     ContainerSpec all = spec;

@@ -161,11 +161,9 @@ TEST_CASE("umask, personality and oom_score_adj are the spec's") {
     CHECK(native.find("\n321\n") != std::string::npos);
     spec.personality = Personality::linux32;
     const std::string twin = run(spec);
-#if defined(__x86_64__)
-    CHECK(native.find("x86_64\n") != std::string::npos);
-    CHECK(twin.find("i686\n") != std::string::npos);
-#endif
-    CHECK(twin != native);
+    // uname(2) tells it, too, but not in every kernel.
+    CHECK(native.ends_with("\n00000000\n"));
+    CHECK(twin.ends_with("\n00000008\n"));
 }
 
 TEST_CASE("an oom_score_adj below the host's own is an error, not a wish") {

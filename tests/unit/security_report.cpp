@@ -157,6 +157,7 @@ TEST_CASE("each thing that is held more tightly is a sentence") {
     CHECK(one([](R r) { r.oom_score_adj = 500; }) == "oom_score_adj is 500: it is killed before others");
     CHECK(one([](R r) { r.security_label = "web (enforce)"; }) == "held by a policy, as web (enforce)");
     CHECK(one([](R r) { r.security_label = "unconfined"; }) == "0 sentences");
+    CHECK(one([](R r) { r.security_label = "kernel"; }) == "0 sentences");
     SecurityReport r = usual();
     r.memory_limit = r.pids_limit = 1;
     CHECK(r.left_open().empty());

@@ -152,7 +152,8 @@ public:
         }
         set("lowerdir", joined);
     }
-    /// Ends each message about a file system that the kernel cannot make of what it was given (EINVAL).
+    /// Ends each message about a file system that the kernel cannot make of what it was given: EINVAL, or ENOENT where
+    /// it looks for descriptors by their names and another process makes it.
     void explain_invalid(std::string remedy) { remedy_of_invalid_ = std::move(remedy); }
     /// Makes the file system, and a detached mount of it.
     [[nodiscard]] Fd mount(std::uint64_t attributes) {
@@ -201,7 +202,7 @@ private:
                 "this needs CAP_SYS_ADMIN; a new proc or sysfs also needs one in sight that nothing is mounted "
                 "over";
         }
-        if (remedy.empty() && errnum == EINVAL) remedy = remedy_of_invalid_;
+        if (remedy.empty() && (errnum == EINVAL || errnum == ENOENT)) remedy = remedy_of_invalid_;
         if (remedy.empty() && errnum == EUCLEAN) remedy = "it is damaged: repair it with fsck(8)";
         return {Step::mount, errnum, what_ + where + messages(), remedy};
     }
