@@ -178,7 +178,7 @@ section_tsan() {
 }
 section_options() {
     heading "without XML, networks and filters: build, then the unit tests"
-    build bare g++ -Dxml=disabled -Dnetwork=disabled -Dseccomp=disabled -Dbuildtype=debug \
+    only='unit' build bare g++ -Dxml=disabled -Dnetwork=disabled -Dseccomp=disabled -Dbuildtype=debug \
         -Ddefault_library=shared || return
     run bare --suite unit
 }

@@ -91,8 +91,8 @@ public:
 
 private:
     static void lock(int file, bool read_only, const std::string& what) {
-        constexpr int pause_ms = 10;
-        for (int waited = 0;; waited += pause_ms) {
+        constexpr long pause_ms = 10;
+        for (long waited = 0;; waited += pause_ms) {
             if (::flock(file, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) return;
             if ((errno != EWOULDBLOCK && errno != EINTR) || waited >= 2000) break;
             // No descriptor tells of a lock that is free, and flock(2) itself would wait for ever.

@@ -164,7 +164,7 @@ struct CgroupParent {
 /// to the caller (systemd's `Delegate=`) and the one above is not.
 [[nodiscard]] inline std::string default_cgroup_parent(const CgroupPlace& place, bool v2) {
     std::string own = place.own.value_or("");
-    const std::string inside = place.mount_point + own;
+    std::string inside = place.mount_point + own;
     if (!v2 || own.empty()) return inside;
     own.erase(own.rfind('/'));
     const std::string beside = place.mount_point + own;
