@@ -55,7 +55,15 @@ TEST_CASE("CVE-2014-5206, CVE-2014-5207: what is read-only stays so, with what i
     const TestRoot root;
     const TestDirectory dir;
     REQUIRE(::mkdir((dir / "below").c_str(), 0777) == 0);
-    REQUIRE(::mount("below", (dir / "below").c_str(), "tmpfs", 0, nullptr) == 0);
+    struct Below {
+        explicit Below(std::string at) : path{std::move(at)} {
+            REQUIRE(::mount("below", path.c_str(), "tmpfs", 0, nullptr) == 0);
+        }
+        Below(const Below&) = delete;
+        Below& operator=(const Below&) = delete;
+        ~Below() { (void)::umount2(path.c_str(), MNT_DETACH); }
+        std::string path;
+    } below{dir / "below"};
     ContainerSpec spec = shell(root,
                                "for m in /data /data/below; do\n"
                                "  touch $m/a && echo BAD; mount -o remount,rw,bind $m && echo BAD\n"
@@ -67,9 +75,10 @@ TEST_CASE("CVE-2014-5206, CVE-2014-5207: what is read-only stays so, with what i
                                "grep -c '^[0-9 ]* [0-9:]* [^ ]* /data.* ro,' /proc/self/mountinfo");
     REQUIRE(::mkdir((root / "/data").c_str(), 0755) == 0);
     spec.root_read_only = true;
+    // A tmpfs can be id-mapped from Linux 6.3 on only.
+    spec.uid_map = spec.gid_map = {{0, 0, 65536}};
     spec.mounts = {MountSpec::bind(dir.path(), "/data", {.read_only = true})};
     const std::string text = run(spec);
-    REQUIRE(::umount2((dir / "below").c_str(), MNT_DETACH) == 0);
     CAPTURE(text);
     CHECK_FALSE(is_told(text, "BAD"));
     CHECK(is_told(text, "/data/a: Read-only file system"));
