@@ -243,7 +243,7 @@ TEST_CASE("the built-in init reaps what is orphaned, and the command is its chil
     const LeavesNothing nothing;
     const TestRoot root;
     ContainerSpec spec = shell(root,
-                               "echo $$ $PPID $(tty); i=0; while [ $i -lt 1000 ]; do (true & true & true &); "
+                               "echo $$ $PPID $(tty); i=0; while [ $i -lt 200 ]; do (true & true & true &); "
                                "i=$((i + 1)); done; wait; i=0; while ps -o stat | grep -q Z && [ $i -lt 100 ]; do "
                                "sleep 0.1; i=$((i + 1)); done; ps -o stat | grep -c Z; grep ^Cap /proc/1/status | "
                                "sort -u | cut -f2; ls /proc/1/fd | wc -l");
