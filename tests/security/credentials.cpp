@@ -231,6 +231,17 @@ TEST_CASE("CVE-2022-29162: a program with file capabilities gains nothing that t
     CHECK(capabilities_of(false) == "CapPrm:\t" + hex(0) + "\n");
 }
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CAISSON_TEST_ASAN
+#endif
+#endif
+#if defined(CAISSON_TEST_ASAN)
+constexpr bool has_address_sanitizer = true;
+#else
+constexpr bool has_address_sanitizer = false;
+#endif
+
 TEST_CASE("CVE-2020-5291, CVE-2016-8659, CVE-2026-41163: a setuid program that is still its caller's starts nothing") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
@@ -265,7 +276,8 @@ TEST_CASE("CVE-2020-5291, CVE-2016-8659, CVE-2026-41163: a setuid program that i
         "container 'walk': the program's ids: Operation not permitted: it is setuid or setgid and still its caller's: "
         "set the real ids to the effective ones first, or start containers from another program\n";
     CHECK(contains(said_by_nobody(04755), refusal));
-    CHECK(contains(said_by_nobody(02755), refusal));
+    // The address sanitizer cannot look at itself there: /proc/self is then root's.
+    if (!has_address_sanitizer) CHECK(contains(said_by_nobody(02755), refusal));
     CHECK_FALSE(contains(said_by_nobody(0755), "it is setuid"));
 }
 
