@@ -9,6 +9,7 @@ fi
 if [[ $1 != --inside ]]; then exec unshare --mount --propagation private "$0" --inside "$@"; fi
 build=$2
 shift 2
+cd "$build"
 programs=()
 for program in "$@"; do programs+=("$(realpath --relative-to="$build" "$program")"); done
 place=$(mktemp -d /tmp/caisson-test-XXXXXX)
