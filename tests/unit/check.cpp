@@ -4,31 +4,11 @@
 #include <vector>
 
 #include "support/doctest.hpp"
+#include "support/refusal.hpp"
 
 using namespace caisson;
-
-namespace {
-ContainerSpec good() {
-    ContainerSpec spec;
-    spec.name = "web";
-    spec.root = "/srv/web";
-    spec.command = {"/sbin/init"};
-    spec.seccomp.profile = SeccompProfile::none;  // a library without libseccomp has no other
-    return spec;
-}
-template <class Change>
-std::string refusal(Change change) {
-    ContainerSpec spec = good();
-    change(spec);
-    try {
-        check(spec);
-    } catch (const Error& e) {
-        CHECK(e.step() == Step::check_spec);
-        return e.what();
-    }
-    return "accepted";
-}
-}  // namespace
+using caisson_test::good;
+using caisson_test::refusal;
 
 TEST_CASE("a plain specification is accepted") {
     CHECK_NOTHROW(check(good()));

@@ -4,27 +4,12 @@
 #include <string>
 
 #include "support/doctest.hpp"
+#include "support/refusal.hpp"
 
 using namespace caisson;
+using caisson_test::refusal;
 
 namespace {
-
-template <class Change>
-std::string refusal(Change change) {
-    ContainerSpec spec;
-    spec.name = "web";
-    spec.root = "/srv/web";
-    spec.command = {"/sbin/init"};
-    spec.seccomp.profile = SeccompProfile::none;  // which a build without libseccomp takes
-    change(spec);
-    try {
-        check(spec);
-    } catch (const Error& e) {
-        CHECK(e.step() == Step::check_spec);
-        return e.what();
-    }
-    return "accepted";
-}
 
 std::string overlay(const RootOverlay& overlay, bool read_only = false) {
     return refusal([&](ContainerSpec& s) {

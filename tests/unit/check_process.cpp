@@ -6,31 +6,13 @@
 #include <utility>
 
 #include "support/doctest.hpp"
+#include "support/refusal.hpp"
 
 using namespace caisson;
+using caisson_test::refusal;
 
 namespace {
 
-ContainerSpec good() {
-    ContainerSpec spec;
-    spec.name = "web";
-    spec.root = "/srv/web";
-    spec.command = {"/sbin/init"};
-    spec.seccomp.profile = SeccompProfile::none;
-    return spec;
-}
-template <class Change>
-std::string refusal(Change change) {
-    ContainerSpec spec = good();
-    change(spec);
-    try {
-        check(spec);
-    } catch (const Error& e) {
-        CHECK(e.step() == Step::check_spec);
-        return e.what();
-    }
-    return "accepted";
-}
 std::string of_user(const std::string& name) {
     return refusal([&](ContainerSpec& s) { s.user = name; });
 }

@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 
 #include "support/doctest.hpp"
+#include "support/refusal.hpp"
 
 using namespace caisson;
 
@@ -16,20 +17,10 @@ namespace {
 
 template <class Change>
 std::string refusal(Change change) {
-    ContainerSpec spec;
-    spec.name = "web";
-    spec.root = "/srv/web";
-    spec.command = {"/sbin/init"};
-    spec.seccomp.profile = SeccompProfile::none;  // which a build without libseccomp takes
-    spec.devices = {{.source = "/dev/fuse"}};
-    change(spec);
-    try {
-        check(spec);
-    } catch (const Error& e) {
-        CHECK(e.step() == Step::check_spec);
-        return e.what();
-    }
-    return "accepted";
+    return caisson_test::refusal([&](ContainerSpec& spec) {
+        spec.devices = {{.source = "/dev/fuse"}};
+        change(spec);
+    });
 }
 std::string refused_target(const std::string& target, const std::string& source = "/dev/fuse") {
     return refusal([&](ContainerSpec& s) { s.devices = {{.source = source, .target = target}}; });

@@ -53,6 +53,15 @@ using Options = std::vector<std::pair<std::string, std::string>>;
     return options;
 }
 
+/// The same as `Op::new_filesystem` takes them, which does not tell a flag from an empty value.
+[[nodiscard]] inline Options plan_options(std::string_view data) {
+    Options options = split_options(data);
+    for (auto& [key, value] : options) {
+        if (!value.empty()) value.erase(0, 1);  // '='
+    }
+    return options;
+}
+
 [[nodiscard]] inline std::string octal(unsigned value) {
     char text[16];
     (void)std::snprintf(text, sizeof text, "%o", value);

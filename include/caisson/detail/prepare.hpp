@@ -402,10 +402,7 @@ private:
                     break;
                 case MountSpec::Type::bind_inside: break;  // when its source is there
                 default: {
-                    auto options = split_options(mount.data);
-                    for (auto& [key, value] : options) {
-                        if (!value.empty()) value.erase(0, 1);  // '=', by which a flag is told from an empty value
-                    }
+                    const auto options = plan_options(mount.data);
                     std::uint64_t attributes = Mount::attributes(mount.options);
                     // A devpts without devices is of no use.
                     if (mount.type == MountSpec::Type::devpts) attributes &= ~std::uint64_t{MOUNT_ATTR_NODEV};

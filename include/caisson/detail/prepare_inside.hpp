@@ -152,10 +152,7 @@ public:
                       "layer " + quote(path) + " of the overlay on " + quote(mount.target));
             return std::string{descriptor_mark} + static_cast<char>(slot - first_dynamic_slot + 1);
         };
-        auto options = split_options(mount.data);
-        for (auto& [key, value] : options) {
-            if (!value.empty()) value.erase(0, 1);  // '=', by which a flag is told from an empty value
-        }
+        auto options = plan_options(mount.data);
         options.emplace_back("source", "overlay");
         std::string all;
         for (const std::string& path : lower) all += (all.empty() ? "" : ":") + layer(path);
