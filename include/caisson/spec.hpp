@@ -142,7 +142,8 @@ struct RootOverlay {
     friend bool operator==(const RootOverlay&, const RootOverlay&) = default;
 };
 
-/// What uname(2) shows, and how much address space a program is given; see personality(2).
+/// What uname(2) shows, and how much address space a program is given; see personality(2). None has any of its flags,
+/// whatever the host runs with.
 enum class Personality : std::uint8_t {
     native,
     linux32,  ///< the 32-bit twin of the machine: i686 on x86-64

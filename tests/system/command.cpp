@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -164,6 +165,19 @@ TEST_CASE("umask, personality and oom_score_adj are the spec's") {
     // uname(2) tells it, too, but not in every kernel.
     CHECK(native.ends_with("\n00000000\n"));
     CHECK(twin.ends_with("\n00000008\n"));
+}
+
+TEST_CASE("a host without address space randomisation does not hand that down") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "cat /proc/self/personality");
+    struct Own {
+        int before = ::personality(0xffffffff);
+        Own() { (void)::personality(static_cast<unsigned long>(before) | ADDR_NO_RANDOMIZE); }
+        ~Own() { (void)::personality(static_cast<unsigned long>(before)); }
+    } const own;
+    CHECK(run(spec) == "00000000\n");
 }
 
 TEST_CASE("an oom_score_adj below the host's own is an error, not a wish") {

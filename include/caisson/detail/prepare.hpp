@@ -233,9 +233,9 @@ private:
             "session and controlling terminal");
         add({.op = Op::working_directory, .a = plan_.text(spec_.working_directory)}, Step::exec,
             "working directory " + quote(spec_.working_directory));
-        if (spec_.personality == Personality::linux32) {
-            add({.op = Op::personality, .x = PER_LINUX32}, Step::exec, "personality linux32");
-        }
+        // The native one, too: a host that runs without address space randomisation does not hand that down.
+        const bool twin = spec_.personality == Personality::linux32;
+        add({.op = Op::personality, .x = twin ? PER_LINUX32 : PER_LINUX}, Step::exec, "personality");
         add({.op = Op::umask, .x = spec_.umask}, Step::exec, "umask");
         plan_security_label(plan_, spec_, proc_);
         plan_credentials(plan_, spec_, identity_, callers_ids_.deny_setgroups);
