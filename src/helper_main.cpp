@@ -176,7 +176,11 @@ private:
                 done.number = controller_.stop(id_, std::chrono::milliseconds{question.number}) ? 1 : 0;
                 return tell(client, done);
             case Message::Kind::kill: done.number = controller_.signal(id_, SIGKILL) ? 1 : 0; return tell(client, done);
-            case Message::Kind::usage: done.body = detail::encode(controller_.usage(id_)); return tell(client, done);
+            case Message::Kind::usage: {
+                const auto parts = UsageParts::of_bits(static_cast<std::uint32_t>(question.number));
+                done.body = detail::encode(controller_.usage(id_, parts));
+                return tell(client, done);
+            }
             case Message::Kind::resize:
                 done.number = controller_.resize(id_, question.size) ? 1 : 0;
                 return tell(client, done);
@@ -191,6 +195,10 @@ private:
                 done.number = has_command_below_ ? 1 : 0;
                 return tell(client, done, init.pidfd());
             }
+            case Message::Kind::limit:
+            case Message::Kind::limits:
+            case Message::Kind::suspend:
+            case Message::Kind::resume:
             case Message::Kind::done:
             case Message::Kind::refused:
             case Message::Kind::exited: break;

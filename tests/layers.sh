@@ -10,13 +10,14 @@ put() {
     shift
     for name in "$@"; do layer[$name]=$number; done
 }
-put 0 error fd address capability seccomp device resource_limit # the basis: knows nothing
+put 0 error fd address capability seccomp device resource_limit limits usage # the basis: knows nothing
 put 0 detail/sys detail/owner detail/descriptor                                # of containers
 put 0 detail/kernel_paths
 put 1 process namespace pty loop detail/path detail/fscontext detail/superblock # handles of one kernel thing each
 put 2 spec                                                # values: what a container is to be
-put 3 mount cgroup usage bridge                           # resources that are made from values
+put 3 mount cgroup bridge                           # resources that are made from values
 put 3 detail/root_tree
+put 3 detail/usage_files
 put 3 detail/cgroup_hierarchy detail/cgroup_tree detail/network detail/device_tree detail/device_node detail/id_range
 put 4 check detail/unprivileged
 put 4 probe detail/plan detail/plan_builder detail/channel # what runs after clone, as bytes

@@ -13,6 +13,7 @@
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/helper.hpp>
+#include <caisson/limits.hpp>
 #include <caisson/loop.hpp>
 #include <caisson/mount.hpp>
 #include <caisson/namespace.hpp>

@@ -22,8 +22,10 @@
 #include <caisson/detail/cgroup_tree.hpp>
 #include <caisson/detail/owner.hpp>
 #include <caisson/detail/sys.hpp>
+#include <caisson/detail/usage_files.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
+#include <caisson/limits.hpp>
 #include <caisson/spec.hpp>
 #include <caisson/usage.hpp>
 
@@ -153,26 +155,19 @@ public:
         return oom_.get();
     }
 
-    /// Sets what `limits` names, reads it back and throws `Step::cgroup` if the kernel did not take it.
-    ///
-    /// `memory` counts RAM and swap together: on v1, memory.memsw.limit_in_bytes gets the same value (where the kernel
-    /// counts swap); on v2, memory.swap.max becomes 0. The kernel rounds it down to whole pages. A limit whose
-    /// controller is not there is an error that names it.
-    void limit(const LimitSpec& limits) {
-        if (limits.memory) limit_memory(*limits.memory);
-        if (limits.pids) {
-            const std::string what = "pids limit of " + std::to_string(*limits.pids);
-            const CgroupDirectory& d = need("pids", what);
-            set(d, "pids.max", *limits.pids, what, "the kernel takes 4194304 at most");
-        }
-    }
-
+    /// Sets what `limits` names, in processes that run, too, reads it back and throws `Step::cgroup` if the kernel did
+    /// not take it. A limit whose controller is not there is an error that names it; on v2, controllers are switched on
+    /// in the parent's cgroup.subtree_control where it allows that.
+    [[gnu::visibility("default")]] void limit(const LimitSpec& limits);
     /// What the group has used. The first call opens the files (up to seven) and keeps them open, so that a start does
     /// not pay for them and every later call only reads. Throws `Step::cgroup` once the group was removed.
-    [[nodiscard]] Usage usage() {
-        if (!usage_) usage_ = open_usage();
-        return usage_->read();
+    [[nodiscard]] Usage usage(UsageParts parts = UsageParts::all()) {
+        Usage usage;
+        this->usage(parts, usage);
+        return usage;
     }
+    /// The same into an object that the caller keeps: once it has been filled, it is filled again without allocating.
+    [[gnu::visibility("default")]] void usage(UsageParts parts, Usage& into);
 
     /// Kills every process in the group and below it, frozen or not, and waits until none is left. Throws
     /// `Step::cgroup` if some are still there after two seconds.
@@ -341,74 +336,12 @@ private:
         throw Error{Step::cgroup, 0, context, "no cgroup hierarchy has the controller " + detail::quote(controller)};
     }
 
-    void limit_memory(std::uint64_t bytes) const {
-        const std::string what = "memory limit of " + std::to_string(bytes) + " bytes";
-        const CgroupDirectory& d = need("memory", what);
-        const char* busy = "the group uses more than that";
-        if (d.v2()) {
-            set(d, "memory.max", bytes, what, busy);
-            set(d, "memory.swap.max", 0, what, busy, Absent::is_fine);
-            return;
-        }
-        // The limit on RAM may never be above the one on both: on the way up, the second has to move first.
-        const std::string text = std::to_string(bytes);
-        if (!write(d, "memory.limit_in_bytes", text) && errno == EINVAL) {
-            (void)write(d, "memory.memsw.limit_in_bytes", text);
-        }
-        set(d, "memory.limit_in_bytes", bytes, what, busy);
-        set(d, "memory.memsw.limit_in_bytes", bytes, what, busy, Absent::is_fine);
-    }
-
     enum class Absent : bool { is_fine, fails };
-    /// Writes a limit and compares what the kernel made of it.
+    void limit_memory(std::uint64_t bytes) const;
     void set(const CgroupDirectory& d, const char* file, std::uint64_t value, const std::string& what,
-             const char* remedy, Absent absent = Absent::fails) const {
-        const Fd fd = open_file(d, file, O_RDWR);
-        if (!fd && errno == ENOENT && absent == Absent::is_fine) return;
-        const std::string context =
-            what + " for control group " + detail::quote(name_) + ": write " + detail::quote(path(d) + "/" + file);
-        if (!fd || !detail::sys::write_all(fd.get(), std::to_string(value))) {
-            const int error = errno;
-            const bool known = error == EBUSY || error == EINVAL || error == ERANGE;
-            throw Error{Step::cgroup, error, context, known ? std::string{remedy} : detail::remedy_for(error, path(d))};
-        }
-        std::string text;
-        if (!read_all(fd, text)) detail::fail(Step::cgroup, context + " and read it back");
-        if (!text.empty() && text.back() == '\n') text.pop_back();
-        const bool pages = std::string_view{file}.starts_with("memory.");
-        const std::uint64_t page = pages ? static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) : 1;
-        const std::uint64_t most = pages ? INT64_MAX / page * page : UINT64_MAX;
-        const std::uint64_t want = std::min(value / page * page, most);
-        if (text == std::to_string(want) || (pages && want == most && text == "max")) return;
-        throw Error{Step::cgroup, 0, context, "the kernel made " + detail::quote(text) + " of it"};
-    }
+             const char* remedy, Absent absent = Absent::fails) const;
 
-    [[nodiscard]] detail::UsageFiles open_usage() const {
-        using Files = detail::UsageFiles;
-        Files files;
-        if (directories_.empty())
-            throw Error{Step::cgroup, 0, "read the usage of a control group", "there is no group"};
-        const auto open = [&](Files::File file, const CgroupDirectory* d, const char* name) {
-            if (d != nullptr) files.set(file, open_file(*d, name, O_RDONLY));
-        };
-        if (const CgroupDirectory* d = find("cpuacct")) {
-            open(Files::cpu_each, d, "cpuacct.usage_percpu");
-            open(Files::cpu_ticks, d, "cpuacct.stat");
-        } else {
-            // In every v2 group, whatever the controllers.
-            for (const CgroupDirectory& unified : directories_) {
-                if (unified.v2()) open(Files::cpu_stat, &unified, "cpu.stat");
-            }
-        }
-        const CgroupDirectory* memory = find("memory");
-        const bool v2 = memory != nullptr && memory->v2();
-        open(Files::memory, memory, v2 ? "memory.current" : "memory.usage_in_bytes");
-        open(Files::memory_peak, memory, v2 ? "memory.peak" : "memory.max_usage_in_bytes");
-        open(Files::memory_limit, memory, v2 ? "memory.max" : "memory.limit_in_bytes");
-        open(Files::oom, memory, v2 ? "memory.events" : "memory.oom_control");
-        open(Files::pids, find("pids"), "pids.current");
-        return files;
-    }
+    [[nodiscard]] detail::UsageFiles open_usage() const;
     [[nodiscard]] Fd open_file(const CgroupDirectory& d, const char* file, int flags) const {
         const std::string below = name_ + (*file == '\0' ? "" : "/") + file;
         return d.parent ? detail::sys::open_at(d.parent.get(), below.c_str(), flags)

@@ -81,13 +81,19 @@ public:
         }
     }
     /// What its control groups count at this moment. Throws `Step::cgroup` if it has none, or has ended.
-    [[nodiscard]] Usage usage() {
+    [[nodiscard]] Usage usage(UsageParts parts = UsageParts::all()) {
+        Usage usage;
+        this->usage(parts, usage);
+        return usage;
+    }
+    /// The same into an object that the caller keeps: once it has been filled, it is filled again without allocating.
+    void usage(UsageParts parts, Usage& into) {
         require_started();
         if (!running_.cgroup || status_) {
             throw Error{Step::cgroup, status_ ? ESRCH : ENOENT, "usage of container " + detail::quote(name_),
                         status_ ? "it has ended" : "it has no control group"};
         }
-        return running_.cgroup->usage();
+        running_.cgroup->usage(parts, into);
     }
 
     /// What is in force for the command and its control groups at this moment, read back from the kernel. Throws

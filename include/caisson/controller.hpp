@@ -78,7 +78,7 @@ struct Event {
 /// any for 2 seconds; the terminal stays until its user has read all, or nothing for 2 seconds.
 ///
 /// Throws `Step::event_loop` where the kernel refuses, and `std::logic_error` for an id that it never gave out.
-class Controller {
+class [[gnu::visibility("default")]] Controller {
 public:
     Controller()
         : epoll_{::epoll_create1(EPOLL_CLOEXEC)},
@@ -168,9 +168,9 @@ public:
         return true;
     }
     /// See Container::usage. Throws `Step::event_loop` with ESRCH if the container has ended.
-    [[nodiscard]] Usage usage(ContainerId id) {
+    [[nodiscard]] Usage usage(ContainerId id, UsageParts parts = UsageParts::all()) {
         const std::lock_guard lock{mutex_};
-        return require(id).container.usage();
+        return require(id).container.usage(parts);
     }
     /// Gives the console another size; the container's foreground programs get SIGWINCH. False if the container has
     /// ended or has no console.
@@ -223,7 +223,9 @@ public:
 
     /// Readable while `next` has something to do; consoles and deadlines are covered. An epoll(7) descriptor, the same
     /// as long as this object lives; do not read from it.
-    [[nodiscard]] int fd() const noexcept { return epoll_.get(); }
+    [[nodiscard]] int fd() const noexcept {
+        return epoll_.get();
+    }
     /// Does what can be done without blocking and returns the next event, if there is one.
     [[nodiscard]] std::optional<Event> next() {
         const std::lock_guard lock{mutex_};
@@ -236,7 +238,7 @@ public:
     /// Blocks, handing each event to `handle(Event)`, until `stop` is called; events that are there then wait for the
     /// next call. If `handle` throws, so does this.
     template <class Handler>
-    void run(Handler&& handle) {
+    void run(Handler && handle) {
         const Running running{*this};
         while (!take_stop()) {
             if (auto event = next()) handle(std::move(*event));
@@ -283,7 +285,9 @@ private:
         std::int64_t give_up_at;
     };
 
-    static std::uint64_t key(ContainerId id, Part part) noexcept { return static_cast<std::uint64_t>(id) << 2 | part; }
+    static std::uint64_t key(ContainerId id, Part part) noexcept {
+        return static_cast<std::uint64_t>(id) << 2 | part;
+    }
 
     ContainerId next_id() {
         const std::lock_guard lock{mutex_};
@@ -311,178 +315,26 @@ private:
                     "it has ended"};
     }
 
-    void control(int operation, int fd, std::uint64_t key, std::uint32_t events) {
-        epoll_event e{};
-        e.events = events;
-        e.data.u64 = key;
-        if (::epoll_ctl(epoll_.get(), operation, fd, &e) != 0) {
-            detail::fail(Step::event_loop, "watch a descriptor",
-                         errno == ENOSPC ? "raise fs.epoll.max_user_watches" : "");
-        }
-    }
-    void watch(int fd, std::uint64_t key, std::uint32_t events) { control(EPOLL_CTL_ADD, fd, key, events); }
-    void unwatch(int fd) noexcept {
-        if (fd >= 0) (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
-    }
-    void unwatch_relay(Entry& entry) noexcept {
-        unwatch(entry.relay->inner());
-        unwatch(entry.relay->outer());
-        unwatch(entry.relay->outer_peer());
-    }
-
-    void insert(ContainerId id, Container&& container, ConsoleUse use) {
-        Entry entry{.id = id, .container = std::move(container)};
-        if (use == ConsoleUse::relay && entry.container.console() != nullptr) {
-            entry.relay.emplace(*entry.container.console());
-        }
-        // Where one of these throws, closing the descriptors takes them out of the set again.
-        watch(entry.container.fd(), key(id, part_end), EPOLLIN);
-        if (entry.relay) {
-            entry.inner_events = entry.relay->inner_events();
-            entry.outer_events = entry.relay->outer_events();
-            watch(entry.relay->inner(), key(id, part_inner), entry.inner_events);
-            watch(entry.relay->outer(), key(id, part_outer), entry.outer_events);
-            watch(entry.relay->outer_peer(), key(id, part_outer_peer), 0);
-        }
-        entries_.insert(place(id), std::move(entry));
-    }
-    void push(Event event) {
-        events_.push_back(std::move(event));
-        const std::uint64_t one = 1;
-        (void)!::write(wake_.get(), &one, sizeof one);
-    }
-    void forget_taken() noexcept {
-        if (taken_ != events_.size()) return;
-        events_.clear();
-        taken_ = 0;
-        (void)drain(wake_);
-    }
-    static bool drain(const Fd& counter) noexcept {
-        std::uint64_t count = 0;
-        return ::read(counter.get(), &count, sizeof count) == static_cast<ssize_t>(sizeof count);
-    }
-    void count_runs(int by) {
-        const std::lock_guard lock{mutex_};
-        runs_ += by;
-    }
-    bool take_stop() {
-        const std::lock_guard lock{mutex_};
-        return drain(stop_) || std::exchange(stopped_, false);
-    }
-
+    void control(int operation, int fd, std::uint64_t key, std::uint32_t events);
+    void watch(int fd, std::uint64_t key, std::uint32_t events);
+    void unwatch(int fd) noexcept;
+    void unwatch_relay(Entry & entry) noexcept;
+    void insert(ContainerId id, Container && container, ConsoleUse use);
+    void push(Event event);
+    void forget_taken() noexcept;
+    static bool drain(const Fd& counter) noexcept;
+    void count_runs(int by);
+    bool take_stop();
     /// Everything that is ready at this moment, once.
-    void turn() {
-        epoll_event ready[64];
-        const int n = ::epoll_wait(epoll_.get(), ready, 64, 0);
-        if (n < 0 && errno != EINTR) detail::fail(Step::event_loop, "wait for events");
-        for (int i = 0; i < n; ++i) {
-            const std::uint64_t key = ready[i].data.u64;
-            if (key == key_wake) continue;
-            // A `run` that is under way takes it itself: taken off here, it would not wake one that is about to wait.
-            if (key == key_stop) stopped_ = (runs_ == 0 && drain(stop_)) || stopped_;
-            else if (key == key_timer) expire();
-            else dispatch(ContainerId{key >> 2}, static_cast<Part>(key & part_mask));
-        }
-    }
-    void dispatch(ContainerId id, Part part) {
-        // An earlier one of the same turn may have ended it.
-        Entry* const found = look_up(id);
-        if (found == nullptr) return;
-        Entry& entry = *found;
-        if (part == part_end) {
-            if (entry.status) return;
-            entry.status = entry.container.try_wait();
-            if (!entry.status) return;
-            unwatch(entry.container.fd());
-            entry.kill_at = never;
-            if (entry.relay) {
-                // From here on it would report its hang-up all the time; `move` empties it.
-                unwatch(entry.relay->inner());
-                entry.relay->end();
-                give_up_later(entry);
-            }
-        }
-        if (part == part_outer_peer) {
-            unwatch(entry.relay->outer_peer());
-            entry.relay->restore_outer();
-            watch(entry.relay->outer_peer(), key(id, part_outer_peer), 0);
-            return;
-        }
-        if (entry.relay) serve(id, entry);
-        if (entry.status && (!entry.relay || entry.relay->finished())) finish(id);
-    }
-    void serve(ContainerId id, Entry& entry) {
-        detail::Relay& relay = *entry.relay;
-        if (relay.move() && entry.status) give_up_later(entry);
-        if (!relay.inner_open()) {
-            unwatch(relay.inner());
-        } else if (const auto events = relay.inner_events(); !entry.status && events != entry.inner_events) {
-            control(EPOLL_CTL_MOD, relay.inner(), key(id, part_inner), entry.inner_events = events);
-        }
-        if (const auto events = relay.outer_events(); events != entry.outer_events) {
-            control(EPOLL_CTL_MOD, relay.outer(), key(id, part_outer), entry.outer_events = events);
-        }
-    }
-    void give_up_later(Entry& entry) {
-        entry.give_up_at = detail::monotonic_ms() + patience_ms;
-        arm(entry.give_up_at);
-    }
+    void turn();
+    void dispatch(ContainerId id, Part part);
+    void serve(ContainerId id, Entry & entry);
+    void give_up_later(Entry & entry);
     /// Makes the event, and lets the container go.
-    void finish(ContainerId id) {
-        const auto found = place(id);
-        Entry& entry = *found;
-        Event event{.kind = Event::Kind::exited, .id = id, .name = entry.container.name(), .status = entry.status};
-        if (entry.relay) {
-            unwatch_relay(entry);
-            entry.relay->forget_inner();
-            if (const std::size_t unread = entry.relay->unread(); unread > 0) {
-                const std::int64_t now = detail::monotonic_ms();
-                lingering_.push_back({std::move(*entry.relay), unread, now + patience_ms});
-                arm(now + linger_step_ms);
-            }
-        } else if (Pty* console = entry.container.console()) {
-            event.console.emplace(std::move(*console));
-        }
-        entries_.erase(found);
-        push(std::move(event));
-    }
-
+    void finish(ContainerId id);
     /// Sees to it that `expire` is called at `at` or before.
-    void arm(std::int64_t at) {
-        if (at >= armed_) return;
-        armed_ = at;
-        itimerspec when{};
-        when.it_value.tv_sec = static_cast<time_t>(at / 1000);
-        when.it_value.tv_nsec = static_cast<long>(at % 1000) * 1'000'000 + 999'999;
-        if (::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr) != 0) {
-            detail::fail(Step::event_loop, "set a timer");
-        }
-    }
-    void expire() {
-        if (!drain(timer_)) return;
-        armed_ = never;
-        const std::int64_t now = detail::monotonic_ms();
-        std::int64_t next = never;
-        const auto later = [&next](std::int64_t at) { next = at < next ? at : next; };
-        std::vector<ContainerId> given_up;
-        for (Entry& entry : entries_) {
-            if (entry.kill_at <= now) {
-                entry.kill_at = never;
-                (void)entry.container.signal(SIGKILL);
-            }
-            if (entry.give_up_at <= now) given_up.push_back(entry.id);
-            else later(entry.give_up_at);
-            later(entry.kill_at);
-        }
-        for (const ContainerId id : given_up) finish(id);
-        std::erase_if(lingering_, [now](Lingering& l) {
-            const std::size_t unread = l.relay.unread();
-            if (unread != std::exchange(l.unread, unread)) l.give_up_at = now + patience_ms;
-            return unread == 0 || l.give_up_at <= now;
-        });
-        if (!lingering_.empty()) later(now + linger_step_ms);
-        if (next != never) arm(next);
-    }
+    void arm(std::int64_t at);
+    void expire();
 
     mutable std::mutex mutex_;
     Fd epoll_, wake_, stop_, timer_;

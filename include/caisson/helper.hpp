@@ -174,7 +174,9 @@ public:
         return {std::move(plain.name), plain.init, std::move(plain.console_path), std::move(plain.note)};
     }
     /// See Container::usage.
-    [[nodiscard]] Usage usage() { return detail::decode<Usage>(ask({.kind = detail::Message::Kind::usage}).body); }
+    [[nodiscard]] Usage usage(UsageParts parts = UsageParts::all()) {
+        return detail::decode<Usage>(ask({.kind = detail::Message::Kind::usage, .number = parts.bits()}).body);
+    }
     /// See Container::security_report. The helper gives a pidfd of init, and the caller reads, with its own rights: the
     /// helper has given up most of its own.
     [[nodiscard]] SecurityReport security_report() {

@@ -12,6 +12,7 @@
 #include <caisson/address.hpp>
 #include <caisson/capability.hpp>
 #include <caisson/device.hpp>
+#include <caisson/limits.hpp>
 #include <caisson/namespace.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/resource_limit.hpp>
@@ -117,13 +118,6 @@ struct NetworkSpec {
     friend bool operator==(const NetworkSpec&, const NetworkSpec&) = default;
 };
 
-/// Limits on all processes of a container together. Nothing means: none.
-struct LimitSpec {
-    std::optional<std::uint64_t> memory{};  ///< bytes
-    std::optional<std::uint64_t> pids{};    ///< processes and threads
-    friend bool operator==(const LimitSpec&, const LimitSpec&) = default;
-};
-
 /// A program's standard descriptors where no terminal is wanted. They are borrowed for the length of the start and stay
 /// the caller's; -1 means /dev/null.
 struct StdioSpec {
@@ -212,6 +206,9 @@ struct ContainerSpec {
     /// A control group of its own in every hierarchy of the host; an ordinary user's, where he may make one.
     bool cgroup = true;
     std::string cgroup_parent{};  ///< below each hierarchy's mount point; empty: chosen, see cgroup.hpp
+    /// On v2: counts each CPU's time from the start on (`Usage::cpu_each`), which takes one descriptor for each CPU;
+    /// else from the first question on. An error where perf_event_open(2) does not allow it.
+    bool count_cpus = false;
     CapabilitySpec capabilities{};
     bool no_new_privileges = true;  ///< see prctl(2), PR_SET_NO_NEW_PRIVS
     SeccompSpec seccomp{};

@@ -1,131 +1,114 @@
-// caisson/usage.hpp - what a control group has used, read without opening a file twice.
+// caisson/usage.hpp - what a control group has used, as values.
 #pragma once
 
-#include <cerrno>
-#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
-
-#include <sys/types.h>
-#include <unistd.h>
-
-#include <caisson/detail/cgroup_hierarchy.hpp>
-#include <caisson/detail/sys.hpp>
-#include <caisson/error.hpp>
-#include <caisson/fd.hpp>
 
 namespace caisson::inline v0 {
 
-/// What all processes of a control group have used since it was made, the ended ones included. Nothing: the host's
-/// hierarchies do not tell.
+/// What a question about usage is to be answered with: each part costs its files.
+enum class UsagePart : std::uint32_t {
+    cpu = 1,  ///< time on all CPUs together, and on each
+    memory = 2,
+    pids = 4,
+    block = 8,
+    network = 16,
+    pressure = 32,
+    /// Also what takes long to read: user and system time, what memory is used for, events, throttling.
+    details = 64,
+};
+/// Any of them, `UsagePart::cpu | UsagePart::memory`.
+class UsageParts {
+public:
+    constexpr UsageParts() noexcept = default;
+    constexpr UsageParts(UsagePart part) noexcept : bits_{static_cast<std::uint32_t>(part)} {}  // NOLINT: implicit
+    [[nodiscard]] constexpr bool has(UsagePart part) const noexcept {
+        return (bits_ & static_cast<std::uint32_t>(part)) != 0;
+    }
+    [[nodiscard]] constexpr std::uint32_t bits() const noexcept { return bits_; }
+    [[nodiscard]] static constexpr UsageParts of_bits(std::uint32_t bits) noexcept {
+        UsageParts parts;
+        parts.bits_ = bits & 127;
+        return parts;
+    }
+    [[nodiscard]] static constexpr UsageParts all() noexcept { return of_bits(127); }
+    friend constexpr UsageParts operator|(UsageParts a, UsageParts b) noexcept { return of_bits(a.bits_ | b.bits_); }
+    friend constexpr bool operator==(UsageParts, UsageParts) = default;
+
+private:
+    std::uint32_t bits_ = 0;
+};
+[[nodiscard]] constexpr UsageParts operator|(UsagePart a, UsagePart b) noexcept {
+    return UsageParts{a} | UsageParts{b};
+}
+
+/// What was read from and written to one block device.
+struct BlockUsage {
+    std::uint32_t major = 0;
+    std::uint32_t minor = 0;
+    std::uint64_t read_bytes = 0;
+    std::uint64_t write_bytes = 0;
+    std::uint64_t read_operations = 0;
+    std::uint64_t write_operations = 0;
+    friend bool operator==(const BlockUsage&, const BlockUsage&) = default;
+};
+
+/// What came and went through one interface of `ContainerSpec::networks`, as the container sees it.
+struct NetworkUsage {
+    std::string name{};       ///< inside
+    std::string host_name{};  ///< its outer end
+    std::uint64_t received_bytes = 0;
+    std::uint64_t received_packets = 0;
+    std::uint64_t received_errors = 0;
+    std::uint64_t received_dropped = 0;
+    std::uint64_t sent_bytes = 0;
+    std::uint64_t sent_packets = 0;
+    std::uint64_t sent_errors = 0;
+    std::uint64_t sent_dropped = 0;
+    friend bool operator==(const NetworkUsage&, const NetworkUsage&) = default;
+};
+
+/// Time lost in waiting for a resource (PSI): of some process, and of all at once.
+struct Pressure {
+    std::uint64_t some = 0;  ///< microseconds
+    std::uint64_t full = 0;  ///< microseconds; 0 where the kernel does not tell
+    /// Share of the last 10 seconds in hundredths of a percent: 10000 is all the time.
+    std::uint32_t some_10s = 0;
+    std::uint32_t full_10s = 0;
+    friend bool operator==(const Pressure&, const Pressure&) = default;
+};
+
+/// What all processes of a control group have used since it was made, the ended ones included. Nothing: not asked for,
+/// or the host's hierarchies do not tell.
 struct Usage {
-    std::optional<std::uint64_t> cpu{};         ///< nanoseconds on all CPUs together
-    std::optional<std::uint64_t> cpu_user{};    ///< nanoseconds; on v1 in whole clock ticks (10 ms)
-    std::optional<std::uint64_t> cpu_system{};  ///< nanoseconds; on v1 in whole clock ticks (10 ms)
-    /// Nanoseconds on each CPU, in the order of their numbers, those that are offline included. Empty on v2, whose
-    /// files have no such figure.
+    std::optional<std::uint64_t> cpu{};            ///< nanoseconds on all CPUs together
+    std::optional<std::uint64_t> cpu_user{};       ///< nanoseconds; on v1 in whole clock ticks (10 ms)
+    std::optional<std::uint64_t> cpu_system{};     ///< nanoseconds; on v1 in whole clock ticks (10 ms)
+    std::optional<std::uint64_t> cpu_throttled{};  ///< nanoseconds in which a quota kept processes from running
+    /// Nanoseconds on each CPU, in the order of their numbers, those that are offline included. On v2 counted by perf
+    /// events of the group: from the first question on, or from `Cgroup::count_cpus`; empty where that is not allowed.
     std::vector<std::uint64_t> cpu_each{};
-    std::optional<std::uint64_t> memory{};        ///< bytes in use, page cache included
-    std::optional<std::uint64_t> memory_peak{};   ///< bytes; nothing on v2 before Linux 5.19
-    std::optional<std::uint64_t> memory_limit{};  ///< bytes; nothing also where there is no limit
-    std::optional<std::uint64_t> pids{};          ///< processes and threads at this moment
+    std::string cpu_each_missing{};                    ///< why `cpu_each` is empty
+    std::optional<std::uint64_t> memory{};             ///< bytes in use, page cache included
+    std::optional<std::uint64_t> memory_peak{};        ///< bytes; nothing on v2 before Linux 5.19
+    std::optional<std::uint64_t> memory_limit{};       ///< bytes; nothing also where there is no limit
+    std::optional<std::uint64_t> memory_anon{};        ///< bytes that are no file's
+    std::optional<std::uint64_t> memory_file{};        ///< bytes of the page cache, and in tmpfs
+    std::optional<std::uint64_t> swap{};               ///< bytes that are swapped out
+    std::optional<std::uint64_t> swap_limit{};         ///< bytes; nothing also where there is no limit
+    std::optional<std::uint64_t> memory_limit_hits{};  ///< how often `memory_limit` was met
+    std::optional<std::uint64_t> pids{};               ///< processes and threads at this moment
+    std::optional<std::uint64_t> pids_limit{};         ///< nothing also where there is no limit
     /// Processes that the kernel's out-of-memory killer ended; on v1 without those of groups made inside.
     std::optional<std::uint64_t> oom_kills{};
+    std::vector<BlockUsage> block{};
+    std::vector<NetworkUsage> networks{};  ///< of containers; in the order of the spec
+    std::optional<Pressure> cpu_pressure{};
+    std::optional<Pressure> memory_pressure{};
+    std::optional<Pressure> io_pressure{};
     friend bool operator==(const Usage&, const Usage&) = default;
 };
 
-namespace detail {
-
-/// The number after `key` and a space at the start of a line.
-[[nodiscard]] inline std::optional<std::uint64_t> find_counter(std::string_view text, std::string_view key) noexcept {
-    while (!text.empty()) {
-        std::string_view line = take_field(text, '\n');
-        if (take_field(line, ' ') == key) return parse_decimal(line, UINT64_MAX);
-    }
-    return std::nullopt;
-}
-
-/// A limit on memory as the kernel writes it; nothing for none.
-[[nodiscard]] inline std::optional<std::uint64_t> parse_memory_limit(std::string_view text,
-                                                                     std::uint64_t page) noexcept {
-    const auto bytes = parse_decimal(take_field(text, '\n'), UINT64_MAX);
-    return bytes && *bytes < INT64_MAX / page * page ? bytes : std::nullopt;
-}
-
-/// The per-CPU figures of v1's cpuacct.usage_percpu, into `usage`, with their sum.
-inline void parse_cpu_each(std::string_view text, Usage& usage) {
-    std::uint64_t sum = 0;
-    for (std::string_view line = take_field(text, '\n'); !line.empty();) {
-        const auto one = parse_decimal(take_field(line, ' '), UINT64_MAX);
-        if (!one) continue;
-        usage.cpu_each.push_back(*one);
-        sum += *one;
-    }
-    if (!usage.cpu_each.empty()) usage.cpu = sum;
-}
-
-/// The files behind `Cgroup::usage`, open for reading.
-class UsageFiles {
-public:
-    enum File : std::size_t { cpu_each, cpu_ticks, cpu_stat, memory, memory_peak, memory_limit, pids, oom, count };
-
-    void set(File file, Fd fd) noexcept { files_[file] = std::move(fd); }
-    [[nodiscard]] Usage read() const {
-        Usage usage;
-        std::string text;
-        const auto number = [&](File file) {
-            if (!load(file, text)) return std::optional<std::uint64_t>{};
-            std::string_view rest = text;
-            return parse_decimal(take_field(rest, '\n'), UINT64_MAX);
-        };
-        if (load(cpu_each, text)) parse_cpu_each(text, usage);
-        if (load(cpu_ticks, text)) {
-            const std::uint64_t tick = 1'000'000'000 / static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
-            usage.cpu_user = scaled(find_counter(text, "user"), tick);
-            usage.cpu_system = scaled(find_counter(text, "system"), tick);
-        }
-        if (load(cpu_stat, text)) {
-            usage.cpu = scaled(find_counter(text, "usage_usec"), 1000);
-            usage.cpu_user = scaled(find_counter(text, "user_usec"), 1000);
-            usage.cpu_system = scaled(find_counter(text, "system_usec"), 1000);
-        }
-        usage.memory = number(memory);
-        usage.memory_peak = number(memory_peak);
-        if (load(memory_limit, text)) {
-            usage.memory_limit = parse_memory_limit(text, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
-        }
-        usage.pids = number(pids);
-        if (load(oom, text)) usage.oom_kills = find_counter(text, "oom_kill");
-        return usage;
-    }
-
-private:
-    static std::optional<std::uint64_t> scaled(std::optional<std::uint64_t> value, std::uint64_t by) noexcept {
-        return value ? std::optional{*value * by} : std::nullopt;
-    }
-    /// All of a file, from its start; false where it is not there.
-    bool load(File file, std::string& into) const {
-        into.clear();
-        if (!files_[file]) return false;
-        char buffer[4096];
-        do {
-            const ssize_t n = sys::retry(
-                [&] { return ::pread(files_[file].get(), buffer, sizeof buffer, static_cast<off_t>(into.size())); });
-            if (n < 0) {
-                fail(Step::cgroup, "read the usage of a control group", errno == ENODEV ? "the group was removed" : "");
-            }
-            if (n == 0) break;
-            into.append(buffer, static_cast<std::size_t>(n));
-        } while (into.back() != '\n');
-        return true;
-    }
-
-    Fd files_[count];
-};
-
-}  // namespace detail
 }  // namespace caisson::inline v0

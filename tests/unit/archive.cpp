@@ -40,7 +40,19 @@ ContainerSpec full() {
     n.routes = {{*IpPrefix::parse("0.0.0.0/0"), IpAddress::parse("10.0.0.1"), 7}, {*IpPrefix::parse("::/0"), {}, 0}};
     n.mtu = 1400;
     s.networks = {n};
-    s.limits = {std::uint64_t{1} << 40, 77};
+    s.limits = {.memory = std::uint64_t{1} << 40,
+                .memory_soft = 1,
+                .memory_and_swap = LimitSpec::unlimited,
+                .cpu_shares = 2,
+                .cpu_quota = 3,
+                .cpu_period = 4,
+                .cpus = "0-1",
+                .memory_nodes = "0",
+                .pids = 77,
+                .block_weight = 5,
+                .block = {{"/dev/sda", 6, 7, 8, 9, 10}},
+                .huge_pages = {{2097152, 11}}};
+    s.count_cpus = true;
     s.cgroup = false;
     s.cgroup_parent = "x/y";
     s.capabilities = CapabilitySet::all();
@@ -103,7 +115,17 @@ TEST_CASE("usage, exit statuses and errors come back from bytes as they were") {
     Usage usage;
     usage.cpu = 5;
     usage.cpu_each = {1, 4};
+    usage.cpu_each_missing = "why";
     usage.memory = std::uint64_t{1} << 50;
+    usage.cpu_user = 1, usage.cpu_system = 2, usage.cpu_throttled = 3;
+    usage.memory_peak = 4, usage.memory_limit = 5, usage.memory_anon = 6, usage.memory_file = 7;
+    usage.swap = 8, usage.swap_limit = 9, usage.memory_limit_hits = 10;
+    usage.pids = 11, usage.pids_limit = 12, usage.oom_kills = 13;
+    usage.block = {{8, 0, 1, 2, 3, 4}};
+    usage.networks = {{"eth0", "veth1", 1, 2, 3, 4, 5, 6, 7, 8}};
+    usage.cpu_pressure = Pressure{1, 2, 3, 4};
+    usage.memory_pressure = Pressure{5, 6, 7, 8};
+    usage.io_pressure = Pressure{9, 10, 11, 12};
     CHECK(decode<Usage>(encode(usage)) == usage);
 
     const auto killed = ExitStatus::killed(9).with_out_of_memory(true).with_core_dumped(true);

@@ -67,10 +67,22 @@ void fields(A& archive, S& s) {
     auto& [bridge, name, host_name, mac, addresses, routes, mtu] = s;
     archive(bridge, name, host_name, mac, addresses, routes, mtu);
 }
+template <class A, SameButConst<BlockLimit> S>
+void fields(A& archive, S& s) {
+    auto& [device, weight, read_bytes, write_bytes, read_operations, write_operations] = s;
+    archive(device, weight, read_bytes, write_bytes, read_operations, write_operations);
+}
+template <class A, SameButConst<HugePageLimit> S>
+void fields(A& archive, S& s) {
+    auto& [page_size, bytes] = s;
+    archive(page_size, bytes);
+}
 template <class A, SameButConst<LimitSpec> S>
 void fields(A& archive, S& s) {
-    auto& [memory, pids] = s;
-    archive(memory, pids);
+    auto& [memory, memory_soft, memory_and_swap, cpu_shares, cpu_quota, cpu_period, cpus, memory_nodes, pids,
+           block_weight, block, huge_pages] = s;
+    archive(memory, memory_soft, memory_and_swap, cpu_shares, cpu_quota, cpu_period, cpus, memory_nodes, pids,
+            block_weight, block, huge_pages);
 }
 template <class A, SameButConst<StdioSpec> S>
 void fields(A& archive, S& s) {
@@ -137,21 +149,42 @@ template <class A, SameButConst<ContainerSpec> S>
 void fields(A& archive, S& s) {
     auto& [name, root, root_read_only, root_overlay, command, environment, working_directory, hostname, namespaces,
            uid_map, gid_map, id_mapped_mounts, proc, sys, dev, cgroup_mount, mounts, masked_paths, read_only_paths,
-           console, stdio, networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent,
+           console, stdio, networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent, count_cpus,
            capabilities, no_new_privileges, seccomp, security_label, uid, gid, groups, user, group, descriptors,
            sysctls, oom_score_adj, personality, umask, init, uuid, stage_path, id_map_tools] = s;
     archive(name, root, root_read_only, root_overlay, command, environment, working_directory, hostname, namespaces,
             uid_map, gid_map, id_mapped_mounts, proc, sys, dev, mounts, masked_paths, read_only_paths, console, stdio,
-            networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent, capabilities,
+            networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent, count_cpus, capabilities,
             no_new_privileges, seccomp, security_label, uid, gid, groups, user, group, descriptors, sysctls,
             oom_score_adj, umask, init, uuid, stage_path, id_map_tools);
     archive.enumerator(cgroup_mount, CgroupMount::read_write);
     archive.enumerator(personality, Personality::linux32);
 }
+template <class A, SameButConst<BlockUsage> S>
+void fields(A& archive, S& s) {
+    auto& [major, minor, read_bytes, write_bytes, read_operations, write_operations] = s;
+    archive(major, minor, read_bytes, write_bytes, read_operations, write_operations);
+}
+template <class A, SameButConst<NetworkUsage> S>
+void fields(A& archive, S& s) {
+    auto& [name, host_name, received_bytes, received_packets, received_errors, received_dropped, sent_bytes,
+           sent_packets, sent_errors, sent_dropped] = s;
+    archive(name, host_name, received_bytes, received_packets, received_errors, received_dropped, sent_bytes,
+            sent_packets, sent_errors, sent_dropped);
+}
+template <class A, SameButConst<Pressure> S>
+void fields(A& archive, S& s) {
+    auto& [some, full, some_10s, full_10s] = s;
+    archive(some, full, some_10s, full_10s);
+}
 template <class A, SameButConst<Usage> S>
 void fields(A& archive, S& s) {
-    auto& [cpu, cpu_user, cpu_system, cpu_each, memory, memory_peak, memory_limit, pids, oom_kills] = s;
-    archive(cpu, cpu_user, cpu_system, cpu_each, memory, memory_peak, memory_limit, pids, oom_kills);
+    auto& [cpu, cpu_user, cpu_system, cpu_throttled, cpu_each, cpu_each_missing, memory, memory_peak, memory_limit,
+           memory_anon, memory_file, swap, swap_limit, memory_limit_hits, pids, pids_limit, oom_kills, block, networks,
+           cpu_pressure, memory_pressure, io_pressure] = s;
+    archive(cpu, cpu_user, cpu_system, cpu_throttled, cpu_each, cpu_each_missing, memory, memory_peak, memory_limit,
+            memory_anon, memory_file, swap, swap_limit, memory_limit_hits, pids, pids_limit, oom_kills, block, networks,
+            cpu_pressure, memory_pressure, io_pressure);
 }
 
 /// Writes values; never fails but for memory.

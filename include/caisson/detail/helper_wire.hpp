@@ -24,7 +24,7 @@
 
 namespace caisson::inline v0::detail {
 
-inline constexpr std::uint32_t wire_version = 0x43530002;
+inline constexpr std::uint32_t wire_version = 0x43530003;
 inline constexpr std::size_t most_wire_message = std::size_t{128} * 1024;
 inline constexpr std::size_t most_note = std::size_t{1} << 20;
 /// A whole start request or Info: it crosses as a file in memory.
@@ -34,12 +34,29 @@ inline constexpr int helper_socket = 3, helper_request = 4, helper_stdio = 5;
 
 struct Message {
     // Those from `done` on are the helper's.
-    enum class Kind : std::uint8_t { info, signal, stop, kill, usage, resize, console, process, done, refused, exited };
+    enum class Kind : std::uint8_t {
+        info,
+        signal,
+        stop,
+        kill,
+        usage,
+        resize,
+        console,
+        process,
+        limit,
+        limits,
+        suspend,
+        resume,
+        done,
+        refused,
+        exited
+    };
     std::uint32_t version = wire_version;
     Kind kind = Kind::info;
-    std::int64_t number = 0;  ///< signal: which; stop: milliseconds of grace; done: 1 for yes
+    std::int64_t number = 0;  ///< signal: which; stop: milliseconds of grace; usage: UsageParts; done: 1 for yes
     WindowSize size{};
-    std::string body{};  ///< done: a Usage; refused: a PlainError; exited: a PlainStatus
+    std::string body{};  ///< limit: a LimitSpec; done: a Usage or a LimitSpec; refused: a PlainError; exited: a
+                         ///< PlainStatus
 };
 template <class A, SameButConst<Message> S>
 void fields(A& archive, S& s) {
