@@ -21,7 +21,7 @@ put 3 detail/usage_files
 put 3 detail/cgroup_hierarchy detail/cgroup_tree detail/network detail/device_tree detail/device_node detail/id_range
 put 4 check detail/unprivileged
 put 4 probe detail/plan detail/plan_builder detail/channel # what runs after clone, as bytes
-put 5 container sweep detail/launch detail/prepare detail/start detail/start_error
+put 5 container sweep detail/running detail/launch detail/prepare detail/start detail/start_error
 put 5 detail/prepare_inside detail/plan_payload detail/plan_protect detail/user_database
 put 5 detail/plan_mounts
 put 4 detail/device_control detail/host_devices # which devices

@@ -26,11 +26,11 @@ struct Entry {
     [[nodiscard]] std::string id() const;
     [[nodiscard]] const char* state() const noexcept { return running ? "running" : "shut off"; }
     /// What the helper answers; nothing if the domain does not run, or has ended meanwhile: the entry then says so.
-    template <class Answer>
-    [[nodiscard]] std::optional<Answer> ask(Answer (caisson::Helper::*question)()) {
+    template <class Answer, class... Parameters>
+    [[nodiscard]] std::optional<Answer> ask(Answer (caisson::Helper::*question)(Parameters...), Parameters... words) {
         if (!running) return std::nullopt;
         try {
-            return ((*running).*question)();
+            return ((*running).*question)(words...);
         } catch (const caisson::Error& e) {
             // ENODEV: of its control group, which goes a moment before.
             if (e.code().value() != ESRCH && e.code().value() != ENODEV) throw;

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <utility>
 
-#include <caisson/detail/start.hpp>
+#include <caisson/detail/running.hpp>
 #include <caisson/error.hpp>
 #include <caisson/namespace.hpp>
 #include <caisson/process.hpp>
@@ -37,14 +37,7 @@ public:
     /// missing mount points that it made in a root directory of the caller's. Needs Linux 5.14, and root
     /// (CAP_SYS_ADMIN, CAP_MKNOD; CAP_NET_ADMIN for networks); without CAP_SYS_ADMIN the container is made inside a
     /// user namespace of the caller's, as far as that goes: see EMBEDDING.md. `probe()` tells what is missing.
-    [[nodiscard]] static Container start(const ContainerSpec& spec) {
-        try {
-            return Container{spec.name, detail::Start{spec}.run()};
-        } catch (const Error& e) {
-            const std::string_view remedy = e.remedy().empty() ? detail::general_remedy(e.code()) : e.remedy();
-            throw e.in("container " + detail::quote(spec.name)).with_remedy(remedy);
-        }
-    }
+    [[nodiscard]] static Container start(const ContainerSpec& spec) { return {spec.name, detail::start(spec)}; }
     Container(Container&& other) noexcept
         : name_{std::move(other.name_)},
           running_{std::move(other.running_)},

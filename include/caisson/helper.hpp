@@ -19,14 +19,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <caisson/check.hpp>
 #include <caisson/detail/archive.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/helper_wire.hpp>
-#include <caisson/detail/launch.hpp>
-#include <caisson/detail/plan_payload.hpp>
 #include <caisson/detail/sys.hpp>
-#include <caisson/detail/unprivileged.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/process.hpp>
@@ -64,11 +60,6 @@ struct HelperInfo {
     std::string note{};          ///< as given to `start`
 };
 
-namespace detail {
-/// The helper program, opened; see HelperOptions::helper_path. Throws `Step::helper` where there is none.
-[[nodiscard]] [[gnu::visibility("default")]] Fd open_helper_program(const std::string& path);
-}  // namespace detail
-
 /// A client of a helper: a process of its own that runs one container in a Controller, and lives as long as that.
 ///
 /// The helper is no child of the caller, has a session of its own and outlives it; by its name the container is found
@@ -87,16 +78,8 @@ public:
     /// All or nothing. Throws what `Container::start` throws, or `Step::helper`: EEXIST where a container of that name
     /// runs already (of any number of simultaneous starts one succeeds), ENOENT where the helper program is missing.
     /// Relative paths of the spec count from "/". The same rules for threads as for Container.
-    [[nodiscard]] static Helper start(const ContainerSpec& spec, const HelperOptions& options = {}) {
-        try {
-            detail::refuse_set_id_program();
-            check(spec);
-            return begin(spec, options);
-        } catch (const Error& e) {
-            const std::string outer = "container " + detail::quote(spec.name);
-            throw e.context().starts_with(outer) ? e : e.in(outer);
-        }
-    }
+    [[nodiscard]] [[gnu::visibility("default")]] static Helper start(const ContainerSpec& spec,
+                                                                     const HelperOptions& options = {});
     /// The helper that runs the container of this name; nothing if there is none (or it is just starting).
     [[nodiscard]] static std::optional<Helper> find(const std::string& name,
                                                     const std::string& run_directory = default_run_directory) {
@@ -251,90 +234,7 @@ private:
     static const char* if_denied() noexcept {
         return errno == EACCES ? "it is another user's: run as that user, or use a run directory of your own" : "";
     }
-    /// As the helper finds it, whose working directory is "/".
-    static std::string absolute(const std::string& path) {
-        if (path.starts_with('/')) return path;
-        char here[4096];
-        if (::getcwd(here, sizeof here) == nullptr) {
-            detail::fail(Step::helper, "working directory, from which " + detail::quote(path) + " counts",
-                         "give run_directory as an absolute path");
-        }
-        return here + ("/" + path);
-    }
-    static Helper begin(const ContainerSpec& spec, const HelperOptions& options) {
-        if (options.run_directory.empty() || options.run_directory.find('\0') != std::string::npos) {
-            throw Error{Step::check_spec, 0, "run_directory: " + detail::quote(options.run_directory) + " is no path",
-                        "name a directory, such as /run/caisson"};
-        }
-        if (options.note.size() > detail::most_note) {
-            throw Error{Step::check_spec, E2BIG, "note of " + std::to_string(options.note.size()) + " bytes",
-                        "at most 1048576 bytes are kept"};
-        }
-        detail::check_descriptors(spec);
-        const Fd program = detail::open_helper_program(options.helper_path);
-        const Fd null = detail::sys::open("/dev/null", O_RDWR | O_NOCTTY);
-        if (!null) detail::fail(Step::helper, "'/dev/null'");
-        int ends[2];
-        if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
-            detail::fail(Step::helper, "socket to the helper");
-        }
-        Fd ours{ends[0]};
-        Fd theirs{ends[1]};
-
-        detail::StartRequest request{.run_directory = absolute(options.run_directory),
-                                     .note = options.note,
-                                     .open_console = options.open_console,
-                                     .spec = spec};
-        std::vector<int> descriptors{null.get(), null.get(), null.get(), theirs.get(), -1};
-        const auto send = [&](std::int32_t& fd) {
-            if (fd < 0) return;
-            descriptors.push_back(fd);
-            fd = static_cast<std::int32_t>(descriptors.size()) - 1;  // as the helper has it
-        };
-        if (spec.console) request.spec.stdio = {};
-        for (std::int32_t* const fd : {&request.spec.stdio.in, &request.spec.stdio.out, &request.spec.stdio.err}) {
-            send(*fd);
-        }
-        for (std::int32_t& fd : request.spec.descriptors) send(fd);
-        const Fd file = detail::to_memory_file(detail::encode(request));
-        descriptors[detail::helper_request] = file.get();
-
-        std::string title = "caisson-helper";
-        std::string name = spec.name;
-        char* const argv[] = {title.data(), name.data(), nullptr};
-        char* const envp[] = {nullptr};
-        detail::LaunchFailure failure;
-        detail::Launched launched = detail::launch({.program = program.get(),
-                                                    .argv = argv,
-                                                    .envp = envp,
-                                                    .descriptors = descriptors.data(),
-                                                    .descriptor_count = descriptors.size()},
-                                                   failure);
-        if (!launched.pidfd) {
-            const std::string& path = options.helper_path;
-            throw Error{
-                Step::helper, failure.errnum,
-                "start the helper program" + (path.empty() ? path : " " + detail::quote(path)) + ": " + failure.call,
-                failure.errnum == EACCES || failure.errnum == ENOEXEC
-                    ? "it must be an installed caisson-helper, an executable file"
-                    : ""};
-        }
-        theirs.reset();
-        Helper helper{spec.name, Process{launched.pid, std::move(launched.pidfd)}, std::move(ours)};
-        detail::Message answer;
-        detail::Taken taken;
-        // As long as a start takes; the helper's death ends it.
-        while ((taken = detail::take_message(helper.fd(), answer, &helper.console_)) == detail::Taken::nothing_yet) {
-            (void)detail::wait_readable(helper.fd(), -1);
-        }
-        if (taken == detail::Taken::closed) {
-            throw Error{Step::helper, ECONNRESET, "helper program: it ended before it had started the container",
-                        "run it by hand to see whether it can be loaded"};
-        }
-        if (answer.kind == detail::Message::Kind::refused)
-            throw detail::decode<detail::PlainError>(answer.body).error();
-        return helper;
-    }
+    static Helper begin(const ContainerSpec& spec, const HelperOptions& options);
 
     void require_started() const {
         if (!socket_) throw std::logic_error{"this Helper has been moved from"};

@@ -1,5 +1,6 @@
 // A container from its start to its end, as a caller sees it.
 #include <caisson/container.hpp>
+#include <caisson/detail/id_range.hpp>
 
 #include <algorithm>
 #include <cerrno>

@@ -20,6 +20,7 @@
 #include <caisson/detail/launch.hpp>
 #include <caisson/detail/network.hpp>
 #include <caisson/detail/prepare.hpp>
+#include <caisson/detail/running.hpp>
 #include <caisson/detail/start_error.hpp>
 #include <caisson/mount.hpp>
 #include <caisson/process.hpp>
@@ -27,17 +28,6 @@
 #include <caisson/spec.hpp>
 
 namespace caisson::inline v0::detail {
-
-/// What a started container consists of in the host.
-struct Running {
-    Channel channel{};
-    Process init{};
-    bool has_command_below = false;  ///< init is that of `ContainerSpec::init`
-    Fd keeper{};
-    std::optional<Cgroup> cgroup{};
-    std::optional<Pty> console{};
-    Links links{};
-};
 
 /// Starts one container; any throw leaves nothing behind.
 class Start {

@@ -221,27 +221,4 @@ namespace caisson::inline v0::detail {
     return {};
 }
 
-/// The keeper's report of init's end as a status.
-[[nodiscard]] inline ExitStatus exit_status_of(const Report& report) {
-    const int code = static_cast<int>(report.place);
-    ExitStatus status = code == CLD_EXITED ? ExitStatus::exited(report.value) : ExitStatus::killed(report.value);
-    status = status.with_core_dumped(code == CLD_DUMPED).with_out_of_memory(report.oom_kills > 0);
-    // What the child of a built-in init died of says nothing more.
-    if (report.of_child != 0) return status;
-    // The kernel's way to tell reboot(2) inside a pid namespace; a SIGHUP or SIGINT from anybody else does not kill an
-    // init with the default disposition.
-    if (code == CLD_KILLED && report.value == SIGHUP) return status.with(ExitStatus::Request::restart);
-    if (code == CLD_KILLED && report.value == SIGINT) return status.with(ExitStatus::Request::poweroff);
-    return status;
-}
-
-/// The keeper, and after its death init, is the host's child only where the host is pid 1 or a subreaper; nobody else
-/// would reap it then. `pidfd`: of a process that has ended or is about to.
-inline void reap_if_ours(int pidfd) noexcept {
-    if (pidfd < 0) return;
-    siginfo_t info{};
-    (void)sys::retry(
-        [&] { return ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd), &info, WEXITED | __WALL); });
-}
-
 }  // namespace caisson::inline v0::detail

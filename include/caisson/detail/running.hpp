@@ -1,0 +1,59 @@
+// caisson/detail/running.hpp - a started container as the host holds it.
+#pragma once
+
+#include <optional>
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <caisson/cgroup.hpp>
+#include <caisson/detail/channel.hpp>
+#include <caisson/detail/network.hpp>
+#include <caisson/detail/plan.hpp>
+#include <caisson/detail/sys.hpp>
+#include <caisson/fd.hpp>
+#include <caisson/process.hpp>
+#include <caisson/pty.hpp>
+#include <caisson/spec.hpp>
+
+namespace caisson::inline v0::detail {
+
+/// What a started container consists of in the host.
+struct Running {
+    Channel channel{};
+    Process init{};
+    bool has_command_below = false;  ///< init is that of `ContainerSpec::init`
+    Fd keeper{};
+    std::optional<Cgroup> cgroup{};
+    std::optional<Pty> console{};
+    Links links{};
+};
+
+/// Starts one container; any throw leaves nothing behind. Compiled once, in the library: what a start does takes longer
+/// to compile than all the rest.
+[[nodiscard]] [[gnu::visibility("default")]] Running start(const ContainerSpec& spec);
+
+/// The keeper's report of init's end as a status.
+[[nodiscard]] inline ExitStatus exit_status_of(const Report& report) {
+    const int code = static_cast<int>(report.place);
+    ExitStatus status = code == CLD_EXITED ? ExitStatus::exited(report.value) : ExitStatus::killed(report.value);
+    status = status.with_core_dumped(code == CLD_DUMPED).with_out_of_memory(report.oom_kills > 0);
+    // What the child of a built-in init died of says nothing more.
+    if (report.of_child != 0) return status;
+    // The kernel's way to tell reboot(2) inside a pid namespace; a SIGHUP or SIGINT from anybody else does not kill an
+    // init with the default disposition.
+    if (code == CLD_KILLED && report.value == SIGHUP) return status.with(ExitStatus::Request::restart);
+    if (code == CLD_KILLED && report.value == SIGINT) return status.with(ExitStatus::Request::poweroff);
+    return status;
+}
+
+/// The keeper, and after its death init, is the host's child only where the host is pid 1 or a subreaper; nobody else
+/// would reap it then. `pidfd`: of a process that has ended or is about to.
+inline void reap_if_ours(int pidfd) noexcept {
+    if (pidfd < 0) return;
+    siginfo_t info{};
+    (void)sys::retry(
+        [&] { return ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd), &info, WEXITED | __WALL); });
+}
+
+}  // namespace caisson::inline v0::detail
