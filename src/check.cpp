@@ -175,12 +175,14 @@ void check_networks(const ContainerSpec& spec) {
         if (network.mtu && (*network.mtu < 68 || *network.mtu > 65535)) {
             refuse(indexed("networks", i, ".mtu"), std::to_string(*network.mtu) + " bytes", "68 to 65535 are possible");
         }
-        const auto same_name = [&name = network.name](const NetworkSpec& other) {
-            return !name.empty() && other.name == name;
+        const auto refuse_twice = [&spec, i = i](const char* member, std::string NetworkSpec::*name) {
+            const std::string& own = spec.networks[static_cast<std::size_t>(i)].*name;
+            const auto same = [&own, name](const NetworkSpec& other) { return other.*name == own; };
+            if (own.empty() || ranges::count_if(spec.networks, same) == 1) return;
+            refuse(indexed("networks", static_cast<std::size_t>(i), member), quote(own) + " is given twice");
         };
-        if (ranges::count_if(spec.networks, same_name) > 1) {
-            refuse(indexed("networks", i, ".name"), quote(network.name) + " is given twice");
-        }
+        refuse_twice(".name", &NetworkSpec::name);
+        refuse_twice(".host_name", &NetworkSpec::host_name);
         for (auto&& [j, route] : views::enumerate(network.routes)) {
             if (route.gateway && route.gateway->v6 != route.destination.address.v6) {
                 refuse(indexed("networks", i) + indexed(".routes", j, ".gateway"),

@@ -126,6 +126,12 @@ void check_process(const ContainerSpec& spec) {
     check_limits(spec);
     for (auto&& [i, setting] : views::enumerate(spec.sysctls)) {
         check_sysctl(spec, indexed("sysctls", i), setting.first, setting.second);
+        const auto same = [path = detail::sysctl_path(setting.first)](const auto& other) {
+            return detail::sysctl_path(other.first) == path;
+        };
+        if (ranges::count_if(spec.sysctls, same) > 1) {
+            refuse(indexed("sysctls", i), quote(setting.first) + " is given twice");
+        }
     }
     if (spec.oom_score_adj && (*spec.oom_score_adj < -1000 || *spec.oom_score_adj > 1000)) {
         refuse("oom_score_adj", std::to_string(*spec.oom_score_adj) + " is out of range", "give -1000 to 1000");

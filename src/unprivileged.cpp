@@ -21,6 +21,7 @@
 #include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/launch.hpp>
+#include <caisson/detail/running.hpp>
 #include <caisson/detail/start_error.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>

@@ -1,6 +1,7 @@
 // Starts where something is missing, used up or in the way: each works or says what to do, and leaves nothing.
 #include <caisson/container.hpp>
 #include <caisson/detail/start_error.hpp>
+#include <caisson/mount.hpp>
 #include <caisson/probe.hpp>
 
 #include <initializer_list>

@@ -55,6 +55,8 @@ TEST_CASE("each refusal names the field, the value and the remedy") {
           "':' nor '%'");
     CHECK(refusal([](S& s) { s.networks = {{.bridge = "br0", .mtu = 12}}; }) ==
           "networks[0].mtu: 12 bytes: 68 to 65535 are possible");
+    CHECK(refusal([](ContainerSpec& s) { s.networks.assign(2, {.bridge = "br0", .host_name = "veth7"}); }) ==
+          "networks[0].host_name: 'veth7' is given twice");
     CHECK(refusal([](S& s) { s.stdio.out = 1; }) ==
           "stdio: it is given together with a console: set console to nothing");
     CHECK(refusal([](S& s) {

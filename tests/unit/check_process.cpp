@@ -96,6 +96,9 @@ TEST_CASE("only settings of the container's own namespaces are accepted") {
         CAPTURE(name);
         CHECK(of_sysctl(name).ends_with("is no name of a kernel setting: write it as sysctl(8) does"));
     }
+    CHECK(refusal([](ContainerSpec& s) {
+              s.sysctls = {{"net.a.b", "1"}, {"net/a/b", "2"}};
+          }) == "sysctls[0]: 'net.a.b' is given twice");
     CHECK(of_sysctl("net.x", "") == "sysctls[0]: 'net.x' gets '': give one line of 1 to 4095 bytes");
     CHECK(of_sysctl("net.x", "1\n2").ends_with("give one line of 1 to 4095 bytes"));
     CHECK(of_sysctl("net.x", std::string{"1\0", 2}).ends_with("give one line of 1 to 4095 bytes"));
