@@ -254,16 +254,7 @@ void check(const ContainerSpec& spec) {
     if (spec.console && !(spec.stdio == StdioSpec{})) {
         refuse("stdio", "it is given together with a console", "set console to nothing");
     }
-    if (!spec.cgroup && (spec.limits.memory || spec.limits.pids)) {
-        refuse("limits", "they need a control group", "set cgroup to true");
-    }
-    if (spec.limits.memory == 0u) refuse("limits.memory", "0 bytes hold no process", "leave it out for no limit");
-    if (spec.limits.pids == 0u) refuse("limits.pids", "0 allows no process", "leave it out for no limit");
-    // PID_MAX_LIMIT of the kernel.
-    if (spec.limits.pids > std::uint64_t{4194304}) {
-        refuse("limits.pids", std::to_string(*spec.limits.pids) + " is more than a machine can have",
-               "give 4194304 at most, or leave it out for no limit");
-    }
+    check_group_limits(spec);
     check_no_nul("uuid", spec.uuid);
     if (!spec.cgroup_parent.empty()) check_path("cgroup_parent", spec.cgroup_parent);
     if (!spec.stage_path.empty()) check_path("stage_path", spec.stage_path);

@@ -196,7 +196,9 @@ private:
                 return tell(client, done, init.pidfd());
             }
             case Message::Kind::limit:
-            case Message::Kind::limits:
+                controller_.limit(id_, detail::decode<LimitSpec>(question.body));
+                return tell(client, done);
+            case Message::Kind::limits: done.body = detail::encode(controller_.limits(id_)); return tell(client, done);
             case Message::Kind::suspend:
             case Message::Kind::resume:
             case Message::Kind::done:

@@ -159,6 +159,10 @@ public:
     /// not take it. A limit whose controller is not there is an error that names it; on v2, controllers are switched on
     /// in the parent's cgroup.subtree_control where it allows that.
     [[gnu::visibility("default")]] void limit(const LimitSpec& limits);
+    /// What is in force at this moment, read from the files, whoever wrote them: nothing where there is no limit, or
+    /// where the value is that of a new group; devices as "MAJOR:MINOR". Throws `Step::cgroup` once the group was
+    /// removed.
+    [[nodiscard]] [[gnu::visibility("default")]] LimitSpec limits() const;
     /// What the group has used. The first call opens the files (up to seven) and keeps them open, so that a start does
     /// not pay for them and every later call only reads. Throws `Step::cgroup` once the group was removed.
     [[nodiscard]] Usage usage(UsageParts parts = UsageParts::all()) {
@@ -203,6 +207,7 @@ public:
     }
 
 private:
+    class LimitReader;
     struct LeftOut {
         std::string controllers;
         std::string path;  ///< empty: not mounted or not visible

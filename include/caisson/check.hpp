@@ -4,6 +4,7 @@
 #include <string>
 
 #include <caisson/error.hpp>
+#include <caisson/limits.hpp>
 #include <caisson/spec.hpp>
 
 namespace caisson::inline v0 {
@@ -14,8 +15,17 @@ namespace caisson::inline v0 {
 /// any thread. `Container::start` calls it.
 [[gnu::visibility("default")]] void check(const ContainerSpec& spec);
 
+/// Throws as `check` does if `limits` cannot be set in a container that runs, and also if they name a CPU, a memory
+/// node, a block device or a size of huge pages that this machine does not have. `Container::limit` calls it.
+[[gnu::visibility("default")]] void check_limit_change(const LimitSpec& limits);
+
 /// Throws as `check` does if `maps` is no valid list for the named field ("uid_map"): empty, more than 340 lines,
 /// ranges that wrap or overlap inside or outside, or nothing for root (inside id 0). See user_namespaces(7).
 [[gnu::visibility("default")]] void check_id_maps(const std::vector<IdMap>& maps, const std::string& field);
+
+namespace detail {
+/// Throws as `check` does if `limits` name what this machine does not have.
+[[gnu::visibility("default")]] void check_machine_has(const LimitSpec& limits);
+}  // namespace detail
 
 }  // namespace caisson::inline v0

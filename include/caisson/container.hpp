@@ -8,8 +8,11 @@
 #include <string_view>
 #include <utility>
 
+#include <caisson/cgroup.hpp>
+#include <caisson/check.hpp>
 #include <caisson/detail/running.hpp>
 #include <caisson/error.hpp>
+#include <caisson/limits.hpp>
 #include <caisson/namespace.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
@@ -82,11 +85,24 @@ public:
     /// The same into an object that the caller keeps: once it has been filled, it is filled again without allocating.
     void usage(UsageParts parts, Usage& into) {
         require_started();
-        if (!running_.cgroup || status_) {
-            throw Error{Step::cgroup, status_ ? ESRCH : ENOENT, "usage of container " + detail::quote(name_),
-                        status_ ? "it has ended" : "it has no control group"};
+        group("usage").usage(parts, into);
+    }
+    /// Changes the limits that `limits` names while the container runs, and leaves the others as they are; a wrong
+    /// value is refused as by `check`. All or nothing: where the kernel does not take one, those before it are put
+    /// back. Throws `Step::cgroup` if it has no control group, or has ended. See LimitSpec.
+    void limit(const LimitSpec& limits) {
+        require_started();
+        try {
+            check_limit_change(limits);
+            group("limits").limit(limits);
+        } catch (const Error& e) {
+            throw e.in("container " + detail::quote(name_));
         }
-        running_.cgroup->usage(parts, into);
+    }
+    /// The limits in force, see Cgroup::limits. Throws as `usage` does.
+    [[nodiscard]] LimitSpec limits() {
+        require_started();
+        return group("limits").limits();
     }
 
     /// What is in force for the command and its control groups at this moment, read back from the kernel. Throws
@@ -166,6 +182,11 @@ private:
 
     void require_started() const {
         if (owner_ < 0) throw std::logic_error{"this Container has been moved from"};
+    }
+    Cgroup& group(const char* what) {
+        if (running_.cgroup && !status_) return *running_.cgroup;
+        throw Error{Step::cgroup, status_ ? ESRCH : ENOENT, std::string{what} + " of container " + detail::quote(name_),
+                    status_ ? "it has ended" : "it has no control group"};
     }
     void finish(ExitStatus status) noexcept {
         status_ = status;

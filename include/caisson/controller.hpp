@@ -25,6 +25,7 @@
 #include <caisson/detail/relay.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
+#include <caisson/limits.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/spec.hpp>
@@ -171,6 +172,16 @@ public:
     [[nodiscard]] Usage usage(ContainerId id, UsageParts parts = UsageParts::all()) {
         const std::lock_guard lock{mutex_};
         return require(id).container.usage(parts);
+    }
+    /// See Container::limit. Throws `Step::event_loop` with ESRCH if the container has ended.
+    void limit(ContainerId id, const LimitSpec& limits) {
+        const std::lock_guard lock{mutex_};
+        require(id).container.limit(limits);
+    }
+    /// See Container::limits. Throws as `limit` does.
+    [[nodiscard]] LimitSpec limits(ContainerId id) {
+        const std::lock_guard lock{mutex_};
+        return require(id).container.limits();
     }
     /// Gives the console another size; the container's foreground programs get SIGWINCH. False if the container has
     /// ended or has no console.

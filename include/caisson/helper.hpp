@@ -25,6 +25,7 @@
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
+#include <caisson/limits.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/security_report.hpp>
@@ -66,8 +67,8 @@ struct HelperInfo {
 /// again, by this program or another of the same user. If the helper is killed, the container dies, within a second; in
 /// `RUN/NAME/` the helper keeps its socket and a locked file `owner`, removed before `wait` returns. What a killed
 /// helper left there is replaced by the next `start` of that name, or removed by `sweep()`. It keeps no capability but
-/// CAP_KILL and CAP_DAC_OVERRIDE (to signal the container and to remove its control groups), and gains none. It stays
-/// in the control group of who started it.
+/// CAP_KILL and CAP_DAC_OVERRIDE (to signal the container, and to limit and remove its control groups), and gains none.
+/// It stays in the control group of who started it.
 ///
 /// Move-only; destroying it changes nothing for the container. Any number of clients at a time; one object is used by
 /// one thread at a time. Throws `Step::helper` where the helper does not answer within 10 seconds.
@@ -159,6 +160,14 @@ public:
     /// See Container::usage.
     [[nodiscard]] Usage usage(UsageParts parts = UsageParts::all()) {
         return detail::decode<Usage>(ask({.kind = detail::Message::Kind::usage, .number = parts.bits()}).body);
+    }
+    /// See Container::limit.
+    void limit(const LimitSpec& limits) {
+        (void)ask({.kind = detail::Message::Kind::limit, .body = detail::encode(limits)});
+    }
+    /// See Container::limits.
+    [[nodiscard]] LimitSpec limits() {
+        return detail::decode<LimitSpec>(ask({.kind = detail::Message::Kind::limits}).body);
     }
     /// See Container::security_report. The helper gives a pidfd of init, and the caller reads, with its own rights: the
     /// helper has given up most of its own.

@@ -43,6 +43,7 @@ public:
     /// Checks the spec and makes the plan's first part. Throws the start's errors, without the container's name.
     explicit Preparation(const ContainerSpec& spec) : spec_{spec}, namespaces_{spec.effective_namespaces()} {
         check(spec_);
+        check_machine_has(spec_.limits);
         refuse_set_id_program();
         if (is_ordinary_user_) check_for_ordinary_user(spec_);
         check_descriptors(spec_);
