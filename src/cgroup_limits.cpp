@@ -1,68 +1,144 @@
 // src/cgroup_limits.cpp - the limits of a control group: written, and read back.
-#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/limits.hpp>
 
+#include "limit_change.hpp"
+
 namespace caisson::inline v0 {
+namespace {
+
+using detail::quote;
+using limit_words::Change;
+using limit_words::first_line;
+using limit_words::value_of;
+
+/// What follows the device in its line; empty where it has none.
+std::string_view line_of(std::string_view text, std::string_view device) {
+    while (!text.empty()) {
+        std::string_view line = detail::take_field(text, '\n');
+        if (detail::take_field(line, ' ') == device) return line;
+    }
+    return {};
+}
+
+/// Whether `text`, as read back, is what was written.
+bool is_in_force(const Change& change, std::string_view text) {
+    switch (change.kind) {
+        case Change::Kind::word: return first_line(text) == change.text;
+        case Change::Kind::bytes: {
+            const std::uint64_t is = value_of(first_line(text));
+            return is == value_of(change.text) || is == change.value / change.unit * change.unit;
+        }
+        case Change::Kind::list:
+            return limit_words::parse_list(first_line(text)) == limit_words::parse_list(change.text);
+        case Change::Kind::weight: {
+            text = first_line(text);
+            if (text.starts_with("default ")) text.remove_prefix(8);
+            return text == change.text;
+        }
+        case Change::Kind::device: break;
+    }
+    const std::string_view line = line_of(text, change.device);
+    for (std::string_view rest = change.text; !rest.empty();) {
+        const std::string_view one = detail::take_field(rest, ' ');
+        const bool is_none = one == "0" || one.ends_with("=max");
+        if (line.empty() ? !is_none : !detail::list_has(line, one, ' ')) return false;
+    }
+    return true;
+}
+/// What puts a file back whose content was `before`.
+std::string undo_text(const Change& change, std::string_view before) {
+    if (change.kind != Change::Kind::device) return std::string{first_line(before)} + "\n";
+    const std::string_view line = line_of(before, change.device);
+    return change.device + " " + (line.empty() ? change.if_none : std::string{line});
+}
+
+}  // namespace
+
+void Cgroup::LimitChange::make() {
+    done_.reserve(changes_.size());
+    try {
+        for (const Change& change : changes_) apply(change);
+    } catch (const Error& e) {
+        const std::string stuck = put_back();
+        if (stuck.empty()) throw;
+        throw e.with_remedy(std::string{e.remedy()} + (e.remedy().empty() ? "" : "; ") + stuck);
+    } catch (...) {
+        (void)put_back();
+        throw;
+    }
+}
+
+void Cgroup::LimitChange::apply(const Change& change) {
+    const CgroupDirectory& d = *change.directory;
+    const std::string text = (change.device.empty() ? "" : change.device + " ") + change.text;
+    std::string before;
+    Done done{&change, {}, {}};
+    Fd fd;
+    int error = ENOENT;
+    for (const std::string& name : change.files) {
+        Fd next = group_.open_file(d, name.c_str(), O_RDWR);
+        if (!next && errno == ENOENT && !done.file.empty()) continue;
+        done.file = name;
+        error = 0;
+        if (!next || !read_all(next, before)) error = errno;
+        if (error == 0 && change.needs_room && value_of(text_of(d, "memory.current")) > change.value) error = EBUSY;
+        done.undo = undo_text(change, before);
+        if (error == 0 && !detail::sys::write_all(next.get(), text)) error = errno;
+        fd = std::move(next);
+        if (error != ENOENT && error != EOPNOTSUPP) break;
+    }
+    if (error == ENOENT && change.may_be_absent) return;
+    const std::string context = of_group(change.what) + ": write " + quote(group_.path(d) + "/" + done.file);
+    if (error != 0) {
+        const char* remedy = change.remedy == nullptr ? nullptr : change.remedy(error);
+        throw Error{Step::cgroup, error, context,
+                    remedy != nullptr ? std::string{remedy} : detail::remedy_for(error, group_.path(d))};
+    }
+    done_.push_back(std::move(done));
+    std::string is;
+    if (!read_all(fd, is)) detail::fail(Step::cgroup, context + " and read it back");
+    if (is_in_force(change, is) && is_effective(change, is)) return;
+    if (change.kind == Change::Kind::device) is = line_of(is, change.device);
+    throw Error{Step::cgroup, 0, context, "the kernel made " + quote(first_line(is)) + " of it"};
+}
+
+/// v2 takes a list of CPUs that the group above does not have, and then uses others.
+bool Cgroup::LimitChange::is_effective(const Change& change, std::string& is) const {
+    if (change.kind != Change::Kind::list || !change.directory->v2()) return true;
+    is = text_of(*change.directory, (change.files.front() + ".effective").c_str());
+    return limit_words::parse_list(is) == limit_words::parse_list(change.text);
+}
+
+/// In the opposite order; what could not be.
+std::string Cgroup::LimitChange::put_back() noexcept {
+    try {
+        std::string stuck;
+        for (auto done = done_.rbegin(); done != done_.rend(); ++done) {
+            if (group_.write(*done->change->directory, done->file.c_str(), done->undo)) continue;
+            stuck += (stuck.empty() ? "changed and not put back: " : ", ") + quote(done->file);
+        }
+        return stuck;
+    } catch (...) {  // no memory
+        return {};
+    }
+}
 
 void Cgroup::limit(const LimitSpec& limits) {
-    if (limits.memory) limit_memory(*limits.memory);
-    if (limits.pids) {
-        const std::string what = "pids limit of " + std::to_string(*limits.pids);
-        const CgroupDirectory& d = need("pids", what);
-        set(d, "pids.max", *limits.pids, what, "the kernel takes 4194304 at most");
-    }
-}
-
-void Cgroup::limit_memory(std::uint64_t bytes) const {
-    const std::string what = "memory limit of " + std::to_string(bytes) + " bytes";
-    const CgroupDirectory& d = need("memory", what);
-    const char* busy = "the group uses more than that";
-    if (d.v2()) {
-        set(d, "memory.max", bytes, what, busy);
-        set(d, "memory.swap.max", 0, what, busy, Absent::is_fine);
-        return;
-    }
-    // The limit on RAM may never be above the one on both: on the way up, the second has to move first.
-    const std::string text = std::to_string(bytes);
-    if (!write(d, "memory.limit_in_bytes", text) && errno == EINVAL) {
-        (void)write(d, "memory.memsw.limit_in_bytes", text);
-    }
-    set(d, "memory.limit_in_bytes", bytes, what, busy);
-    set(d, "memory.memsw.limit_in_bytes", bytes, what, busy, Absent::is_fine);
-}
-
-/// Writes a limit and compares what the kernel made of it.
-void Cgroup::set(const CgroupDirectory& d, const char* file, std::uint64_t value, const std::string& what,
-                 const char* remedy, Absent absent) const {
-    const Fd fd = open_file(d, file, O_RDWR);
-    if (!fd && errno == ENOENT && absent == Absent::is_fine) return;
-    const std::string context =
-        what + " for control group " + detail::quote(name_) + ": write " + detail::quote(path(d) + "/" + file);
-    if (!fd || !detail::sys::write_all(fd.get(), std::to_string(value))) {
-        const int error = errno;
-        const bool known = error == EBUSY || error == EINVAL || error == ERANGE;
-        throw Error{Step::cgroup, error, context, known ? std::string{remedy} : detail::remedy_for(error, path(d))};
-    }
-    std::string text;
-    if (!read_all(fd, text)) detail::fail(Step::cgroup, context + " and read it back");
-    if (!text.empty() && text.back() == '\n') text.pop_back();
-    const bool pages = std::string_view{file}.starts_with("memory.");
-    const std::uint64_t page = pages ? static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) : 1;
-    const std::uint64_t most = pages ? INT64_MAX / page * page : UINT64_MAX;
-    const std::uint64_t want = std::min(value / page * page, most);
-    if (text == std::to_string(want) || (pages && want == most && text == "max")) return;
-    throw Error{Step::cgroup, 0, context, "the kernel made " + detail::quote(text) + " of it"};
+    if (limits == LimitSpec{}) return;
+    LimitChange change{*this, limits};
+    change.plan();
+    change.make();
 }
 
 }  // namespace caisson::inline v0

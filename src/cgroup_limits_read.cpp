@@ -21,13 +21,9 @@ namespace {
 
 using limit_words::Disk;
 
-constexpr std::uint64_t none = LimitSpec::unlimited;
-
-/// Nothing for "max", for v1's -1, and for the kernel's largest count of pages in bytes.
 std::optional<std::uint64_t> limit_of(std::string_view text) {
-    const auto value = detail::parse_decimal(text, none);
-    constexpr std::uint64_t largest_page = 65536;
-    return value && *value < INT64_MAX - largest_page ? value : std::nullopt;
+    const std::uint64_t value = limit_words::value_of(text);
+    return value == LimitSpec::unlimited ? std::nullopt : std::optional{value};
 }
 
 /// Calls `take(device, rest of the line)` for each line that begins with a device.

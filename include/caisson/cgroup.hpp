@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -56,9 +57,9 @@ public:
     ///
     /// `parent` is an existing directory below each hierarchy's mount point ("machines/web"). By default the parent is
     /// the caller's own group on v1, and on v2 the group above that, as a group with processes in it may not hand
-    /// controllers down, or the caller's own where only that is delegated to the caller. On v2, `memory` and `pids` are
-    /// switched on in the parent's cgroup.subtree_control where it allows that, and stay on. On v1, cpuset.cpus and
-    /// cpuset.mems are those of the parent.
+    /// controllers down, or the caller's own where only that is delegated to the caller. On v2, `io`, `memory` and
+    /// `pids` are switched on in the parent's cgroup.subtree_control where it allows that, and stay on. On v1,
+    /// cpuset.cpus and cpuset.mems are those of the parent.
     ///
     /// A hierarchy that is not mounted, that shows nothing of the caller's group, or that the caller may not write
     /// (EROFS, EACCES, EPERM) is left out: `limit` refuses what needs it. If all are left out, or on any other
@@ -207,6 +208,7 @@ public:
     }
 
 private:
+    class LimitChange;
     class LimitReader;
     struct LeftOut {
         std::string controllers;
@@ -255,7 +257,7 @@ private:
     /// Makes `name_` in the first of the pending ones, or leaves it out where that is refused. False if it is there.
     bool make_next() {
         CgroupDirectory& d = pending_.front();
-        if (d.v2()) enable_controllers(d);
+        if (d.v2()) enable_controllers(d, {"io", "memory", "pids"});
         if (::mkdirat(d.parent.get(), name_.c_str(), 0755) == 0) {
             directories_.push_back(std::move(d));
             pending_.erase(pending_.begin());
@@ -294,14 +296,15 @@ private:
         if (!d.tasks) detail::fail(Step::cgroup, "open " + detail::quote(path(d) + "/tasks"));
     }
 
-    /// v2: hands `memory` and `pids` down to the groups of the parent. A refusal is `limit`'s to tell.
-    static void enable_controllers(const CgroupDirectory& parent) {
+    /// v2: hands controllers down to the groups of the parent. A refusal is `limit`'s to tell.
+    static void enable_controllers(const CgroupDirectory& d, std::initializer_list<const char*> controllers) {
         std::string there;
         std::string enabled;
-        const int dir = parent.parent.get();
+        const Fd opened = d.parent ? Fd{} : detail::sys::open(d.parent_path, O_PATH | O_DIRECTORY);
+        const int dir = d.parent ? d.parent.get() : opened.get();
         if (!detail::sys::read_file(dir, "cgroup.controllers", there)) return;
         if (!detail::sys::read_file(dir, "cgroup.subtree_control", enabled)) return;
-        for (const char* controller : {"memory", "pids"}) {
+        for (const char* controller : controllers) {
             if (!detail::list_has(without_newline(there), controller, ' ')) continue;
             if (detail::list_has(without_newline(enabled), controller, ' ')) continue;
             (void)detail::sys::write_file(dir, "cgroup.subtree_control", std::string{"+"} + controller);
@@ -333,18 +336,21 @@ private:
         }
         for (const CgroupDirectory& d : directories_) {
             if (!d.v2()) continue;
+            std::string there;
+            const std::string what_is = "controller " + detail::quote(controller) + " is not ";
+            if (detail::sys::read_file(AT_FDCWD, (d.parent_path + "/cgroup.controllers").c_str(), there) &&
+                !detail::list_has(without_newline(there), controller, ' ')) {
+                throw Error{Step::cgroup, 0, context,
+                            what_is + "handed down to " + detail::quote(d.parent_path) +
+                                ": switch it on in the cgroup.subtree_control of each group above, or use a kernel "
+                                "that has it"};
+            }
             throw Error{Step::cgroup, 0, context,
-                        "controller " + detail::quote(controller) + " is not switched on in " +
-                            detail::quote(d.parent_path + "/cgroup.subtree_control") +
+                        what_is + "switched on in " + detail::quote(d.parent_path + "/cgroup.subtree_control") +
                             ": switch it on, or give a parent without processes of its own"};
         }
         throw Error{Step::cgroup, 0, context, "no cgroup hierarchy has the controller " + detail::quote(controller)};
     }
-
-    enum class Absent : bool { is_fine, fails };
-    void limit_memory(std::uint64_t bytes) const;
-    void set(const CgroupDirectory& d, const char* file, std::uint64_t value, const std::string& what,
-             const char* remedy, Absent absent = Absent::fails) const;
 
     [[nodiscard]] detail::UsageFiles open_usage() const;
     [[nodiscard]] Fd open_file(const CgroupDirectory& d, const char* file, int flags) const {
