@@ -8,6 +8,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <signal.h>
@@ -88,6 +89,45 @@ inline const char* cannot() {
     return "no cgroup hierarchy is mounted";
 }
 
+/// Whether groups get the controller: from a v1 hierarchy, or from the v2 one's parent.
+inline bool has_controller(const char* v1, const char* v2) {
+    for (const auto& h : detail::cgroup_hierarchies()) {
+        if (detail::list_has(h.controllers, v1)) return !h.places.empty();
+    }
+    for (const auto& h : detail::cgroup_hierarchies()) {
+        if (!h.v2() || h.places.empty()) continue;
+        std::string there = read_file(detail::open_cgroup_parent(h, {}).path + "/cgroup.controllers");
+        if (there.ends_with('\n')) there.pop_back();
+        if (detail::list_has(there, v2, ' ')) return true;
+    }
+    return false;
+}
+/// Why not; null if they do.
+inline const char* lacks(const char* v1, const char* v2) {
+    if (const char* why = cannot()) return why;
+    static std::string text;
+    text = std::string{"groups get no controller '"} + v2 + "' on this machine";
+    return has_controller(v1, v2) ? nullptr : text.c_str();
+}
+/// A child in a group, killed and reaped with this object.
+class Inside {
+public:
+    Inside(Cgroup& group, const std::function<int()>& run) : pid_{spawn_in(group, run)} {
+        if (pid_ <= 0) throw std::runtime_error{"clone3"};
+    }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+    ~Inside() {
+        if (pid_ < 0) return;
+        (void)::kill(pid_, SIGKILL);
+        (void)wait_for(pid_);
+    }
+    [[nodiscard]] bool lives() const { return ::waitpid(pid_, nullptr, WNOHANG) == 0; }
+    [[nodiscard]] int end() { return wait_for(std::exchange(pid_, -1)); }
+
+private:
+    pid_t pid_;
+};
 /// A pipe whose ends a child and its parent wait on each other with.
 struct Pipe {
     Fd read, write;
