@@ -134,8 +134,16 @@ std::string Cgroup::LimitChange::put_back() noexcept {
     }
 }
 
+void Cgroup::require_there(const char* what) const {
+    const std::string context = std::string{what} + " of control group " + quote(name_);
+    if (directories_.empty()) throw Error{Step::cgroup, 0, context, "there is no group"};
+    if (open_file(directories_.front(), "", O_PATH) || errno != ENOENT) return;
+    throw Error{Step::cgroup, ENOENT, context, "it was removed: what was in it has ended"};
+}
+
 void Cgroup::limit(const LimitSpec& limits) {
     if (limits == LimitSpec{}) return;
+    require_there("limits");
     LimitChange change{*this, limits};
     change.plan();
     change.make();

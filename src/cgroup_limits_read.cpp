@@ -173,7 +173,7 @@ void read_huge_pages(const Reader& hugetlb, LimitSpec& limits) {
 }  // namespace
 
 LimitSpec Cgroup::limits() const {
-    if (directories_.empty()) throw Error{Step::cgroup, 0, "read the limits of a control group", "there is no group"};
+    require_there("limits");
     LimitSpec limits;
     read_memory(LimitReader{*this, "memory"}, limits);
     read_cpu(LimitReader{*this, "cpu"}, limits);

@@ -210,6 +210,7 @@ public:
 private:
     class LimitChange;
     class LimitReader;
+    void require_there(const char* what) const;
     struct LeftOut {
         std::string controllers;
         std::string path;  ///< empty: not mounted or not visible

@@ -92,9 +92,10 @@ public:
     /// back. Throws `Step::cgroup` if it has no control group, or has ended. See LimitSpec.
     void limit(const LimitSpec& limits) {
         require_started();
+        Cgroup& own = group("limits");
         try {
             check_limit_change(limits);
-            group("limits").limit(limits);
+            own.limit(limits);
         } catch (const Error& e) {
             throw e.in("container " + detail::quote(name_));
         }

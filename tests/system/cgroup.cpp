@@ -68,8 +68,15 @@ TEST_CASE("a group that is gone takes no limit, and says so") {
     LimitSpec limits;
     limits.pids = 5;
     CHECK_THROWS_WITH_AS(group.limit(limits),
-                         ("pids limit of 5 for control group '" + group.name() + "': there is no group").c_str(),
-                         Error);
+                         ("limits of control group '" + group.name() + "': there is no group").c_str(), Error);
+    Cgroup taken = Cgroup::create("web");
+    for (const CgroupDirectory& d : taken.directories()) {
+        REQUIRE(::unlinkat(d.parent.get(), taken.name().c_str(), AT_REMOVEDIR) == 0);
+    }
+    const std::string gone = "limits of control group '" + taken.name() +
+                             "': No such file or directory: it was removed: what was in it has ended";
+    CHECK_THROWS_WITH(taken.limit(limits), gone.c_str());
+    CHECK_THROWS_WITH((void)taken.limits(), gone.c_str());
 }
 
 TEST_CASE("the same name twice is two groups") {

@@ -494,8 +494,7 @@ TEST_CASE("limits of a container change while it runs, by itself, its controller
         goes(
             "container", [&](const LimitSpec& l) { container.limit(l); }, [&] { return container.limits(); });
         (void)container.kill();
-        CHECK_THROWS_WITH(container.limit(more),
-                          "container 'test': limits of container 'test': No such process: it has ended");
+        CHECK_THROWS_WITH(container.limit(more), "limits of container 'test': No such process: it has ended");
     }
     {
         Controller controller;

@@ -126,3 +126,84 @@ TEST_CASE("a map without a user namespace is refused") {
           }) ==
           "uid_map: there is a map, but no user namespace: add NamespaceKind::user to namespaces, or remove the map");
 }
+
+TEST_CASE("limits out of the kernel's range are refused with the range") {
+    using L = LimitSpec;
+    constexpr std::uint64_t unlimited = L::unlimited;
+    const auto limits = [](auto change) { return refusal([&](ContainerSpec& s) { change(s.limits); }); };
+    const auto range = [](const std::string& field, const std::string& value, const std::string& least_and_most) {
+        return "limits." + field + ": " + value + " is not possible: give " + least_and_most;
+    };
+    CHECK(limits([](L& l) { l.cpu_shares = 1; }) == range("cpu_shares", "1", "2 to 262144"));
+    CHECK(limits([](L& l) { l.cpu_shares = 262145; }) == range("cpu_shares", "262145", "2 to 262144"));
+    CHECK(limits([](L& l) { l.cpu_quota = 999; }) == range("cpu_quota", "999", "1000 to 17592186044415"));
+    CHECK(limits([](L& l) { l.cpu_quota = 17592186044416; }) ==
+          range("cpu_quota", "17592186044416", "1000 to 17592186044415"));
+    CHECK(limits([](L& l) { l.cpu_period = 1000001; }) == range("cpu_period", "1000001", "1000 to 1000000"));
+    CHECK(limits([&](L& l) { l.cpu_period = unlimited; }) == range("cpu_period", "no limit", "1000 to 1000000"));
+    CHECK(limits([](L& l) { l.block_weight = 0; }) == range("block_weight", "0", "1 to 1000"));
+    CHECK(limits([](L& l) { l.block = {{.device = "8:0", .weight = 1001}}; }) ==
+          range("block[0].weight", "1001", "1 to 1000"));
+    CHECK(limits([&](L& l) {
+              l.cpu_shares = 2;
+              l.cpu_quota = 1000;
+              l.cpu_period = 1000000;
+              l.pids = unlimited;
+              l.memory = l.memory_soft = l.memory_and_swap = unlimited;
+              l.cpus = "0-3,6";
+              l.memory_nodes = "0";
+              l.block_weight = 1000;
+              l.block = {{.device = "8:0", .weight = 1}, {.device = "/dev/sdb", .read_operations = unlimited}};
+              l.huge_pages = {{2097152, 0}, {1073741824, unlimited}};
+          }) == "accepted");
+}
+
+TEST_CASE("limits that contradict each other, or mean nothing, are refused") {
+    using L = LimitSpec;
+    const auto limits = [](auto change) { return refusal([&](ContainerSpec& s) { change(s.limits); }); };
+    CHECK(limits([](L& l) { l.memory = 4096, l.memory_soft = 8192; }) ==
+          "limits.memory_soft: 8192 is more than limits.memory, 4096: give less than that");
+    CHECK(limits([](L& l) { l.memory = 8192, l.memory_and_swap = 4096; }) ==
+          "limits.memory_and_swap: 4096 is less than limits.memory, 8192: it counts RAM and swap together");
+    CHECK(limits([](L& l) { l.memory = L::unlimited, l.memory_and_swap = 4096; }) ==
+          "limits.memory_and_swap: 4096 is less than limits.memory, which is no limit: it counts RAM and swap "
+          "together");
+    CHECK(
+        limits([](L& l) { l.memory_and_swap = 4096; }) ==
+        "limits.memory_and_swap: it is given without limits.memory: give that too: both may be the same, for no swap");
+    CHECK(limits([](L& l) { l.memory_soft = 0; }) ==
+          "limits.memory_soft: 0 bytes hold no process: leave it out for no limit");
+    for (const char* list : {"0-", "-1", "1-0", "0,", ",0", "a", "0 1", "0,,1", "00", "4000000"}) {
+        CAPTURE(list);
+        CHECK(limits([&](L& l) { l.cpus = list; }) ==
+              "limits.cpus: '" + std::string{list} + "' is no list of CPUs: write it as '0-3,6'");
+    }
+    CHECK(limits([](L& l) { l.memory_nodes = "x"; }) ==
+          "limits.memory_nodes: 'x' is no list of memory nodes: write it as '0-3,6'");
+    CHECK(limits([](L& l) { l.block = {{.device = "sda", .weight = 1}}; }) ==
+          "limits.block[0].device: 'sda' is not absolute: begin it with '/'");
+    CHECK(limits([](L& l) { l.block = {{.device = "/dev/sda"}}; }) ==
+          "limits.block[0]: it limits nothing: give a weight or a rate, or leave it out");
+    CHECK(limits([](L& l) { l.block = {{.device = "/dev/sda", .write_bytes = 0}}; }) ==
+          "limits.block[0].write_bytes: 0 a second never ends: leave it out for no limit");
+    CHECK(
+        limits([](L& l) {
+            l.block = {{.device = "8:0", .weight = 1}, {.device = "8:16", .weight = 1}, {.device = "8:0", .weight = 2}};
+        }) == "limits.block[2].device: '8:0' is that of limits.block[0] too: give both in one");
+    CHECK(limits([](L& l) {
+              l.huge_pages = {{3000000, 1}};
+          }) == "limits.huge_pages[0].page_size: 3000000 is no size of a page: give bytes, as 2097152");
+    CHECK(limits([](L& l) {
+              l.huge_pages = {{2097152, 0}, {2097152, 1}};
+          }) == "limits.huge_pages[1].page_size: 2097152 is that of limits.huge_pages[0] too: give one limit");
+    CHECK(refusal([](ContainerSpec& s) { s.cgroup = false, s.limits.cpus = "0"; }) ==
+          "limits: they need a control group: set cgroup to true");
+}
+
+TEST_CASE("a change of limits is checked as the limits of a start are, and may name memory and swap alone") {
+    LimitSpec change;
+    change.memory_and_swap = 4096;
+    CHECK_NOTHROW(check_limit_change(change));
+    change.pids = 0;
+    CHECK_THROWS_WITH(check_limit_change(change), "limits.pids: 0 allows no process: leave it out for no limit");
+}
