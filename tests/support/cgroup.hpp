@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 namespace caisson_test {
@@ -128,6 +129,32 @@ public:
 private:
     pid_t pid_;
 };
+template <class Change>
+LimitSpec limits_of(Change change) {
+    LimitSpec limits;
+    change(limits);
+    return limits;
+}
+/// The message of a refusal.
+inline std::string refused(Cgroup& group, const LimitSpec& limits) {
+    try {
+        group.limit(limits);
+        return "accepted";
+    } catch (const Error& e) {
+        return e.what();
+    }
+}
+
+inline double seconds() {
+    timespec now{};
+    (void)::clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
+}
+inline void pause_for(long milliseconds) {
+    const timespec pause{milliseconds / 1000, milliseconds % 1000 * 1'000'000};
+    (void)::nanosleep(&pause, nullptr);
+}
+
 /// A pipe whose ends a child and its parent wait on each other with.
 struct Pipe {
     Fd read, write;

@@ -3,11 +3,19 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <stdexcept>
 
+#include <linux/blkpg.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
+
+#include <caisson/check.hpp>
+#include <caisson/loop.hpp>
 
 #include "support/doctest.hpp"
 #include "support/machine.hpp"
+#include "support/rootfs.hpp"
 
 using namespace caisson;
 using namespace caisson_test;
@@ -181,15 +189,6 @@ TEST_CASE("a limit that the kernel refuses is an error that says which and why")
     }
 }
 
-TEST_CASE("the largest memory limit is the kernel's largest") {
-    if (const char* why = cannot()) CAISSON_SKIP(why);
-    const caisson_test::LeavesNothing nothing;
-    Cgroup group = Cgroup::create("web");
-    LimitSpec limits;
-    limits.memory = UINT64_MAX;
-    CHECK_NOTHROW(group.limit(limits));
-}
-
 TEST_CASE("remove takes the groups that were made inside, however deep") {
     if (const char* why = cannot()) CAISSON_SKIP(why);
     const caisson_test::LeavesNothing nothing;
@@ -360,4 +359,134 @@ TEST_CASE("groups can be made below a parent of one's own") {
             CHECK(std::find(tops.begin(), tops.end(), d.parent_path) != tops.end());
         }
     }
+}
+
+namespace {
+
+constexpr std::uint64_t mib = std::uint64_t{1} << 20;
+
+/// A disk of the test's own, or one of the machine's that is only read.
+struct TestDisk {
+    TestDirectory directory{};
+    Loop loop{};
+    std::string path = "/dev/ubda";  // user-mode Linux has no loop devices
+    std::string numbers{};           ///< "MAJOR:MINOR"
+    TestDisk() {
+        if (exists("/dev/loop-control")) {
+            const Fd file{::open((directory / "disk").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
+            if (::ftruncate(file.get(), 8 * mib) != 0) throw std::runtime_error{"ftruncate"};
+            loop = Loop::make(file.get(), false);
+            path = loop.path();
+        }
+        struct stat st {};
+        if (::stat(path.c_str(), &st) != 0) return;
+        numbers = std::to_string(major(st.st_rdev)) + ":" + std::to_string(minor(st.st_rdev));
+    }
+};
+/// A partition of it, gone with this object.
+class Partition {
+public:
+    explicit Partition(const TestDisk& disk) : fd_{disk.loop.fd()} {
+        there_ = fd_ >= 0 && change(BLKPG_ADD_PARTITION);
+        const std::string name = disk.path.substr(disk.path.rfind('/') + 1);
+        if (there_) numbers = read_file("/sys/class/block/" + name + "p1/dev");
+        if (numbers.ends_with('\n')) numbers.pop_back();
+    }
+    Partition(const Partition&) = delete;
+    Partition& operator=(const Partition&) = delete;
+    ~Partition() {
+        if (there_) (void)change(BLKPG_DEL_PARTITION);
+    }
+    std::string numbers{};
+
+private:
+    [[nodiscard]] bool change(int operation) const {
+        blkpg_partition partition{};
+        partition.start = mib;
+        partition.length = mib;
+        partition.pno = 1;
+        blkpg_ioctl_arg argument{operation, 0, sizeof partition, &partition};
+        return ::ioctl(fd_, BLKPG, &argument) == 0;
+    }
+    int fd_;
+    bool there_ = false;
+};
+LimitSpec block(const BlockLimit& limit) {
+    return limits_of([&](LimitSpec& l) { l.block = {limit}; });
+}
+
+}  // namespace
+
+TEST_CASE("a throttled disk is slow, and a free one is fast") {
+    if (const char* why = lacks("blkio", "io")) CAISSON_SKIP(why);
+    const LeavesNothing nothing;
+    const TestDisk disk;
+    if (disk.numbers.empty()) CAISSON_SKIP("there is neither a loop device nor a disk");
+    Cgroup group = Cgroup::create("disk");
+    const std::string set = refused(group, block({.device = disk.path, .read_bytes = 2 * mib}));
+    if (set.find("CONFIG_BLK_DEV_THROTTLING") != std::string::npos) CAISSON_SKIP("this kernel throttles no disks");
+    REQUIRE(set == "accepted");
+    CHECK(group.limits() == block({.device = disk.numbers, .read_bytes = 2 * mib}));
+    const auto read_all = [&] {
+        const Fd fd{::open(disk.path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC)};
+        void* const buffer = ::mmap(nullptr, mib, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return fd && buffer != MAP_FAILED && ::pread(fd.get(), buffer, mib, 0) == static_cast<ssize_t>(mib) ? 0 : 1;
+    };
+    const auto time_of = [&] {
+        const double start = seconds();
+        CHECK(code_of(spawn_in(group, read_all)) == 0);
+        return seconds() - start;
+    };
+    // The first slice of the kernel's bookkeeping, of 0.1 s, is free.
+    CHECK(time_of() > 0.35);
+    group.limit(block({.device = disk.path, .read_bytes = LimitSpec::unlimited}));
+    CHECK(group.limits() == LimitSpec{});
+    CHECK(time_of() < 0.3);
+
+    group.limit(block({.device = disk.numbers, .read_bytes = mib, .write_bytes = 3 * mib, .write_operations = 70}));
+    group.limit(block({.device = disk.numbers, .write_bytes = LimitSpec::unlimited}));
+    CHECK(group.limits() == block({.device = disk.numbers, .read_bytes = mib, .write_operations = 70}));
+    // What was set before the one that is refused is put back.
+    LimitSpec wrong = block({.device = disk.path, .read_bytes = 5 * mib, .read_operations = 9});
+    wrong.huge_pages = {{std::uint64_t{1} << 60, 0}};
+    CHECK(refused(group, wrong).starts_with("limit on huge pages of 0 bytes in pages of 1073741824GB"));
+    CHECK(group.limits() == block({.device = disk.numbers, .read_bytes = mib, .write_operations = 70}));
+}
+
+TEST_CASE("a partition's limits are its disk's") {
+    if (const char* why = lacks("blkio", "io")) CAISSON_SKIP(why);
+    const LeavesNothing nothing;
+    const TestDisk disk;
+    const Partition partition{disk};
+    if (partition.numbers.empty()) CAISSON_SKIP("there is no loop device that takes a partition");
+    Cgroup group = Cgroup::create("disk");
+    group.limit(block({.device = partition.numbers, .write_operations = 50}));
+    CHECK(group.limits() == block({.device = disk.numbers, .write_operations = 50}));
+    LimitSpec both = block({.device = disk.path, .write_operations = 50});
+    both.block.push_back({.device = partition.numbers, .write_bytes = mib});
+    CHECK_THROWS_WITH(check_limit_change(both),
+                      ("limits.block[1].device: '" + partition.numbers + "' is on the disk " + disk.numbers + ", as '" +
+                       disk.path + "' is: give the limits of a disk in one")
+                          .c_str());
+}
+
+TEST_CASE("a weight on a disk is for the I/O schedulers that know groups, and the others are named") {
+    if (const char* why = lacks("blkio", "io")) CAISSON_SKIP(why);
+    const LeavesNothing nothing;
+    const TestDisk disk;
+    if (disk.numbers.empty()) CAISSON_SKIP("there is neither a loop device nor a disk");
+    Cgroup group = Cgroup::create("disk");
+    const LimitSpec weight = block({.device = disk.path, .weight = 200});
+    const std::string text = refused(group, weight);
+    CAPTURE(text);
+    CHECK(text.starts_with("block weight of 200 on '" + disk.path + "' for control group '"));
+    const bool says_why = text.ends_with("set it to bfq, see /sys/block/*/queue/scheduler") ||
+                          text.ends_with("divides a disk's time among groups: load bfq");
+    CHECK(says_why);
+    if (!disk.loop) return;
+    const std::string scheduler = "/sys/dev/block/" + disk.numbers + "/queue/scheduler";
+    if (!detail::sys::write_file(AT_FDCWD, scheduler.c_str(), "bfq")) return;
+    CHECK(refused(group, weight) == "accepted");
+    CHECK(group.limits() == block({.device = disk.numbers, .weight = 200}));
+    CHECK(detail::sys::write_file(AT_FDCWD, scheduler.c_str(), "none"));
 }

@@ -1,19 +1,15 @@
 // Limits as the kernel keeps to them, as they are changed while a group's processes run, and as they are refused.
 #include "support/cgroup.hpp"
 
-#include <chrono>
 #include <cstring>
 #include <functional>
-#include <memory>
 #include <optional>
 
 #include <sched.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include <caisson/controller.hpp>
 #include <caisson/helper.hpp>
-#include <caisson/loop.hpp>
 
 #include "support/container.hpp"
 #include "support/doctest.hpp"
@@ -32,42 +28,16 @@ bool is_v2(const Cgroup& group, const char* file) {
     return path_for(group, file).empty();
 }
 
-template <class Change>
-LimitSpec limits_of(Change change) {
-    LimitSpec limits;
-    change(limits);
-    return limits;
-}
 LimitSpec memory_limit(std::optional<std::uint64_t> memory, std::optional<std::uint64_t> both = {}) {
     return limits_of([&](LimitSpec& l) {
         l.memory = memory;
         l.memory_and_swap = both;
     });
 }
-/// The message of a refusal.
-std::string refused(Cgroup& group, const LimitSpec& limits) {
-    try {
-        group.limit(limits);
-        return "accepted";
-    } catch (const Error& e) {
-        return e.what();
-    }
-}
-
 void take_memory(std::uint64_t bytes) {
     void* all = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (all == MAP_FAILED) ::_exit(98);
     std::memset(all, 1, bytes);
-}
-
-double seconds() {
-    timespec now{};
-    (void)::clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
-}
-void pause_for(long milliseconds) {
-    const timespec pause{milliseconds / 1000, milliseconds % 1000 * 1'000'000};
-    (void)::nanosleep(&pause, nullptr);
 }
 
 }  // namespace
@@ -165,6 +135,15 @@ TEST_CASE("memory and memory with swap move up and down, together and alone") {
     CHECK(in_force() == Pair{none, none});
     CHECK(refused(group, memory_limit({}, 32 * mib)) ==
           "limit on memory and swap of 33554432" + at + "there is no limit on memory: give one as well");
+}
+
+TEST_CASE("the largest memory limit is the kernel's largest") {
+    if (const char* why = cannot()) CAISSON_SKIP(why);
+    const caisson_test::LeavesNothing nothing;
+    Cgroup group = Cgroup::create("web");
+    LimitSpec limits;
+    limits.memory = UINT64_MAX;
+    CHECK_NOTHROW(group.limit(limits));
 }
 
 TEST_CASE("a memory limit below what is used is refused, harms nobody, and the old one holds") {
@@ -320,60 +299,22 @@ TEST_CASE("a process sees the CPUs that it was given, and no other CPU runs it")
     group.limit(limits_of([](LimitSpec& l) { l.memory_nodes = "0"; }));
 }
 
-TEST_CASE("a throttled disk is slow, a partition's limit is its disk's, and a free one is fast") {
-    if (const char* why = lacks("blkio", "io")) CAISSON_SKIP(why);
+TEST_CASE("on v1 CPUs that a group inside has cannot be taken away") {
+    if (const char* why = lacks("cpuset", "cpuset")) CAISSON_SKIP(why);
+    if (::sysconf(_SC_NPROCESSORS_ONLN) < 2) CAISSON_SKIP("there is one CPU");
     const LeavesNothing nothing;
-    const TestDirectory directory;
-    const std::string image = directory / "disk";
-    Loop loop;
-    std::string disk = "/dev/ubda";  // user-mode Linux has no loop devices
-    if (exists("/dev/loop-control")) {
-        const Fd file{::open(image.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
-        REQUIRE(::ftruncate(file.get(), 8 * mib) == 0);
-        loop = Loop::make(file.get(), false);
-        disk = loop.path();
-    }
-    if (!exists(disk)) CAISSON_SKIP("there is neither a loop device nor a disk");
-    Cgroup group = Cgroup::create("disk");
-    struct stat st {};
-    REQUIRE(::stat(disk.c_str(), &st) == 0);
-    const std::string numbers = std::to_string(major(st.st_rdev)) + ":" + std::to_string(minor(st.st_rdev));
-    const auto bytes = [&](std::optional<std::uint64_t> read) {
-        return limits_of([&](LimitSpec& l) { l.block = {{.device = disk, .read_bytes = read}}; });
-    };
-    const std::string set = refused(group, bytes(2 * mib));
-    if (set.find("CONFIG_BLK_DEV_THROTTLING") != std::string::npos) CAISSON_SKIP("this kernel throttles no disks");
-    REQUIRE(set == "accepted");
-    CHECK(group.limits().block == std::vector<BlockLimit>{{.device = numbers, .read_bytes = 2 * mib}});
-    const auto read_all = [&] {
-        const Fd fd{::open(disk.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC)};
-        void* const buffer = ::mmap(nullptr, mib, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        return fd && buffer != MAP_FAILED && ::pread(fd.get(), buffer, mib, 0) == static_cast<ssize_t>(mib) ? 0 : 1;
-    };
-    const auto time_of = [&] {
-        const double start = seconds();
-        CHECK(code_of(spawn_in(group, read_all)) == 0);
-        return seconds() - start;
-    };
-    // The first slice of the kernel's bookkeeping, of 0.1 s, is free.
-    CHECK(time_of() > 0.35);
-    group.limit(bytes(unlimited));
-    CHECK(group.limits().block.empty());
-    CHECK(time_of() < 0.3);
-
-    group.limit(limits_of([&](LimitSpec& l) {
-        l.block = {{.device = numbers, .read_bytes = mib, .write_bytes = 3 * mib, .write_operations = 70}};
-    }));
-    group.limit(limits_of([&](LimitSpec& l) { l.block = {{.device = numbers, .write_bytes = unlimited}}; }));
-    CHECK(group.limits().block ==
-          std::vector<BlockLimit>{{.device = numbers, .read_bytes = mib, .write_operations = 70}});
-    const std::string weight =
-        refused(group, limits_of([&](LimitSpec& l) { l.block = {{.device = disk, .weight = 200}}; }));
-    CAPTURE(weight);
-    CHECK(weight.starts_with("block weight of 200 on '" + disk + "' for control group '"));
-    const bool says_why = weight.ends_with("set it to bfq, see /sys/block/*/queue/scheduler") ||
-                          weight.ends_with("divides a disk's time among groups: load bfq");
-    CHECK(says_why);
+    Cgroup group = Cgroup::create("nest");
+    const std::string cpus = path_for(group, "cpuset.cpus");
+    if (cpus.empty() || !exists(cpus.substr(0, cpus.rfind('/')) + "/tasks")) CAISSON_SKIP("cpuset is not on v1");
+    const std::string inner = cpus.substr(0, cpus.rfind('/')) + "/in";
+    REQUIRE(::mkdir(inner.c_str(), 0755) == 0);
+    REQUIRE(detail::sys::write_file(AT_FDCWD, (inner + "/cpuset.cpus").c_str(), "0-1"));
+    LimitSpec limits;
+    limits.pids = 5;
+    limits.cpu_shares = 300;
+    limits.cpus = "0";
+    CHECK(refused(group, limits).ends_with("': Device or resource busy: a group inside has the others"));
+    CHECK(group.limits() == LimitSpec{});
 }
 
 TEST_CASE("huge pages over the limit cannot be mapped") {
