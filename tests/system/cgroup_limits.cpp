@@ -345,6 +345,29 @@ TEST_CASE("a controller that groups do not get is named, with what to do") {
                       "': switch it on in the cgroup.subtree_control of each group above, or use a kernel that has it");
 }
 
+TEST_CASE("on v2 a limit switches its controller on in the parent, and no limit does not") {
+    if (const char* why = cannot()) CAISSON_SKIP(why);
+    const LeavesNothing nothing;
+    const OwnParent parent;
+    Cgroup group = Cgroup::create("web", parent.name);
+    const CgroupDirectory& d = group.directories().front();
+    if (!d.v2()) CAISSON_SKIP("there is no cgroup v2 hierarchy");
+    const std::string there = read_file(d.parent_path + "/cgroup.controllers");
+    const bool has_cpu = there.find("cpu") != std::string::npos;
+    if (!has_cpu && there.find("hugetlb") == std::string::npos) CAISSON_SKIP("v2 groups have neither cpu nor hugetlb");
+    const auto switched_on = [&] { return read_file(d.parent_path + "/cgroup.subtree_control"); };
+    const std::string before = switched_on();
+    const std::string name = has_cpu ? "cpu" : "hugetlb";
+    CHECK(before.find(name) == std::string::npos);
+    LimitSpec limits;
+    if (has_cpu) limits.cpu_quota = 5000, limits.cpu_period = 20000;
+    else limits.huge_pages = {{2 * mib, 0}};
+    group.settle();
+    group.limit(limits);
+    CHECK(switched_on().find(name) != std::string::npos);
+    CHECK(group.limits() == limits);
+}
+
 TEST_CASE("a container's limits hold from its first instruction on") {
     if (!can_run()) CAISSON_SKIP(why_not());
     if (const char* why = lacks("memory", "memory")) CAISSON_SKIP(why);
