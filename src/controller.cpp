@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -56,6 +57,29 @@ void Controller::insert(ContainerId id, Container&& container, ConsoleUse use) {
         watch(entry.relay->outer_peer(), key(id, part_outer_peer), 0);
     }
     entries_.insert(place(id), std::move(entry));
+}
+
+void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
+    const std::lock_guard lock{mutex_};
+    std::size_t filled = 0;
+    for (Entry& entry : entries_) {
+        if (entry.status) continue;
+        if (filled == into.size()) into.emplace_back();
+        ContainerUsage& one = into[filled];
+        one.id = entry.id;
+        one.name = entry.container.name();
+        one.missing.clear();
+        try {
+            entry.container.usage(parts, one.usage);
+        } catch (const Error& e) {
+            // Its group goes after its init has, and before the loop is told of its end.
+            if (entry.container.init().ended_within(0)) continue;
+            one.usage = Usage{};
+            one.missing = e.what();
+        }
+        ++filled;
+    }
+    into.resize(filled);
 }
 
 void Controller::push(Event event) {

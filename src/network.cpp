@@ -273,8 +273,8 @@ Link make_pair(Netlink& host, const Link& bridge, const NetworkSpec& spec, const
     }
 }
 
-unsigned lay(Netlink& host, const Link& bridge, const NetworkSpec& spec, const std::string& inner, int netns,
-             int netlink_inside) {
+PluggedLink lay(Netlink& host, const Link& bridge, const NetworkSpec& spec, const std::string& inner, int netns,
+                int netlink_inside) {
     check_link_name(inner, "interface");
     if (!spec.host_name.empty()) check_link_name(spec.host_name, "interface");
     Netlink inside{netlink_inside};
@@ -292,7 +292,7 @@ unsigned lay(Netlink& host, const Link& bridge, const NetworkSpec& spec, const s
     for (const IpPrefix& address : spec.addresses) add_address(inside, outer.peer, address, whose);
     for (const RouteSpec& route : spec.routes) add_route(inside, outer.peer, route, whose);
     undo.dismiss();
-    return outer.index;
+    return {outer.index, inner, outer.name};
 }
 
 Link require_bridge(Netlink& net, const std::string& name) {
@@ -409,7 +409,7 @@ unsigned plug_link(int netlink, unsigned bridge, const NetworkSpec& spec, int ne
         do inner = "eth" + std::to_string(number++);
         while (inside.find(inner));
     }
-    return lay(host, require_link(host, bridge), spec, inner, netns, netlink_inside);
+    return lay(host, require_link(host, bridge), spec, inner, netns, netlink_inside).index;
 }
 
 void check_network(const std::vector<NetworkSpec>& networks) {
@@ -441,8 +441,8 @@ void check_network(const std::vector<NetworkSpec>& networks) {
     }
 }
 
-unsigned plug_container(int netlink, const NetworkSpec& spec, unsigned index_of_unnamed, int netns,
-                        int netlink_inside) {
+PluggedLink plug_container(int netlink, const NetworkSpec& spec, unsigned index_of_unnamed, int netns,
+                           int netlink_inside) {
     check_link_name(spec.bridge, "bridge");
     Netlink host{netlink};
     const Link bridge = require_bridge(host, spec.bridge);

@@ -43,9 +43,10 @@ unsigned plug_link(int, unsigned, const NetworkSpec&, int, int) {
 void check_network(const std::vector<NetworkSpec>& networks) {
     if (!networks.empty()) refuse();
 }
-unsigned plug_container(int, const NetworkSpec&, unsigned, int, int) {
+PluggedLink plug_container(int, const NetworkSpec&, unsigned, int, int) {
     refuse();
 }
+void read_network_usage(int, const std::vector<PluggedLink>&, std::vector<NetworkUsage>&) {}
 std::vector<std::string> sweep_links() {
     return {};
 }

@@ -12,7 +12,7 @@ put() {
 }
 put 0 error fd address capability seccomp device resource_limit limits usage # the basis: knows nothing
 put 0 detail/sys detail/owner detail/descriptor                                # of containers
-put 0 detail/kernel_paths
+put 0 detail/kernel_paths detail/cpu_counters
 put 1 process namespace pty loop detail/path detail/fscontext detail/superblock # handles of one kernel thing each
 put 2 spec                                                # values: what a container is to be
 put 3 mount cgroup bridge                           # resources that are made from values

@@ -164,8 +164,9 @@ public:
     /// where the value is that of a new group; devices as "MAJOR:MINOR". Throws `Step::cgroup` once the group was
     /// removed.
     [[nodiscard]] [[gnu::visibility("default")]] LimitSpec limits() const;
-    /// What the group has used. The first call opens the files (up to seven) and keeps them open, so that a start does
-    /// not pay for them and every later call only reads. Throws `Step::cgroup` once the group was removed.
+    /// What the group has used. What is asked for the first time is opened, and stays open, so that a start does not
+    /// pay for it and every later call only reads: two descriptors for `UsagePart::cpu | UsagePart::memory` and one
+    /// more for their sum, three more with `UsagePart::details`. Throws `Step::cgroup` once the group was removed.
     [[nodiscard]] Usage usage(UsageParts parts = UsageParts::all()) {
         Usage usage;
         this->usage(parts, usage);
@@ -173,6 +174,11 @@ public:
     }
     /// The same into an object that the caller keeps: once it has been filled, it is filled again without allocating.
     [[gnu::visibility("default")]] void usage(UsageParts parts, Usage& into);
+    /// Counts the time on each CPU from here on (`Usage::cpu_each`), where that is not the kernel's to do anyway (v1):
+    /// by perf events of the group, a descriptor for each CPU. Otherwise the first question with `UsagePart::cpu` does.
+    /// Throws `Step::cgroup` where perf_event_open(2) is not allowed; that takes CAP_PERFMON or a
+    /// kernel.perf_event_paranoid of 0.
+    [[gnu::visibility("default")]] void count_cpus();
 
     /// Kills every process in the group and below it, frozen or not, and waits until none is left. Throws
     /// `Step::cgroup` if some are still there after two seconds.
@@ -325,6 +331,13 @@ private:
         if (!fd || !read_all(fd, controllers)) return nullptr;
         return detail::list_has(without_newline(controllers), controller, ' ') ? unified : nullptr;
     }
+    /// As `find`, but null where the controller is v2's.
+    [[nodiscard]] const CgroupDirectory* find_v1(const char* controller) const noexcept {
+        for (const CgroupDirectory& d : directories_) {
+            if (detail::list_has(d.controllers, controller)) return &d;
+        }
+        return nullptr;
+    }
     const CgroupDirectory& need(const char* controller, const std::string& what) const {
         if (const CgroupDirectory* d = find(controller)) return *d;
         const std::string context = what + " for control group " + detail::quote(name_);
@@ -353,7 +366,8 @@ private:
         throw Error{Step::cgroup, 0, context, "no cgroup hierarchy has the controller " + detail::quote(controller)};
     }
 
-    [[nodiscard]] detail::UsageFiles open_usage() const;
+    void open_usage(std::uint32_t sets);
+    [[nodiscard]] bool open_counters();
     [[nodiscard]] Fd open_file(const CgroupDirectory& d, const char* file, int flags) const {
         const std::string below = name_ + (*file == '\0' ? "" : "/") + file;
         return d.parent ? detail::sys::open_at(d.parent.get(), below.c_str(), flags)
@@ -397,6 +411,7 @@ private:
             directories_.pop_back();
         }
         oom_.reset();
+        usage_.reset();
         return nullptr;
     }
     [[nodiscard]] std::string who_is_left() const {

@@ -85,7 +85,13 @@ public:
     /// The same into an object that the caller keeps: once it has been filled, it is filled again without allocating.
     void usage(UsageParts parts, Usage& into) {
         require_started();
-        group("usage").usage(parts, into);
+        Cgroup& own = group("usage");
+        try {
+            own.usage(parts, into);
+            if (parts.has(UsagePart::network)) running_.links.usage(into.networks);
+        } catch (const Error& e) {
+            throw e.in("container " + detail::quote(name_));
+        }
     }
     /// Changes the limits that `limits` names while the container runs, and leaves the others as they are; a wrong
     /// value is refused as by `check`. All or nothing: where the kernel does not take one, those before it are put

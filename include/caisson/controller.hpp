@@ -44,6 +44,15 @@ enum class ConsoleUse : std::uint8_t {
     raw,
 };
 
+/// What one of a controller's containers has used.
+struct ContainerUsage {
+    ContainerId id{};
+    std::string name{};
+    Usage usage{};
+    std::string missing{};  ///< why there is nothing in `usage`; empty where it was answered
+    friend bool operator==(const ContainerUsage&, const ContainerUsage&) = default;
+};
+
 /// Something that happened to a container. Move-only.
 struct Event {
     enum class Kind : std::uint8_t {
@@ -183,6 +192,10 @@ public:
         const std::lock_guard lock{mutex_};
         return require(id).container.limits();
     }
+    /// Of all containers, in the order of their starts, in the place of what is in `into`: once that has been filled,
+    /// it is filled again without allocating. Those that have ended are left out. Nothing that is wrong with one
+    /// hinders the others: it is told in `ContainerUsage::missing`.
+    void usage(UsageParts parts, std::vector<ContainerUsage> & into);
     /// Gives the console another size; the container's foreground programs get SIGWINCH. False if the container has
     /// ended or has no console.
     bool resize(ContainerId id, WindowSize size) {

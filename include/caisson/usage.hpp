@@ -10,13 +10,14 @@ namespace caisson::inline v0 {
 
 /// What a question about usage is to be answered with: each part costs its files.
 enum class UsagePart : std::uint32_t {
-    cpu = 1,  ///< time on all CPUs together, and on each
-    memory = 2,
+    cpu = 1,     ///< time on all CPUs together, and on each
+    memory = 2,  ///< in use, and the limit
     pids = 4,
     block = 8,
     network = 16,
-    pressure = 32,
-    /// Also what takes long to read: user and system time, what memory is used for, events, throttling.
+    pressure = 32,  ///< wherever there is a v2 hierarchy
+    /// More of `cpu`, the times as user, as system and throttled, and of `memory`: what it is used for, its peak, swap,
+    /// events.
     details = 64,
 };
 /// Any of them, `UsagePart::cpu | UsagePart::memory`.
@@ -88,7 +89,8 @@ struct Usage {
     std::optional<std::uint64_t> cpu_system{};     ///< nanoseconds; on v1 in whole clock ticks (10 ms)
     std::optional<std::uint64_t> cpu_throttled{};  ///< nanoseconds in which a quota kept processes from running
     /// Nanoseconds on each CPU, in the order of their numbers, those that are offline included. On v2 counted by perf
-    /// events of the group: from the first question on, or from `Cgroup::count_cpus`; empty where that is not allowed.
+    /// events of the group: from the first question on, or from `Cgroup::count_cpus` and `ContainerSpec::count_cpus`;
+    /// empty where that is not allowed.
     std::vector<std::uint64_t> cpu_each{};
     std::string cpu_each_missing{};                    ///< why `cpu_each` is empty
     std::optional<std::uint64_t> memory{};             ///< bytes in use, page cache included
@@ -98,13 +100,15 @@ struct Usage {
     std::optional<std::uint64_t> memory_file{};        ///< bytes of the page cache, and in tmpfs
     std::optional<std::uint64_t> swap{};               ///< bytes that are swapped out
     std::optional<std::uint64_t> swap_limit{};         ///< bytes; nothing also where there is no limit
-    std::optional<std::uint64_t> memory_limit_hits{};  ///< how often `memory_limit` was met
+    std::optional<std::uint64_t> memory_limit_hits{};  ///< how often it was met, on v1 with that of memory and swap
     std::optional<std::uint64_t> pids{};               ///< processes and threads at this moment
     std::optional<std::uint64_t> pids_limit{};         ///< nothing also where there is no limit
     /// Processes that the kernel's out-of-memory killer ended; on v1 without those of groups made inside.
     std::optional<std::uint64_t> oom_kills{};
+    /// Devices that were used, or are limited. On v1 a kernel from 6.10 on counts only for a device that some group has
+    /// a limit for.
     std::vector<BlockUsage> block{};
-    std::vector<NetworkUsage> networks{};  ///< of containers; in the order of the spec
+    std::vector<NetworkUsage> networks{};  ///< of containers; in the order of the spec, without removed ones
     std::optional<Pressure> cpu_pressure{};
     std::optional<Pressure> memory_pressure{};
     std::optional<Pressure> io_pressure{};

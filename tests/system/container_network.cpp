@@ -3,9 +3,13 @@
 #include <caisson/container.hpp>
 
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "support/doctest.hpp"
@@ -110,6 +114,66 @@ TEST_CASE("two containers on a bridge reach each other") {
     Container b = Container::start(second);
     CHECK(drain(b).find(" 0% packet loss") != std::string::npos);
     CHECK(b.wait().success());
+}
+
+TEST_CASE("what came and went through each interface is told as the container sees it") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0", {*IpPrefix::parse("10.9.0.1/24")});
+    const Bridge other = Bridge::create("br1");
+    ContainerSpec spec = on_bridge(root, "counted", "10.9.0.2/24", "echo up; read line");
+    NetworkSpec second;
+    second.bridge = "br1";
+    second.name = "lan";
+    second.host_name = "outer";
+    spec.networks.push_back(second);
+    Container container = Container::start(spec);
+    char buffer[16];
+    REQUIRE(::read(container.console()->fd(), buffer, sizeof buffer) > 0);
+    // 20 datagrams, to a port on which nobody listens.
+    const Fd socket{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(9);
+    to.sin_addr.s_addr = htonl(0x0a090002);
+    const std::string data(1000, 'x');
+    for (int i = 0; i < 20; ++i) {
+        (void)::sendto(socket.get(), data.data(), data.size(), 0, reinterpret_cast<const sockaddr*>(&to), sizeof to);
+    }
+    Usage usage = container.usage(UsagePart::network);
+    REQUIRE(usage.networks.size() == 2);
+    CHECK(usage.networks[0].name == "eth0");
+    CHECK(usage.networks[0].host_name.starts_with("veth"));
+    CHECK(usage.networks[0].received_bytes >= 20 * 1028);
+    CHECK(usage.networks[0].received_packets >= 20);
+    CHECK(usage.networks[0].sent_packets < usage.networks[0].received_packets);
+    CHECK(usage.networks[1].name == "lan");
+    CHECK(usage.networks[1].host_name == "outer");
+    CHECK(usage.networks[1].received_bytes < 20 * 1028);
+    // As the kernel counts it inside.
+    unsigned long long received[8]{}, sent[2]{};
+    {
+        const Namespace::Scope there = container.open_namespace(NamespaceKind::net).enter_scoped();
+        std::string text;
+        REQUIRE(detail::sys::read_file(AT_FDCWD, "/proc/thread-self/net/dev", text));
+        const std::size_t at = text.find("eth0:");
+        REQUIRE(at != std::string::npos);
+        REQUIRE(std::sscanf(text.c_str() + at, "eth0: %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu", received,
+                            received + 1, received + 2, received + 3, received + 4, received + 5, received + 6,
+                            received + 7, sent, sent + 1) == 10);
+    }
+    usage = container.usage(UsagePart::network);
+    CHECK(usage.networks[0].received_bytes == received[0]);
+    CHECK(usage.networks[0].received_packets == received[1]);
+    CHECK(usage.networks[0].sent_bytes == sent[0]);
+    CHECK(usage.networks[0].sent_packets == sent[1]);
+    CHECK(container.usage(UsagePart::cpu).networks.empty());
+
+    REQUIRE(::system("ip link del outer") == 0);
+    usage = container.usage(UsagePart::network);
+    REQUIRE(usage.networks.size() == 1);
+    CHECK(usage.networks[0].name == "eth0");
 }
 
 TEST_CASE("a bridge that is not there makes the start fail before anything is made") {

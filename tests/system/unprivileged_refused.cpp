@@ -69,7 +69,7 @@ TEST_CASE("what takes root is refused before anything is made, with what to do i
     CHECK(has(limits, "container 'host': control group 'host' below '/"));
     const std::string remedy =
         ": start the program where a group is delegated to the caller (systemd-run --user --scope, or a unit with "
-        "Delegate=yes), or leave limits, cgroup_parent and cgroup_mount out";
+        "Delegate=yes), or leave limits, cgroup_parent, cgroup_mount and count_cpus out";
     CHECK(has(limits, remedy));
     CHECK(refused([](ContainerSpec& s) { s.cgroup_mount = CgroupMount::read_write; }) == limits);
     CHECK(refused([](ContainerSpec& s) { s.root_overlay = RootOverlay{}; }) ==

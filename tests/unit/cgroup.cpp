@@ -126,16 +126,3 @@ TEST_CASE("the owner is read from a group's name, and from nothing else") {
         CHECK_FALSE(detail::owner_of_group(other));
     }
 }
-
-TEST_CASE("the kernel's figures are read") {
-    CHECK(detail::find_counter("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill") == 3);
-    CHECK(detail::find_counter("low 0\noom 4\noom_kill 18446744073709551615\n", "oom_kill") == UINT64_MAX);
-    CHECK_FALSE(detail::find_counter("oom_kill_disable 0\nx oom_kill 3\n", "oom_kill"));
-    CHECK(detail::parse_memory_limit("16777216\n", 4096) == 16777216);
-    CHECK_FALSE(detail::parse_memory_limit("max\n", 4096));
-    CHECK_FALSE(detail::parse_memory_limit("9223372036854771712\n", 4096));
-    Usage usage;
-    detail::parse_cpu_each("1000 0 234 \n", usage);
-    CHECK(usage.cpu == 1234);
-    CHECK(usage.cpu_each == std::vector<std::uint64_t>{1000, 0, 234});
-}

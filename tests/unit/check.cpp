@@ -63,6 +63,10 @@ TEST_CASE("each refusal names the field, the value and the remedy") {
               s.cgroup = false;
               s.limits.pids = 5;
           }) == "limits: they need a control group: set cgroup to true");
+    CHECK(refusal([](S& s) {
+              s.cgroup = false;
+              s.count_cpus = true;
+          }) == "count_cpus: it needs a control group: set cgroup to true");
     CHECK(refusal([](S& s) { s.limits.pids = 4194305; }) ==
           "limits.pids: 4194305 is more than a machine can have: give 4194304 at most, or leave it out for no limit");
     CHECK(refusal([](S& s) { s.limits.pids = 4194304; }) == "accepted");

@@ -16,6 +16,7 @@
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/spec.hpp>
+#include <caisson/usage.hpp>
 
 // Every function throws `Step::network`, and ENOTSUP in a library without networks (-Dnetwork=disabled). A socket
 // argument is borrowed; replies are told apart by sequence number, but one socket serves one thread at a time.
@@ -63,11 +64,22 @@ inline void check_link_name(std::string_view name, std::string_view what) {
 [[gnu::visibility("default")]] unsigned plug_link(int netlink, unsigned bridge, const NetworkSpec& spec, int netns,
                                                   int netlink_inside);
 
+/// An interface of a container's.
+struct PluggedLink {
+    unsigned index = 0;       ///< of the outer end
+    std::string name{};       ///< inside
+    std::string host_name{};  ///< of the outer end
+};
+
 /// Looks at what a start will need, and makes nothing: bridges are there, names are valid and free and not given twice.
 [[gnu::visibility("default")]] void check_network(const std::vector<NetworkSpec>& networks);
 /// As `plug_link`, to the bridge that the spec names; an unnamed inner end is called eth and `index_of_unnamed`.
-[[gnu::visibility("default")]] unsigned plug_container(int netlink, const NetworkSpec& spec, unsigned index_of_unnamed,
-                                                       int netns, int netlink_inside);
+[[gnu::visibility("default")]] PluggedLink plug_container(int netlink, const NetworkSpec& spec,
+                                                          unsigned index_of_unnamed, int netns, int netlink_inside);
+/// What came and went through each, as the container sees it, in the place of what is in `into`; those that somebody
+/// has removed are left out.
+[[gnu::visibility("default")]] void read_network_usage(int netlink, const std::vector<PluggedLink>& links,
+                                                       std::vector<NetworkUsage>& into);
 
 /// The outer ends of a container's veth pairs. The kernel would take them away with the container's network namespace,
 /// but only some time after the container's end, and until then their names are taken.
@@ -88,32 +100,40 @@ public:
     void plug(const NetworkSpec& spec, unsigned index_of_unnamed, int netns, int netlink_inside) {
         if (!netlink_) netlink_ = open_netlink();
         maker_ = ::getpid();
-        indices_.reserve(indices_.size() + 1);
-        indices_.push_back(plug_container(netlink_.get(), spec, index_of_unnamed, netns, netlink_inside));
+        links_.reserve(links_.size() + 1);
+        links_.push_back(plug_container(netlink_.get(), spec, index_of_unnamed, netns, netlink_inside));
     }
-    [[nodiscard]] bool empty() const noexcept { return indices_.empty(); }
+    [[nodiscard]] bool empty() const noexcept { return links_.empty(); }
+    /// See `Usage::networks`.
+    void usage(std::vector<NetworkUsage>& into) const {
+        if (!empty()) read_network_usage(netlink_.get(), links_, into);
+    }
     [[nodiscard]] int netlink() const noexcept { return netlink_.get(); }
-    [[nodiscard]] std::vector<std::byte> delete_requests() const { return detail::delete_requests(indices_); }
+    [[nodiscard]] std::vector<std::byte> delete_requests() const {
+        std::vector<unsigned> indices;
+        for (const PluggedLink& link : links_) indices.push_back(link.index);
+        return detail::delete_requests(indices);
+    }
     /// They are gone.
     void release() noexcept {
-        indices_.clear();
+        links_.clear();
         netlink_.reset();
     }
     /// Does nothing in a fork(2)ed copy of the process.
     void remove() noexcept {
         if (maker_ != ::getpid()) return;
-        for (const unsigned index : indices_) (void)delete_link_quietly(netlink_.get(), index);
+        for (const PluggedLink& link : links_) (void)delete_link_quietly(netlink_.get(), link.index);
         release();
     }
 
 private:
     void swap(Links& other) noexcept {
         std::swap(netlink_, other.netlink_);
-        std::swap(indices_, other.indices_);
+        std::swap(links_, other.links_);
         std::swap(maker_, other.maker_);
     }
     Fd netlink_{};
-    std::vector<unsigned> indices_{};
+    std::vector<PluggedLink> links_{};
     pid_t maker_ = -1;
 };
 

@@ -62,6 +62,7 @@ public:
         if (cgroup_) {
             cgroup_->complete();
             cgroup_->limit(spec_.limits);
+            if (spec_.count_cpus) cgroup_->count_cpus();
             host_devices_->limit(*cgroup_);
             if (spec_.cgroup_mount == CgroupMount::read_write) delegate_groups();
         }
@@ -93,7 +94,7 @@ public:
     /// What the keeper cannot tell of an init that dies before `Go`: there is no file to read it from yet.
     [[nodiscard]] bool has_run_out_of_memory() noexcept {
         try {
-            return cgroup_ && cgroup_->usage().oom_kills.value_or(0) > 0;
+            return cgroup_ && cgroup_->usage(UsagePart::memory | UsagePart::details).oom_kills.value_or(0) > 0;
         } catch (...) {
             return false;
         }

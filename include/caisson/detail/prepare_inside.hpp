@@ -39,8 +39,8 @@ namespace caisson::inline v0::detail {
 /// An ordinary user's control group: none where the caller may make none and the spec does not depend on it.
 [[nodiscard]] inline std::optional<Cgroup> begin_cgroup_if_allowed(const ContainerSpec& spec) {
     if (!spec.cgroup) return std::nullopt;
-    const bool is_needed =
-        spec.limits != LimitSpec{} || !spec.cgroup_parent.empty() || spec.cgroup_mount != CgroupMount::none;
+    const bool is_needed = spec.limits != LimitSpec{} || !spec.cgroup_parent.empty() ||
+                           spec.cgroup_mount != CgroupMount::none || spec.count_cpus;
     if (!is_needed && !may_make_groups()) return std::nullopt;
     try {
         return Cgroup::begin(spec.name, spec.cgroup_parent);
@@ -50,7 +50,7 @@ namespace caisson::inline v0::detail {
         if (!refused) throw;
         throw e.with_remedy(
             "start the program where a group is delegated to the caller (systemd-run --user --scope, or a unit with "
-            "Delegate=yes), or leave limits, cgroup_parent and cgroup_mount out");
+            "Delegate=yes), or leave limits, cgroup_parent, cgroup_mount and count_cpus out");
     }
 }
 

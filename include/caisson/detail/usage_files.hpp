@@ -1,7 +1,6 @@
-// caisson/detail/usage_files.hpp - the files behind Cgroup::usage, kept open.
+// caisson/detail/usage_files.hpp - the files behind Cgroup::usage, kept open; implemented in src/usage_files.cpp.
 #pragma once
 
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -10,102 +9,81 @@
 #include <utility>
 #include <vector>
 
-#include <sys/types.h>
-#include <unistd.h>
-
-#include <caisson/detail/cgroup_hierarchy.hpp>
-#include <caisson/detail/sys.hpp>
-#include <caisson/error.hpp>
+#include <caisson/detail/cpu_counters.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/usage.hpp>
 
 namespace caisson::inline v0::detail {
 
-/// The number after `key` and a space at the start of a line.
-[[nodiscard]] inline std::optional<std::uint64_t> find_counter(std::string_view text, std::string_view key) noexcept {
-    while (!text.empty()) {
-        std::string_view line = take_field(text, '\n');
-        if (take_field(line, ' ') == key) return parse_decimal(line, UINT64_MAX);
-    }
-    return std::nullopt;
-}
-
-/// A limit on memory as the kernel writes it; nothing for none.
-[[nodiscard]] inline std::optional<std::uint64_t> parse_memory_limit(std::string_view text,
-                                                                     std::uint64_t page) noexcept {
-    const auto bytes = parse_decimal(take_field(text, '\n'), UINT64_MAX);
-    return bytes && *bytes < INT64_MAX / page * page ? bytes : std::nullopt;
-}
-
-/// The per-CPU figures of v1's cpuacct.usage_percpu, into `usage`, with their sum.
-inline void parse_cpu_each(std::string_view text, Usage& usage) {
-    std::uint64_t sum = 0;
-    for (std::string_view line = take_field(text, '\n'); !line.empty();) {
-        const auto one = parse_decimal(take_field(line, ' '), UINT64_MAX);
-        if (!one) continue;
-        usage.cpu_each.push_back(*one);
-        sum += *one;
-    }
-    if (!usage.cpu_each.empty()) usage.cpu = sum;
-}
-
-/// The files behind `Cgroup::usage`, open for reading.
+/// Each is opened when it is first asked for. Who is not there tells nothing.
 class UsageFiles {
 public:
-    enum File : std::size_t { cpu_each, cpu_ticks, cpu_stat, memory, memory_peak, memory_limit, pids, oom, count };
+    enum File : std::size_t {
+        cpu_each,   // v1 cpuacct.usage_percpu
+        cpu_ticks,  // v1 cpuacct.stat
+        cpu_stat,   // v2 cpu.stat
+        throttled,  // cpu.stat of the hierarchy that limits, where that is another
+        memory,
+        memory_limit,
+        memory_peak,
+        memory_stat,
+        memory_hits,  // v1 memory.failcnt
+        both_hits,    // v1 memory.memsw.failcnt
+        oom,          // v1 memory.oom_control, v2 memory.events
+        swap,         // v2 memory.swap.current
+        swap_limit,   // v2 memory.swap.max
+        both_limit,   // v1 memory.memsw.limit_in_bytes
+        pids,
+        pids_limit,
+        block_bytes,       // v1 blkio.throttle.io_service_bytes_recursive
+        block_operations,  // v1 blkio.throttle.io_serviced_recursive
+        block_stat,        // v2 io.stat
+        cpu_pressure,
+        memory_pressure,
+        io_pressure,
+        count
+    };
+    /// Files that are opened together.
+    enum Set : std::uint32_t {
+        cpu_set = 1,
+        cpu_details_set = 2,
+        memory_set = 4,
+        memory_details_set = 8,
+        pids_set = 16,
+        block_set = 32,
+        pressure_set = 64,
+    };
+    [[nodiscard]] static std::uint32_t sets_for(UsageParts parts) noexcept;
 
+    /// What is not open of these sets.
+    [[nodiscard]] std::uint32_t missing(std::uint32_t sets) const noexcept { return sets & ~open_sets_; }
+    void opened(std::uint32_t sets) noexcept { open_sets_ |= sets; }
+    [[nodiscard]] bool has(File file) const noexcept { return static_cast<bool>(files_[file]); }
     void set(File file, Fd fd) noexcept { files_[file] = std::move(fd); }
-    [[nodiscard]] Usage read() const {
-        Usage usage;
-        std::string text;
-        const auto number = [&](File file) {
-            if (!load(file, text)) return std::optional<std::uint64_t>{};
-            std::string_view rest = text;
-            return parse_decimal(take_field(rest, '\n'), UINT64_MAX);
-        };
-        if (load(cpu_each, text)) parse_cpu_each(text, usage);
-        if (load(cpu_ticks, text)) {
-            const std::uint64_t tick = 1'000'000'000 / static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
-            usage.cpu_user = scaled(find_counter(text, "user"), tick);
-            usage.cpu_system = scaled(find_counter(text, "system"), tick);
-        }
-        if (load(cpu_stat, text)) {
-            usage.cpu = scaled(find_counter(text, "usage_usec"), 1000);
-            usage.cpu_user = scaled(find_counter(text, "user_usec"), 1000);
-            usage.cpu_system = scaled(find_counter(text, "system_usec"), 1000);
-        }
-        usage.memory = number(memory);
-        usage.memory_peak = number(memory_peak);
-        if (load(memory_limit, text)) {
-            usage.memory_limit = parse_memory_limit(text, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
-        }
-        usage.pids = number(pids);
-        if (load(oom, text)) usage.oom_kills = find_counter(text, "oom_kill");
-        return usage;
-    }
+    /// Where `cpu_each` is no file. `group` is its directory, or nothing, for `error`. False, and it is told in
+    /// `Usage::cpu_each_missing` from then on, where the kernel refuses.
+    bool count_cpus(Fd group, int error);
+    [[nodiscard]] bool counts_cpus() const noexcept { return static_cast<bool>(counters_) || has(cpu_each); }
+
+    /// Fills what is asked for; the rest becomes nothing. Throws `Step::cgroup` where the group was removed.
+    void read(UsageParts parts, Usage& into);
 
 private:
-    static std::optional<std::uint64_t> scaled(std::optional<std::uint64_t> value, std::uint64_t by) noexcept {
-        return value ? std::optional{*value * by} : std::nullopt;
-    }
-    /// All of a file, from its start; false where it is not there.
-    bool load(File file, std::string& into) const {
-        into.clear();
-        if (!files_[file]) return false;
-        char buffer[4096];
-        do {
-            const ssize_t n = sys::retry(
-                [&] { return ::pread(files_[file].get(), buffer, sizeof buffer, static_cast<off_t>(into.size())); });
-            if (n < 0) {
-                fail(Step::cgroup, "read the usage of a control group", errno == ENODEV ? "the group was removed" : "");
-            }
-            if (n == 0) break;
-            into.append(buffer, static_cast<std::size_t>(n));
-        } while (into.back() != '\n');
-        return true;
-    }
+    using Number = std::optional<std::uint64_t>;
+    /// All of a file, valid until the next call; nothing where it is not there.
+    [[nodiscard]] std::optional<std::string_view> load(File file);
+    [[nodiscard]] Number number(File file);
+    [[nodiscard]] Number limit(File file);
+    void read_cpu(bool details, Usage& into);
+    void read_memory(bool details, Usage& into);
+    void read_block(Usage& into);
+    void read_pressure(File file, std::optional<Pressure>& into);
 
     Fd files_[count];
+    std::uint32_t open_sets_ = 0;
+    CpuCounters counters_;
+    std::string uncounted_;  // why there are no counters
+    std::vector<char> text_;
 };
 
 }  // namespace caisson::inline v0::detail
