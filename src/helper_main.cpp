@@ -95,6 +95,7 @@ public:
                                                                    .console_path = controller_.console_path(id_),
                                                                    .note = std::move(request.note)}));
         listener_ = directory_.listen();
+        count_cpus();
         lower_privileges();
         clients_.push_back(std::move(first));
         const bool gives_console = request.open_console && request.spec.console;
@@ -120,6 +121,14 @@ public:
     }
 
 private:
+    /// What takes privileges that are given up next. Where the kernel refuses, each answer says so.
+    void count_cpus() {
+        try {
+            (void)controller_.usage(id_, UsagePart::cpu);
+        } catch (const Error&) {
+            // It has no groups, or has ended already.
+        }
+    }
     /// Who does not take what is sent is let go: nobody waits for a client.
     static void tell(Fd& client, const Message& message, int pass = -1) {
         if (!detail::send_message(client.get(), message, pass, MSG_DONTWAIT)) client.reset();

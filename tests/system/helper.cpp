@@ -61,7 +61,12 @@ TEST_CASE("a container lives on when its starter has gone, is found by name from
     CHECK(helper->pid() != info.init);
     CHECK(alive(helper->pid()));
     CHECK(::getsid(helper->pid()) == helper->pid());
-    CHECK(helper->usage().cpu.value_or(0) > 0);
+    const Usage usage = helper->usage();
+    CHECK(usage.cpu.value_or(0) > 0);
+    // Whatever it takes to count by CPU, the helper has taken it before it gave up what it was allowed.
+    CHECK(usage.cpu_each.empty() == !usage.cpu_each_missing.empty());
+    CHECK(usage.cpu_each_missing.find("CAP_PERFMON") == std::string::npos);
+    CHECK_FALSE(helper->usage(UsagePart::memory).cpu);
     CHECK_FALSE(helper->try_wait());
 
     const Fd console = detail::sys::open(info.console_path, O_RDWR | O_NOCTTY);
