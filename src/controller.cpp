@@ -88,6 +88,48 @@ void Controller::push(Event event) {
     (void)!::write(wake_.get(), &one, sizeof one);
 }
 
+void Controller::note_suspended(Entry& entry, bool suspended) {
+    if (std::exchange(entry.suspended, suspended) == suspended) return;
+    push({.kind = suspended ? Event::Kind::suspended : Event::Kind::resumed,
+          .id = entry.id,
+          .name = entry.container.name()});
+}
+
+void Controller::refuse(ContainerId id, const std::string& name, const Error& e) {
+    const Entry& entry = require(id);
+    if (entry.container.init().ended()) {
+        throw Error{Step::event_loop, ESRCH, "container " + detail::quote(name), "it has ended"};
+    }
+    throw e.in("container " + detail::quote(name));
+}
+
+void Controller::freeze(ContainerId id, bool on) {
+    std::unique_lock lock{mutex_};
+    const std::string name = require(id).container.name();
+    try {
+        detail::Freezer freezer = require(id).container.freezer();
+        lock.unlock();
+        if (on) freezer.freeze();
+        else freezer.thaw();
+        lock.lock();
+        // Another thread may have changed it since.
+        if (Entry* const entry = find(id)) note_suspended(*entry, freezer.frozen());
+    } catch (const Error& e) {
+        if (!lock) lock.lock();
+        refuse(id, name, e);
+    }
+}
+
+bool Controller::suspended(ContainerId id) {
+    const std::lock_guard lock{mutex_};
+    const std::string name = require(id).container.name();
+    try {
+        return require(id).container.freezer().frozen();
+    } catch (const Error& e) {
+        refuse(id, name, e);
+    }
+}
+
 void Controller::forget_taken() noexcept {
     if (taken_ != events_.size()) return;
     events_.clear();

@@ -174,7 +174,7 @@ private:
     void answer(Fd& client, const Message& question) {
         Message done{.kind = Message::Kind::done};
         switch (question.kind) {
-            case Message::Kind::info: return tell(client, done, info_.get());
+            case Message::Kind::info: done.number = is_suspended() ? 1 : 0; return tell(client, done, info_.get());
             case Message::Kind::signal:
                 if (question.number < 0 || question.number > 64) {
                     throw Error{Step::signal, EINVAL, "signal " + std::to_string(question.number)};
@@ -204,17 +204,25 @@ private:
                 done.number = has_command_below_ ? 1 : 0;
                 return tell(client, done, init.pidfd());
             }
+            case Message::Kind::suspend: controller_.suspend(id_); return tell(client, done);
+            case Message::Kind::resume: controller_.resume(id_); return tell(client, done);
             case Message::Kind::limit:
                 controller_.limit(id_, detail::decode<LimitSpec>(question.body));
                 return tell(client, done);
             case Message::Kind::limits: done.body = detail::encode(controller_.limits(id_)); return tell(client, done);
-            case Message::Kind::suspend:
-            case Message::Kind::resume:
             case Message::Kind::done:
             case Message::Kind::refused:
             case Message::Kind::exited: break;
         }
         throw Error{Step::helper, EBADMSG, "message of caisson: its kind is not a question"};
+    }
+    /// False also where it cannot be told: nothing else about the container depends on it.
+    bool is_suspended() {
+        try {
+            return controller_.suspended(id_);
+        } catch (const Error&) {
+            return false;
+        }
     }
     /// First the name is free, then everybody is told: who waits for the end may start the next one at once.
     void end(ExitStatus status) {

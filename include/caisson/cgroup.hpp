@@ -21,6 +21,7 @@
 
 #include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/cgroup_tree.hpp>
+#include <caisson/detail/freezer.hpp>
 #include <caisson/detail/owner.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/detail/usage_files.hpp>
@@ -179,6 +180,22 @@ public:
     /// Throws `Step::cgroup` where perf_event_open(2) is not allowed; that takes CAP_PERFMON or a
     /// kernel.perf_event_paranoid of 0.
     [[gnu::visibility("default")]] void count_cpus();
+
+    /// Makes every process in the group and below it stand still, and returns once all do: by cgroup.freeze where the
+    /// group has a v2 directory, as SIGKILL still ends who is frozen there, else by v1's freezer. Groups that whoever
+    /// is inside has frozen stay as they are. Throws `Step::cgroup`: with ETIMEDOUT if a process does not come to rest
+    /// within half a second, named in the remedy, and all go on then; without errno where there is no freezer.
+    [[gnu::visibility("default")]] void freeze();
+    /// Lets them go on, whoever froze the group, on v2 and on v1. Throws `Step::cgroup`, with EBUSY if a group above is
+    /// frozen.
+    [[gnu::visibility("default")]] void thaw();
+    /// True if every process in it stands still; also for a group above that is frozen, and on v2 for all below.
+    [[nodiscard]] [[gnu::visibility("default")]] bool frozen() const;
+    /// The same three for who may not wait with this object in its hands.
+    [[nodiscard]] [[gnu::visibility("default")]] detail::Freezer freezer() const;
+    /// v1 delivers SIGKILL only once a process is thawed: thaws the group and those below it, silently. On v2 there is
+    /// nothing to do.
+    [[gnu::visibility("default")]] void thaw_for_kill() const noexcept;
 
     /// Kills every process in the group and below it, frozen or not, and waits until none is left. Throws
     /// `Step::cgroup` if some are still there after two seconds.

@@ -67,6 +67,8 @@ public:
     /// The controlling end of the container's console; nullptr if the spec asked for none. Read what comes out of it,
     /// or the container will block once some kilobytes wait.
     [[nodiscard]] Pty* console() noexcept { return running_.console ? &*running_.console : nullptr; }
+    /// Its control group; nullptr if it has none, or has ended. It is removed with the container, by nobody else.
+    [[nodiscard]] Cgroup* cgroup() noexcept { return running_.cgroup ? &*running_.cgroup : nullptr; }
     /// A handle of one of the container's namespaces. Throws `Step::open_namespace`, with ESRCH once it has ended.
     [[nodiscard]] Namespace open_namespace(NamespaceKind kind) const {
         require_started();
@@ -124,15 +126,43 @@ public:
         }
     }
 
+    /// Makes every process of the container stand still (freezer(7)); returns once all do. Files, memory, networks stay
+    /// as they are, and time goes on. Without effect on one that stands still. Throws `Step::cgroup`: with ETIMEDOUT if
+    /// a process does not come to rest within half a second, and all go on then; with ESRCH if it has ended.
+    void suspend() {
+        in_group("suspend", [](Cgroup& group) { group.freeze(); });
+    }
+    /// Lets them go on, whoever made them stand still; without effect if nobody did. Throws `Step::cgroup`, with EBUSY
+    /// if a control group above the container's is frozen.
+    void resume() {
+        in_group("resume", [](Cgroup& group) { group.thaw(); });
+    }
+    /// True while its processes stand still, whoever made them. Throws `Step::cgroup` as `usage` does.
+    [[nodiscard]] bool suspended() {
+        bool answer = false;
+        in_group("state of", [&](Cgroup& group) { answer = group.frozen(); });
+        return answer;
+    }
+
+    /// See Cgroup::freezer. Throws as `suspended` does.
+    [[nodiscard]] detail::Freezer freezer() {
+        std::optional<detail::Freezer> made;
+        in_group("state of", [&](const Cgroup& group) { made.emplace(group.freezer()); });
+        return std::move(*made);
+    }
+
     /// Sends a signal to init; false if it has ended. An init without a handler for it is not killed by any signal but
-    /// SIGKILL and SIGSTOP from outside, see pid_namespaces(7).
+    /// SIGKILL and SIGSTOP from outside, see pid_namespaces(7). A suspended one gets it when it is resumed, but for
+    /// SIGKILL, which ends it at once.
     bool signal(int number) const {
         require_started();
         try {
-            return running_.init.signal(number);
+            if (!running_.init.signal(number)) return false;
         } catch (const Error& e) {
             throw e.in("container " + detail::quote(name_));
         }
+        if (number == SIGKILL && running_.cgroup) running_.cgroup->thaw_for_kill();
+        return true;
     }
     /// How init ended; nothing while it runs. Never blocks. Once it has returned a status, everything that was made for
     /// the container is gone.
@@ -170,17 +200,31 @@ public:
             (void)detail::wait_readable(fd(), left);
         }
     }
-    /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended. An ended one is no error.
+    /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended. A suspended one is
+    /// resumed with the SIGTERM waiting for it. An ended one is no error.
     ExitStatus stop(std::chrono::milliseconds grace) {
-        if (!try_wait() && signal(SIGTERM)) {
+        if (!try_wait() && ask_to_stop()) {
             if (const auto status = wait_for(grace)) return *status;
         }
         return kill();
     }
-    /// SIGKILL to everything in the container, at once; returns how it ended.
+    /// SIGTERM to init, which is resumed if it is suspended; false if it has ended.
+    bool ask_to_stop() {
+        if (!signal(SIGTERM)) return false;
+        try {
+            if (running_.cgroup) running_.cgroup->thaw();
+        } catch (const Error&) {
+            // What cannot be thawed does not end by itself: SIGKILL is for that.
+        }
+        return true;
+    }
+    /// SIGKILL to everything in the container, at once, suspended or not; returns how it ended.
     ExitStatus kill() {
-        if (!try_wait()) (void)signal(SIGKILL);
-        return wait();
+        // Whoever is still alive in it may freeze a v1 group again, until init has ended.
+        for (;;) {
+            if (!try_wait()) (void)signal(SIGKILL);
+            if (const auto status = wait_for(thaw_again)) return *status;
+        }
     }
 
 private:
@@ -195,6 +239,21 @@ private:
         throw Error{Step::cgroup, status_ ? ESRCH : ENOENT, std::string{what} + " of container " + detail::quote(name_),
                     status_ ? "it has ended" : "it has no control group"};
     }
+    /// Something that the control group is asked for. What fails because the container has ended says so.
+    template <class Ask>
+    void in_group(const char* what, Ask&& ask) {
+        const auto outer = [&] { return what + (" container " + detail::quote(name_)); };
+        if (!try_wait()) {
+            if (!running_.cgroup) throw Error{Step::cgroup, ENOENT, outer(), "it has no control group"};
+            try {
+                return ask(*running_.cgroup);
+            } catch (const Error& e) {
+                // Its end and that of its group come before the report of it.
+                if (!running_.init.ended()) throw e.in(outer());
+            }
+        }
+        throw Error{Step::cgroup, ESRCH, outer(), "it has ended"};
+    }
     void finish(ExitStatus status) noexcept {
         status_ = status;
         detail::reap_if_ours(running_.keeper.get());
@@ -204,8 +263,8 @@ private:
     /// Somebody killed the keeper: the kernel kills init with it, and what the keeper would have removed is removed
     /// here.
     void keeper_died() {
-        (void)running_.init.signal(SIGKILL);
-        (void)running_.init.ended_within(-1);
+        do (void)signal(SIGKILL);
+        while (!running_.init.ended_within(static_cast<int>(thaw_again.count())));
         detail::reap_if_ours(running_.init.pidfd());
         finish(ExitStatus::killed(SIGKILL));
     }
@@ -215,12 +274,16 @@ private:
             return;
         }
         try {
-            (void)detail::sys::pidfd_send_signal(running_.init.pidfd(), SIGKILL);
-            (void)wait_for(std::chrono::seconds{10});
+            const std::int64_t deadline = detail::deadline_in(10'000);
+            while (signal(SIGKILL) && !wait_for(thaw_again) && detail::monotonic_ms() < deadline) {
+            }
+            if (!status_) (void)wait_for(std::chrono::milliseconds{deadline - detail::monotonic_ms()});
         } catch (...) {
             // A destructor is silent; stop() and kill() tell.
         }
     }
+
+    static constexpr std::chrono::milliseconds thaw_again{100};
 
     std::string name_;
     detail::Running running_;

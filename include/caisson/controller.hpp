@@ -56,10 +56,12 @@ struct ContainerUsage {
 /// Something that happened to a container. Move-only.
 struct Event {
     enum class Kind : std::uint8_t {
-        started,  ///< its command runs
-        failed,   ///< it did not start; the controller does not know it any more
-        exited,   ///< it has ended, and everything that was made for it is gone; the controller does not know it any
-                  ///< more
+        started,    ///< its command runs
+        failed,     ///< it did not start; the controller does not know it any more
+        exited,     ///< it has ended, and everything that was made for it is gone; the controller does not know it any
+                    ///< more
+        suspended,  ///< by `Controller::suspend`: its processes stand still
+        resumed,    ///< by `Controller::resume` or `stop`
     };
     Kind kind = Kind::started;
     ContainerId id{};
@@ -167,16 +169,28 @@ public:
         return entry != nullptr && !entry->status && entry->container.signal(number);
     }
     /// Sends SIGTERM to init, and SIGKILL once `grace` is over; returns at once, and `exited` follows. False if it has
-    /// ended. A second call may bring the end forward, never put it off.
+    /// ended. A suspended one is resumed. A second call may bring the end forward, never put it off.
     bool stop(ContainerId id, std::chrono::milliseconds grace) {
         const std::lock_guard lock{mutex_};
         Entry* const entry = find(id);
-        if (entry == nullptr || entry->status || !entry->container.signal(SIGTERM)) return false;
+        if (entry == nullptr || entry->status || !entry->container.ask_to_stop()) return false;
+        note_suspended(*entry, false);
         const std::int64_t at = detail::deadline_in(grace.count());
         if (at < entry->kill_at) entry->kill_at = at;
         arm(entry->kill_at);
         return true;
     }
+    /// See Container::suspend; `suspended` follows, unless it was that already. Others go on while this waits. Throws
+    /// `Step::event_loop` with ESRCH if the container has ended, and `Step::cgroup`.
+    void suspend(ContainerId id) {
+        freeze(id, true);
+    }
+    /// See Container::resume; `resumed` follows, unless it was not suspended. Throws as `suspend` does.
+    void resume(ContainerId id) {
+        freeze(id, false);
+    }
+    /// See Container::suspended. Throws as `suspend` does.
+    [[nodiscard]] bool suspended(ContainerId id);
     /// See Container::usage. Throws `Step::event_loop` with ESRCH if the container has ended.
     [[nodiscard]] Usage usage(ContainerId id, UsageParts parts = UsageParts::all()) {
         const std::lock_guard lock{mutex_};
@@ -293,6 +307,7 @@ private:
         std::uint32_t inner_events = 0;
         std::uint32_t outer_events = 0;
         std::optional<ExitStatus> status{};  // known, while the console is not yet finished
+        bool suspended = false;              // as has been told
         std::int64_t kill_at = never;
         std::int64_t give_up_at = never;
     };
@@ -345,6 +360,10 @@ private:
     void unwatch_relay(Entry & entry) noexcept;
     void insert(ContainerId id, Container && container, ConsoleUse use);
     void push(Event event);
+    void freeze(ContainerId id, bool on);
+    void note_suspended(Entry & entry, bool suspended);
+    /// What the container's control group refused; that it has ended is told as such.
+    [[noreturn]] void refuse(ContainerId id, const std::string& name, const Error& e);
     void forget_taken() noexcept;
     static bool drain(const Fd& counter) noexcept;
     void count_runs(int by);

@@ -59,6 +59,7 @@ struct HelperInfo {
     pid_t init = -1;             ///< the container's pid 1, as the helper's pid namespace numbers it
     std::string console_path{};  ///< "/dev/pts/N" of the host, see Controller::console_path; empty: it has no console
     std::string note{};          ///< as given to `start`
+    bool suspended = false;      ///< see Container::suspended
 };
 
 /// A client of a helper: a process of its own that runs one container in a Controller, and lives as long as that.
@@ -152,11 +153,17 @@ public:
     /// Throws `Step::helper` with ESRCH if the container has ended; so do the other questions below.
     [[nodiscard]] HelperInfo info() {
         Fd file;
-        (void)ask({.kind = detail::Message::Kind::info}, &file);
+        const bool suspended = ask({.kind = detail::Message::Kind::info}, &file).number == 1;
         if (!file) throw Error{Step::helper, EBADMSG, what()};
         auto plain = detail::decode<detail::Info>(detail::read_memory_file(file.get()));
-        return {std::move(plain.name), plain.init, std::move(plain.console_path), std::move(plain.note)};
+        return {std::move(plain.name), plain.init, std::move(plain.console_path), std::move(plain.note), suspended};
     }
+    /// See Container::suspend. Throws `Step::helper` with ESRCH if the container has ended, else as that does.
+    void suspend() { (void)ask({.kind = detail::Message::Kind::suspend}); }
+    /// See Container::resume. Throws as `suspend` does.
+    void resume() { (void)ask({.kind = detail::Message::Kind::resume}); }
+    /// See Container::suspended. Throws `Step::helper` with ESRCH if the container has ended.
+    [[nodiscard]] bool suspended() { return info().suspended; }
     /// See Container::usage.
     [[nodiscard]] Usage usage(UsageParts parts = UsageParts::all()) {
         return detail::decode<Usage>(ask({.kind = detail::Message::Kind::usage, .number = parts.bits()}).body);
@@ -198,8 +205,8 @@ public:
         const auto answer = exchange({.kind = detail::Message::Kind::signal, .number = number});
         return answer && answer->number == 1;
     }
-    /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended. The helper keeps the
-    /// time, also if the caller dies meanwhile.
+    /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended. A suspended container is
+    /// resumed. The helper keeps the time, also if the caller dies meanwhile.
     ExitStatus stop(std::chrono::milliseconds grace) {
         (void)exchange({.kind = detail::Message::Kind::stop, .number = grace.count()});
         return wait();

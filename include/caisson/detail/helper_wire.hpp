@@ -53,7 +53,8 @@ struct Message {
     };
     std::uint32_t version = wire_version;
     Kind kind = Kind::info;
-    std::int64_t number = 0;  ///< signal: which; stop: milliseconds of grace; usage: UsageParts; done: 1 for yes
+    std::int64_t number = 0;  ///< signal: which; stop: milliseconds of grace; usage: UsageParts; done: 1 for yes; of
+                              ///< info: it is suspended
     WindowSize size{};
     std::string body{};  ///< limit: a LimitSpec; done: a Usage or a LimitSpec; refused: a PlainError; exited: a
                          ///< PlainStatus
