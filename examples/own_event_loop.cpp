@@ -35,6 +35,7 @@ void print(const caisson::Event& event) {
         case caisson::Event::Kind::exited:
             std::printf("%s %s\n", event.name.c_str(), event.status->str().c_str());
             break;
+        default: break;
     }
 }
 
@@ -71,7 +72,7 @@ int main(int argc, char** argv) try {
         if (p[0].revents != 0) {
             while (const auto event = controller.next()) {
                 print(*event);
-                if (event->kind != caisson::Event::Kind::started) --running;
+                if (event->error || event->status) --running;
                 if (event->kind == caisson::Event::Kind::failed) all_well = false;
             }
         }

@@ -34,7 +34,7 @@ public:
 
 private:
     void handle(const caisson::Event& event) {
-        if (event.kind == caisson::Event::Kind::started) return;
+        if (!event.error && !event.status) return;
         const std::lock_guard lock{mutex_};
         auto waiting = waiting_.extract(event.id);
         if (event.error) waiting.mapped().set_exception(std::make_exception_ptr(*event.error));

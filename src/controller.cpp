@@ -95,19 +95,18 @@ void Controller::note_suspended(Entry& entry, bool suspended) {
           .name = entry.container.name()});
 }
 
-void Controller::refuse(ContainerId id, const std::string& name, const Error& e) {
-    const Entry& entry = require(id);
-    if (entry.container.init().ended()) {
-        throw Error{Step::event_loop, ESRCH, "container " + detail::quote(name), "it has ended"};
-    }
-    throw e.in("container " + detail::quote(name));
+void Controller::refuse(ContainerId id, const char* what, const Error& e) {
+    const Container& container = require(id).container;
+    const std::string outer = what + (" container " + detail::quote(container.name()));
+    if (container.init().ended()) throw Error{Step::event_loop, ESRCH, outer, "it has ended"};
+    throw e.context().starts_with(outer) ? e : e.in(outer);
 }
 
 void Controller::freeze(ContainerId id, bool on) {
+    const char* const what = on ? "suspend" : "resume";
     std::unique_lock lock{mutex_};
-    const std::string name = require(id).container.name();
     try {
-        detail::Freezer freezer = require(id).container.freezer();
+        detail::Freezer freezer = require(id).container.freezer(what);
         lock.unlock();
         if (on) freezer.freeze();
         else freezer.thaw();
@@ -116,17 +115,16 @@ void Controller::freeze(ContainerId id, bool on) {
         if (Entry* const entry = find(id)) note_suspended(*entry, freezer.frozen());
     } catch (const Error& e) {
         if (!lock) lock.lock();
-        refuse(id, name, e);
+        refuse(id, what, e);
     }
 }
 
 bool Controller::suspended(ContainerId id) {
     const std::lock_guard lock{mutex_};
-    const std::string name = require(id).container.name();
     try {
-        return require(id).container.freezer().frozen();
+        return require(id).container.freezer("state of").frozen();
     } catch (const Error& e) {
-        refuse(id, name, e);
+        refuse(id, "state of", e);
     }
 }
 

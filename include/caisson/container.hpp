@@ -144,10 +144,10 @@ public:
         return answer;
     }
 
-    /// See Cgroup::freezer. Throws as `suspended` does.
-    [[nodiscard]] detail::Freezer freezer() {
+    /// See Cgroup::freezer; `what` is what it is for. Throws as `suspended` does.
+    [[nodiscard]] detail::Freezer freezer(const char* what) {
         std::optional<detail::Freezer> made;
-        in_group("state of", [&](const Cgroup& group) { made.emplace(group.freezer()); });
+        in_group(what, [&](const Cgroup& group) { made.emplace(group.freezer()); });
         return std::move(*made);
     }
 

@@ -363,7 +363,7 @@ private:
     void freeze(ContainerId id, bool on);
     void note_suspended(Entry & entry, bool suspended);
     /// What the container's control group refused; that it has ended is told as such.
-    [[noreturn]] void refuse(ContainerId id, const std::string& name, const Error& e);
+    [[noreturn]] void refuse(ContainerId id, const char* what, const Error& e);
     void forget_taken() noexcept;
     static bool drain(const Fd& counter) noexcept;
     void count_runs(int by);

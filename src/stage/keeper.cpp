@@ -80,10 +80,9 @@ struct Dirent {
 /// Nanoseconds that all removals together may wait.
 using Patience = s64;
 
-s64 remove_group(int parent, const char* name, int depth, Patience& patience);
-
-/// Removes the groups that the container made below its own.
-void remove_children(int parent, const char* name, int depth, Patience& patience) {
+/// Calls `visit(directory, name, depth + 1)` for each group that the container made right below one of its own.
+template <class Visit>
+void visit_children(int parent, const char* name, int depth, const Visit& visit) {
     if (depth > 16) return;
     const s64 directory = retry(__NR_openat, parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (directory < 0) return;
@@ -96,7 +95,7 @@ void remove_children(int parent, const char* name, int depth, Patience& patience
             const bool dots =
                 entry->name[0] == '.' && (entry->name[1] == 0 || (entry->name[1] == '.' && entry->name[2] == 0));
             if (entry->type == 4 /* DT_DIR */ && !dots) {
-                remove_group(static_cast<int>(directory), entry->name, depth + 1, patience);
+                visit(static_cast<int>(directory), entry->name, depth + 1);
             }
             at += entry->size;
         }
@@ -109,7 +108,9 @@ s64 remove_group(int parent, const char* name, int depth, Patience& patience) {
     for (s64 pause = 50'000;; pause = pause < 50'000'000 ? pause * 2 : pause) {
         s64 result = call(__NR_unlinkat, parent, name, at_removedir);
         if (result != ebusy && result != enotempty) return result;
-        remove_children(parent, name, depth, patience);
+        visit_children(parent, name, depth, [&](int directory, const char* child, int below) {
+            remove_group(directory, child, below, patience);
+        });
         result = call(__NR_unlinkat, parent, name, at_removedir);
         if ((result != ebusy && result != enotempty) || patience <= 0) return result;
         const __kernel_timespec t{0, pause};
@@ -144,6 +145,20 @@ Cleanup cleanup_of(const Stage& stage) {
     return cleanup;
 }
 
+/// v1 delivers SIGKILL only to who is thawed. The groups of other hierarchies have no such file.
+void thaw(int parent, const char* name, int depth) {
+    const s64 directory = retry(__NR_openat, parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (directory < 0) return;
+    const s64 file = retry(__NR_openat, directory, "freezer.state", O_WRONLY | O_CLOEXEC);
+    if (file >= 0) {
+        visit_children(parent, name, depth,
+                       [](int within, const char* child, int below) { thaw(within, child, below); });
+        call(__NR_write, file, "THAWED", 6);
+        close(file);
+    }
+    close(directory);
+}
+
 /// How many groups are still there.
 unsigned remove_groups(const Cleanup& cleanup) {
     Patience patience = 3'000'000'000;
@@ -153,6 +168,10 @@ unsigned remove_groups(const Cleanup& cleanup) {
         if (result < 0 && result != enoent) ++left;
     }
     return left;
+}
+
+void thaw_groups(const Cleanup& cleanup) {
+    for (unsigned i = 0; i < cleanup.count; ++i) thaw(cleanup.parents[i], cleanup.name, 0);
 }
 
 /// The end of a start that has failed here. The host goes on making groups until it has read why, and hangs up then.
@@ -278,8 +297,13 @@ void seal_program(bool give_back_early) {
 /// its end-of-file tells that init has executed its command, and that the plan is of no more use.
 void watch(const Stage& stage, Cleanup& cleanup, int status) {
     pollfd p[4]{{stage.pidfd, POLLIN, 0}, {plan::owner_slot, POLLIN, 0}, {status, 0, 0}, {plan::host_slot, 0, 0}};
+    bool killed = false;
     for (;;) {
-        if (call(__NR_ppoll, p, 4, nullptr, nullptr, 8) <= 0) continue;
+        // Who is still alive in it may freeze groups again.
+        __kernel_timespec again{0, 100'000'000};
+        const s64 ready = call(__NR_ppoll, p, 4, killed ? &again : nullptr, nullptr, 8);
+        if (killed) thaw_groups(cleanup);
+        if (ready <= 0) continue;
         if (p[2].revents != 0) {
             cleanup.reached = *stage.progress;
             cleanup.has_first_process = (stage.header->flags & plan::plan_first_process) != 0;
@@ -292,6 +316,8 @@ void watch(const Stage& stage, Cleanup& cleanup, int status) {
         for (int i = 1; i < 4; i += 2) {
             if (p[i].revents == 0) continue;
             kill_init(stage);
+            thaw_groups(cleanup);
+            killed = true;
             p[i].fd = -1;
         }
         // Init's end closes its status pipe first, so this has been seen.
