@@ -18,6 +18,15 @@
 #include <caisson/detail/relay.hpp>
 
 namespace caisson::inline v0 {
+namespace {
+
+/// All containers are asked at the same moments, so that many wake the program no more often than one.
+std::int64_t next_period() noexcept {
+    constexpr std::int64_t period = detail::PressureNotice::period_ms;
+    return (detail::monotonic_ms() / period + 1) * period;
+}
+
+}  // namespace
 
 void Controller::control(int operation, int fd, std::uint64_t key, std::uint32_t events) {
     epoll_event e{};
@@ -42,7 +51,7 @@ void Controller::unwatch_relay(Entry& entry) noexcept {
     unwatch(entry.relay->outer_peer());
 }
 
-void Controller::insert(ContainerId id, Container&& container, ConsoleUse use) {
+Controller::Entry& Controller::insert(ContainerId id, Container&& container, ConsoleUse use) {
     Entry entry{.id = id, .container = std::move(container)};
     if (use == ConsoleUse::relay && entry.container.console() != nullptr) {
         entry.relay.emplace(*entry.container.console());
@@ -56,7 +65,11 @@ void Controller::insert(ContainerId id, Container&& container, ConsoleUse use) {
         watch(entry.relay->outer(), key(id, part_outer), entry.outer_events);
         watch(entry.relay->outer_peer(), key(id, part_outer_peer), 0);
     }
-    entries_.insert(place(id), std::move(entry));
+    if (Cgroup* group = entry.container.cgroup()) {
+        entry.oom = group->oom_notice();
+        if (entry.oom) watch(entry.oom->fd(), key(id, part_oom), entry.oom->events());
+    }
+    return *entries_.insert(place(id), std::move(entry));
 }
 
 void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
@@ -88,6 +101,54 @@ void Controller::push(Event event) {
     (void)!::write(wake_.get(), &one, sizeof one);
 }
 
+void Controller::push_kills(const Entry& entry, std::uint64_t count) {
+    push({.kind = Event::Kind::out_of_memory, .id = entry.id, .name = entry.container.name(), .count = count});
+}
+
+void Controller::look_at_kills(Entry& entry) {
+    entry.oom_at = never;
+    const auto kills = entry.oom->take();
+    if (!kills) return unwatch_kills(entry);
+    if (*kills > 0) push_kills(entry, *kills);
+    if (entry.oom->again_in() > 0) arm(entry.oom_at = detail::deadline_in(entry.oom->again_in()));
+}
+
+void Controller::unwatch_kills(Entry& entry) noexcept {
+    entry.oom_at = never;
+    if (entry.oom) unwatch(entry.oom->fd());
+}
+
+void Controller::look_at_pressure(Entry& entry) {
+    if (!entry.pressure->take()) return;
+    push({.kind = Event::Kind::memory_pressure,
+          .id = entry.id,
+          .name = entry.container.name(),
+          .pressure = entry.pressure->level()});
+}
+
+void Controller::unwatch_pressure(Entry& entry) noexcept {
+    entry.pressure_at = never;
+    if (entry.pressure) unwatch(entry.pressure->fd());
+    entry.pressure.reset();
+}
+
+void Controller::watch_pressure(ContainerId id, MemoryPressure level) {
+    const std::lock_guard lock{mutex_};
+    Entry& entry = require(id);
+    const char* const what = "memory pressure of";
+    try {
+        Cgroup* const group = entry.container.cgroup();
+        if (group == nullptr) throw Error{Step::cgroup, ENOENT, {}, "it has no control group"};
+        detail::PressureNotice notice = group->pressure_notice(level);
+        if (notice.fd() >= 0) watch(notice.fd(), key(id, part_pressure), EPOLLIN);
+        unwatch_pressure(entry);
+        entry.pressure.emplace(std::move(notice));
+        if (entry.pressure->fd() < 0) arm(entry.pressure_at = next_period());
+    } catch (const Error& e) {
+        refuse(id, what, e);
+    }
+}
+
 void Controller::note_suspended(Entry& entry, bool suspended) {
     if (std::exchange(entry.suspended, suspended) == suspended) return;
     push({.kind = suspended ? Event::Kind::suspended : Event::Kind::resumed,
@@ -99,6 +160,7 @@ void Controller::refuse(ContainerId id, const char* what, const Error& e) {
     const Container& container = require(id).container;
     const std::string outer = what + (" container " + detail::quote(container.name()));
     if (container.init().ended()) throw Error{Step::event_loop, ESRCH, outer, "it has ended"};
+    if (e.context().empty()) throw Error{e.step(), e.code(), outer, e.remedy()};
     throw e.context().starts_with(outer) ? e : e.in(outer);
 }
 
@@ -160,7 +222,7 @@ void Controller::turn() {
         // A `run` that is under way takes it itself: taken off here, it would not wake one that is about to wait.
         if (key == key_stop) stopped_ = (runs_ == 0 && drain(stop_)) || stopped_;
         else if (key == key_timer) expire();
-        else dispatch(ContainerId{key >> 2}, static_cast<Part>(key & part_mask));
+        else dispatch(ContainerId{key >> 3}, static_cast<Part>(key & part_mask));
     }
 }
 
@@ -169,12 +231,20 @@ void Controller::dispatch(ContainerId id, Part part) {
     Entry* const found = look_up(id);
     if (found == nullptr) return;
     Entry& entry = *found;
+    if (part == part_oom) return look_at_kills(entry);
+    if (part == part_pressure) return look_at_pressure(entry);
     if (part == part_end) {
         if (entry.status) return;
+        // As long as the descriptor is there.
+        if (entry.container.init().ended()) unwatch_kills(entry);
         entry.status = entry.container.try_wait();
         if (!entry.status) return;
         unwatch(entry.container.fd());
+        unwatch_pressure(entry);
         entry.kill_at = never;
+        if (entry.oom && entry.container.oom_kills() > entry.oom->seen()) {
+            push_kills(entry, entry.container.oom_kills() - entry.oom->seen());
+        }
         if (entry.relay) {
             // From here on it would report its hang-up all the time; `move` empties it.
             unwatch(entry.relay->inner());
@@ -252,6 +322,13 @@ void Controller::expire() {
             entry.kill_at = never;
             (void)entry.container.signal(SIGKILL);
         }
+        if (entry.oom_at <= now) look_at_kills(entry);
+        if (entry.pressure_at <= now) {
+            look_at_pressure(entry);
+            entry.pressure_at = next_period();
+        }
+        later(entry.oom_at);
+        later(entry.pressure_at);
         if (entry.give_up_at <= now) given_up.push_back(entry.id);
         else later(entry.give_up_at);
         later(entry.kill_at);

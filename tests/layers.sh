@@ -18,7 +18,8 @@ put 2 spec                                                # values: what a conta
 put 3 mount cgroup bridge                           # resources that are made from values
 put 3 detail/root_tree
 put 3 detail/usage_files
-put 1 detail/freezer
+put 1 detail/freezer detail/cgroup_notice
+put 2 cgroup_watch
 put 3 detail/cgroup_hierarchy detail/cgroup_tree detail/network detail/device_tree detail/device_node detail/id_range
 put 4 check detail/unprivileged
 put 4 probe detail/plan detail/plan_builder detail/channel # what runs after clone, as bytes

@@ -6,6 +6,7 @@
 #include <caisson/bridge.hpp>
 #include <caisson/capability.hpp>
 #include <caisson/cgroup.hpp>
+#include <caisson/cgroup_watch.hpp>
 #include <caisson/check.hpp>
 #include <caisson/container.hpp>
 #include <caisson/controller.hpp>

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <caisson/cgroup_watch.hpp>
 #include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/cgroup_tree.hpp>
 #include <caisson/detail/freezer.hpp>
@@ -180,6 +181,14 @@ public:
     /// Throws `Step::cgroup` where perf_event_open(2) is not allowed; that takes CAP_PERFMON or a
     /// kernel.perf_event_paranoid of 0.
     [[gnu::visibility("default")]] void count_cpus();
+
+    /// Tells what happens to the group from now on. Throws `Step::cgroup` where the kernel does not tell: of kills
+    /// without the controller `memory`, of pressure where it does not count it (PSI) and there is no v1 controller
+    /// `memory`, of an empty group where that has no v2 directory.
+    [[nodiscard]] [[gnu::visibility("default")]] CgroupWatch watch(const CgroupWatchOptions& options = {});
+    /// Its parts. The first is nothing where there is no controller `memory`, or where the caller may not ask.
+    [[nodiscard]] [[gnu::visibility("default")]] std::optional<detail::OomNotice> oom_notice();
+    [[nodiscard]] [[gnu::visibility("default")]] detail::PressureNotice pressure_notice(MemoryPressure level) const;
 
     /// Makes every process in the group and below it stand still, and returns once all do: by cgroup.freeze where the
     /// group has a v2 directory, as SIGKILL still ends who is frozen there, else by v1's freezer. Groups that whoever

@@ -45,6 +45,7 @@ public:
         : name_{std::move(other.name_)},
           running_{std::move(other.running_)},
           status_{std::exchange(other.status_, std::nullopt)},
+          oom_kills_{other.oom_kills_},
           owner_{std::exchange(other.owner_, -1)} {}
     Container& operator=(Container&& other) noexcept {
         if (this == &other) return *this;
@@ -52,6 +53,7 @@ public:
         name_ = std::move(other.name_);
         running_ = std::move(other.running_);
         status_ = std::exchange(other.status_, std::nullopt);
+        oom_kills_ = other.oom_kills_;
         owner_ = std::exchange(other.owner_, -1);
         return *this;
     }
@@ -177,12 +179,16 @@ public:
                     if (message.report.kind != detail::Report::Kind::ended) break;
                     if (message.report.left == 0 && running_.cgroup) running_.cgroup->release();
                     running_.links.release();
+                    oom_kills_ = message.report.oom_kills;
                     finish(detail::exit_status_of(message.report));
                     break;
             }
         }
         return status_;
     }
+    /// How many processes the kernel's out-of-memory killer has ended in it, once `try_wait` has given a status; see
+    /// Usage::oom_kills.
+    [[nodiscard]] std::uint64_t oom_kills() const noexcept { return oom_kills_; }
     /// Blocks until init has ended. May be called again.
     ExitStatus wait() {
         for (;;) {
@@ -288,6 +294,7 @@ private:
     std::string name_;
     detail::Running running_;
     std::optional<ExitStatus> status_;
+    std::uint64_t oom_kills_ = 0;
     pid_t owner_ = -1;
 };
 

@@ -62,12 +62,18 @@ struct Event {
                     ///< more
         suspended,  ///< by `Controller::suspend`: its processes stand still
         resumed,    ///< by `Controller::resume` or `stop`
+        /// The kernel's out-of-memory killer has ended processes of it: told of each container that has the controller
+        /// `memory`, and before `exited` if that ended init.
+        out_of_memory,
+        memory_pressure,  ///< as `Controller::watch_pressure` has asked; comes again as long as it lasts
     };
     Kind kind = Kind::started;
     ContainerId id{};
     std::string name{};                  ///< the container's
     std::optional<ExitStatus> status{};  ///< of `exited`
     std::optional<Error> error{};        ///< of `failed`
+    std::uint64_t count = 0;             ///< of `out_of_memory`: how many processes, since the last such event
+    MemoryPressure pressure = MemoryPressure::low;  ///< of `memory_pressure`: the level that was asked for
     /// Of `exited`, with ConsoleUse::raw: the console, out of which the last bytes can still be read.
     std::optional<Pty> console{};
 };
@@ -127,8 +133,9 @@ public:
             // Without the lock: others go on meanwhile.
             Container container = Container::start(spec);
             const std::lock_guard lock{mutex_};
-            insert(id, std::move(container), use);
+            Entry& entry = insert(id, std::move(container), use);
             push({.kind = Event::Kind::started, .id = id, .name = spec.name});
+            if (entry.oom) look_at_kills(entry);
         } catch (const Error& e) {
             const std::lock_guard lock{mutex_};
             push({.kind = Event::Kind::failed, .id = id, .name = spec.name, .error = e});
@@ -140,7 +147,8 @@ public:
         if (container.fd() < 0) throw std::logic_error{"this Container has been moved from"};
         const ContainerId id = next_id();
         const std::lock_guard lock{mutex_};
-        insert(id, std::move(container), use);
+        Entry& entry = insert(id, std::move(container), use);
+        if (entry.oom) (void)entry.oom->take();
         return id;
     }
     /// Gives a container to the caller; no event about it will follow. What a user has typed or not yet read of a
@@ -149,6 +157,8 @@ public:
         const std::lock_guard lock{mutex_};
         Entry& entry = require(id);
         unwatch(entry.container.fd());
+        unwatch_kills(entry);
+        unwatch_pressure(entry);
         if (entry.relay) {
             unwatch_relay(entry);
             entry.relay->release_inner();
@@ -191,6 +201,9 @@ public:
     }
     /// See Container::suspended. Throws as `suspend` does.
     [[nodiscard]] bool suspended(ContainerId id);
+    /// From now on, `memory_pressure` tells when the container's processes have had it as hard as `level`, or harder; a
+    /// second call changes the level. Costs a descriptor. Throws as `suspend` does; see Cgroup::watch.
+    void watch_pressure(ContainerId id, MemoryPressure level);
     /// See Container::usage. Throws `Step::event_loop` with ESRCH if the container has ended.
     [[nodiscard]] Usage usage(ContainerId id, UsageParts parts = UsageParts::all()) {
         const std::lock_guard lock{mutex_};
@@ -297,8 +310,8 @@ private:
     static constexpr std::int64_t patience_ms = 2000;  // for a user who does not read, once the container has ended
     static constexpr std::int64_t linger_step_ms = 20;
     // What epoll reports: a container's number and one of these.
-    static constexpr std::uint64_t key_wake = 0, key_stop = 1, key_timer = 2, part_mask = 3;
-    enum Part : std::uint64_t { part_end, part_inner, part_outer, part_outer_peer };
+    static constexpr std::uint64_t key_wake = 0, key_stop = 1, key_timer = 2, part_mask = 7;
+    enum Part : std::uint64_t { part_end, part_inner, part_outer, part_outer_peer, part_oom, part_pressure };
 
     struct Entry {
         ContainerId id;
@@ -306,8 +319,12 @@ private:
         std::optional<detail::Relay> relay{};
         std::uint32_t inner_events = 0;
         std::uint32_t outer_events = 0;
-        std::optional<ExitStatus> status{};  // known, while the console is not yet finished
-        bool suspended = false;              // as has been told
+        std::optional<ExitStatus> status{};      // known, while the console is not yet finished
+        bool suspended = false;                  // as has been told
+        std::optional<detail::OomNotice> oom{};  // on v2 by a descriptor of the container's group
+        std::int64_t oom_at = never;
+        std::optional<detail::PressureNotice> pressure{};
+        std::int64_t pressure_at = never;
         std::int64_t kill_at = never;
         std::int64_t give_up_at = never;
     };
@@ -325,7 +342,7 @@ private:
     };
 
     static std::uint64_t key(ContainerId id, Part part) noexcept {
-        return static_cast<std::uint64_t>(id) << 2 | part;
+        return static_cast<std::uint64_t>(id) << 3 | part;
     }
 
     ContainerId next_id() {
@@ -358,8 +375,13 @@ private:
     void watch(int fd, std::uint64_t key, std::uint32_t events);
     void unwatch(int fd) noexcept;
     void unwatch_relay(Entry & entry) noexcept;
-    void insert(ContainerId id, Container && container, ConsoleUse use);
+    Entry& insert(ContainerId id, Container && container, ConsoleUse use);
     void push(Event event);
+    void look_at_kills(Entry & entry);
+    void unwatch_kills(Entry & entry) noexcept;
+    void look_at_pressure(Entry & entry);
+    void unwatch_pressure(Entry & entry) noexcept;
+    void push_kills(const Entry& entry, std::uint64_t count);
     void freeze(ContainerId id, bool on);
     void note_suspended(Entry & entry, bool suspended);
     /// What the container's control group refused; that it has ended is told as such.

@@ -1,0 +1,82 @@
+// caisson/detail/cgroup_notice.hpp - what the kernel tells of the memory of one control group.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <caisson/fd.hpp>
+
+namespace caisson::inline v0 {
+
+/// How hard a control group's processes have it to get memory.
+///
+/// Where the group has a v2 directory, by its memory.pressure (PSI): within a second, one process or more has waited for
+/// memory for 50 ms (low) or 200 ms (medium), or all at once for 200 ms (critical). Else by v1's memory.pressure_level:
+/// memory is being reclaimed (low), with little success (medium), or with next to none (critical).
+enum class MemoryPressure : std::uint8_t { low, medium, critical };
+
+namespace detail {
+
+/// Tells of the processes that the kernel's out-of-memory killer ended.
+class [[gnu::visibility("default")]] OomNotice {
+public:
+    /// On v1 makes an eventfd and hands it to the kernel by `event_control`, an open cgroup.event_control. `file` is
+    /// what Cgroup::oom_fd gives, and stays whose it is. Throws `Step::cgroup`.
+    OomNotice(int file, const Fd& event_control);
+    /// What epoll(7) is to wait for.
+    [[nodiscard]] int fd() const noexcept {
+        return event_ ? event_.get() : file_;
+    }
+    [[nodiscard]] std::uint32_t events() const noexcept;
+    /// How many since the last call; nothing once the group was removed.
+    [[nodiscard]] std::optional<std::uint64_t> take();
+    /// v1 tells that the killer begins, and the count comes after: the milliseconds in which to call `take` again; 0
+    /// for not before the descriptor says so.
+    [[nodiscard]] int again_in() const noexcept {
+        return again_in_;
+    }
+    /// How many there were up to the last `take`.
+    [[nodiscard]] std::uint64_t seen() const noexcept {
+        return seen_;
+    }
+
+private:
+    int file_;
+    Fd event_;  // v1
+    std::uint64_t seen_ = 0;
+    int again_in_ = 0;
+};
+
+/// Tells when a group's processes have had it as hard as `level`, or harder.
+class [[gnu::visibility("default")]] PressureNotice {
+public:
+    /// How often `take` is to be called where there is no descriptor to wait for: a trigger of the kernel's (PSI) would
+    /// be taken away by who polls an epoll descriptor that it is in.
+    static constexpr std::int64_t period_ms = 1000;
+
+    /// With PSI: the open memory.pressure.
+    PressureNotice(MemoryPressure level, Fd file) noexcept;
+    /// v1: an open memory.pressure_level, and cgroup.event_control. Throws `Step::cgroup`.
+    PressureNotice(MemoryPressure level, const Fd& file, const Fd& event_control);
+    [[nodiscard]] MemoryPressure level() const noexcept {
+        return level_;
+    }
+    /// v1: what to wait for; -1 with PSI.
+    [[nodiscard]] int fd() const noexcept {
+        return event_.get();
+    }
+    [[nodiscard]] bool take();
+
+private:
+    [[nodiscard]] std::optional<std::uint64_t> stalled() const;
+
+    MemoryPressure level_;
+    Fd file_;   // PSI
+    Fd event_;  // v1
+    std::uint64_t seen_ = 0;
+};
+
+}  // namespace detail
+}  // namespace caisson::inline v0
