@@ -48,6 +48,32 @@ MountSpec mount_of(const Filesystem& fs) {
     return MountSpec::bind(fs.source, fs.target, options);
 }
 
+/// libvirt's name for a part of a partition's path: none that a file of the kernel's could have.
+std::string group_name(std::string_view part, bool first) {
+    constexpr std::string_view fixed[] = {"machine", "system", "user"};
+    constexpr std::string_view kernels[] = {"cgroup",  "cpuset",  "cpu",     "cpuacct",    "blkio",
+                                            "memory",  "devices", "freezer", "perf_event", "net_prio",
+                                            "net_cls", "hugetlb", "pids",    "rdma",       "misc"};
+    std::string name{part};
+    if (first && std::ranges::find(fixed, part) != std::ranges::end(fixed)) return name;
+    if (part.find('.') == std::string_view::npos) name += ".partition";
+    const bool taken = name.front() == '_' || name.front() == '.' ||
+                       std::ranges::find(kernels, part.substr(0, part.find('.'))) != std::ranges::end(kernels);
+    return taken ? "_" + name : name;
+}
+
+/// The control group that a partition is; empty: where caisson chooses.
+std::string group_of(std::string_view partition) {
+    if (partition.empty() || partition == "/machine") return {};
+    std::string path;
+    for (std::size_t at = 0; at < partition.size();) {
+        const std::size_t end = std::min(partition.find('/', at + 1), partition.size());
+        path += "/" + group_name(partition.substr(at + 1, end - at - 1), at == 0);
+        at = end;
+    }
+    return path;
+}
+
 }  // namespace
 
 Domain load(const std::string& path) {
@@ -155,7 +181,9 @@ ContainerSpec to_spec(const Domain& domain) {
     }
     // libvirt lets every container use fuse, of which it makes no node.
     spec.device_rules.push_back({DeviceRule::Type::character, 10, 229, {.read = true, .write = true, .make = true}});
-    spec.limits.memory = domain.memory_kib * 1024;
+    spec.limits = domain.limits;
+    if (!spec.limits.memory) spec.limits.memory = domain.memory_kib * 1024;
+    spec.cgroup_parent = group_of(domain.partition);
 
     const std::uint64_t kept = domain.capability_policy == CapabilityPolicy::standard ? CapabilitySet::libvirt().bits()
                                : domain.capability_policy == CapabilityPolicy::allow  ? CapabilitySet::all().bits()

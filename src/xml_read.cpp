@@ -60,13 +60,6 @@ std::string read_title(const Element& root) {
     return title;
 }
 
-void read_memory(const Element& root, Domain& domain) {
-    domain.memory_kib = root.needed_child("memory").kib("", "unit");
-    const auto current = root.child("currentMemory");
-    const std::uint64_t kib = current ? current->kib("", "unit") : domain.memory_kib;
-    domain.current_memory_kib = std::min(kib, domain.memory_kib);
-}
-
 std::pair<std::string, std::string> read_variable(const Element& e) {
     const std::string name = e.needed_attribute("name");
     const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
@@ -215,7 +208,7 @@ Domain domain(const Element& root) {
     domain.uuid = read_uuid(root);
     domain.title = read_title(root);
     domain.description = optional_text(root, "description");
-    read_memory(root, domain);
+    limits(root, domain);
     if (const auto vcpu = root.child("vcpu")) domain.vcpus = static_cast<std::uint32_t>(vcpu->number("", 1, 65535));
     read_os(root.needed_child("os"), domain);
     if (const auto idmap = root.child("idmap")) {

@@ -10,5 +10,7 @@ namespace caisson::inline v0::xml::reading {
 
 /// Fills in what `<devices>` says.
 void devices(const Element& e, Domain& domain);
+/// Fills in memory, `limits` and `partition` from what the domain says about them.
+void limits(const Element& root, Domain& domain);
 
 }  // namespace caisson::inline v0::xml::reading

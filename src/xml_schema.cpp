@@ -41,10 +41,10 @@ constexpr std::string_view capability_elements =
 // clang-format off
 constexpr Content contents[] = {
     {"domain", "type id",
-     "name uuid title description memory currentMemory vcpu os idmap features clock on_poweroff on_reboot on_crash "
+     "name uuid title description memory currentMemory blkiotune memtune vcpu cputune numatune resource os idmap features clock on_poweroff on_reboot on_crash "
      "devices", "seclabel", false,
      "xmlns:lxc xmlns:qemu xmlns:xen xmlns:bhyve xmlns:vmware",
-     "genid metadata maxMemory memoryBacking memtune blkiotune cpu cputune numatune resource iothreads iothreadids "
+     "genid metadata maxMemory memoryBacking cpu iothreads iothreadids "
      "defaultiothread vcpus sysinfo bootloader bootloader_args pm perf on_lockfailure keywrap launchSecurity "
      "throttlegroups lxc:namespace qemu:capabilities qemu:commandline qemu:deprecation qemu:override xen:commandline "
      "bhyve:commandline vmware:datacenterpath"},
@@ -54,7 +54,33 @@ constexpr Content contents[] = {
     {"domain/description", "", "", "", true, "", ""},
     {"domain/memory", "unit", "", "", true, "dumpCore", ""},
     {"domain/currentMemory", "unit", "", "", true, "", ""},
-    {"domain/vcpu", "placement", "", "", true, "cpuset current", ""},
+    {"domain/vcpu", "placement cpuset", "", "", true, "current", ""},
+
+    {"domain/blkiotune", "", "weight", "device", false, "", ""},
+    {"domain/blkiotune/weight", "", "", "", true, "", ""},
+    {"domain/blkiotune/device", "", "path weight read_iops_sec write_iops_sec read_bytes_sec write_bytes_sec", "",
+     false, "", ""},
+    {"domain/blkiotune/device/path", "", "", "", true, "", ""},
+    {"domain/blkiotune/device/weight", "", "", "", true, "", ""},
+    {"domain/blkiotune/device/read_iops_sec", "", "", "", true, "", ""},
+    {"domain/blkiotune/device/write_iops_sec", "", "", "", true, "", ""},
+    {"domain/blkiotune/device/read_bytes_sec", "", "", "", true, "", ""},
+    {"domain/blkiotune/device/write_bytes_sec", "", "", "", true, "", ""},
+    {"domain/memtune", "", "hard_limit soft_limit swap_hard_limit", "", false, "", "min_guarantee"},
+    {"domain/memtune/hard_limit", "unit", "", "", true, "", ""},
+    {"domain/memtune/soft_limit", "unit", "", "", true, "", ""},
+    {"domain/memtune/swap_hard_limit", "unit", "", "", true, "", ""},
+    {"domain/cputune", "", "shares period quota", "", false, "",
+     "cachetune emulator_period emulator_quota emulatorpin emulatorsched global_period global_quota iothread_period "
+     "iothread_quota iothreadpin iothreadsched memorytune vcpupin vcpusched"},
+    {"domain/cputune/shares", "", "", "", true, "", ""},
+    {"domain/cputune/period", "", "", "", true, "", ""},
+    {"domain/cputune/quota", "", "", "", true, "", ""},
+    {"domain/numatune", "", "memory", "", false, "", "memnode"},
+    {"domain/numatune/memory", "mode nodeset placement", "", "", false, "", ""},
+    {"domain/resource", "", "partition", "", false, "", "fibrechannel"},
+    {"domain/resource/partition", "", "", "", true, "", ""},
+
     {"domain/seclabel", "type model relabel", "label imagelabel baselabel", "", false, "", ""},
     {"domain/seclabel/label", "", "", "", true, "", ""},
     {"domain/seclabel/imagelabel", "", "", "", true, "", ""},
@@ -147,6 +173,8 @@ constexpr std::string_view host_archs = "x86_64 i686";
 constexpr Words words[] = {
     {"domain", "type", "lxc", "bhyve hvf hyperv kqemu kvm openvz parallels phyp qemu test uml vbox vmware vz xen"},
     {"domain/vcpu", "placement", "static", "auto"},
+    {"domain/numatune/memory", "mode", "strict restrictive", "interleave preferred"},
+    {"domain/numatune/memory", "placement", "static", "auto"},
     {"domain/seclabel", "type", "none static", "dynamic"},
     {"domain/seclabel", "relabel", "no", "yes"},
     {"domain/os/type", "", "exe", "hvm linux uml xen xenpvh"},

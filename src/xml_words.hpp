@@ -25,6 +25,10 @@ struct Names<CapabilityPolicy> {
     static constexpr std::array<std::string_view, 3> list{"default", "allow", "deny"};
 };
 template <>
+struct Names<NumaMode> {
+    static constexpr std::array<std::string_view, 2> list{"strict", "restrictive"};
+};
+template <>
 struct Names<SecurityLabel::Model> {
     static constexpr std::array<std::string_view, 2> list{"apparmor", "selinux"};
 };

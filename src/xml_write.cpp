@@ -101,6 +101,73 @@ private:
     std::size_t depth_ = 0;
 };
 
+/// Rounded up: what is no whole number of KiB is then seen to be read back as another one.
+std::string kib(std::uint64_t bytes) {
+    return std::to_string(bytes / 1024 + (bytes % 1024 != 0 ? 1 : 0));
+}
+
+void write_block(Writer& out, const LimitSpec& limits) {
+    if (!limits.block_weight && limits.block.empty()) return;
+    const auto number = [&](std::string_view name, const auto& value) {
+        if (value) out.leaf(name, std::to_string(*value));
+    };
+    out.open("blkiotune");
+    number("weight", limits.block_weight);
+    for (const BlockLimit& device : limits.block) {
+        out.open("device");
+        out.leaf("path", device.device);
+        number("weight", device.weight);
+        number("read_iops_sec", device.read_operations);
+        number("write_iops_sec", device.write_operations);
+        number("read_bytes_sec", device.read_bytes);
+        number("write_bytes_sec", device.write_bytes);
+        out.close("device");
+    }
+    out.close("blkiotune");
+}
+
+void write_memory(Writer& out, const LimitSpec& limits) {
+    if (!limits.memory && !limits.memory_soft && !limits.memory_and_swap) return;
+    const auto limit = [&](std::string_view name, const std::optional<std::uint64_t>& bytes) {
+        if (bytes) out.leaf(name, kib(*bytes), {{"unit", "KiB"}});
+    };
+    out.open("memtune");
+    limit("hard_limit", limits.memory);
+    limit("soft_limit", limits.memory_soft);
+    limit("swap_hard_limit", limits.memory_and_swap);
+    out.close("memtune");
+}
+
+void write_cpu(Writer& out, const LimitSpec& limits) {
+    if (!limits.cpu_shares && !limits.cpu_period && !limits.cpu_quota) return;
+    out.open("cputune");
+    if (limits.cpu_shares) out.leaf("shares", std::to_string(*limits.cpu_shares));
+    if (limits.cpu_period) out.leaf("period", std::to_string(*limits.cpu_period));
+    if (limits.cpu_quota) {
+        out.leaf("quota", *limits.cpu_quota == LimitSpec::unlimited ? "-1" : std::to_string(*limits.cpu_quota));
+    }
+    out.close("cputune");
+}
+
+/// All that stands between <currentMemory> and <os>.
+void write_limits(Writer& out, const Domain& domain) {
+    const LimitSpec& limits = domain.limits;
+    write_block(out, limits);
+    write_memory(out, limits);
+    out.leaf("vcpu", std::to_string(domain.vcpus), {{"placement", "static"}, {"cpuset", limits.cpus}});
+    write_cpu(out, limits);
+    if (!limits.memory_nodes.empty()) {
+        out.open("numatune");
+        out.empty("memory", {{"mode", std::string{words::name(domain.numa_mode)}}, {"nodeset", limits.memory_nodes}});
+        out.close("numatune");
+    }
+    if (!domain.partition.empty()) {
+        out.open("resource");
+        out.leaf("partition", domain.partition);
+        out.close("resource");
+    }
+}
+
 void write_os(Writer& out, const Domain& domain) {
     out.open("os");
     out.leaf("type", "exe", {{"arch", domain.arch}});
@@ -235,7 +302,7 @@ std::string document(const Domain& domain, const std::optional<Live>& live) {
     if (!domain.description.empty()) out.leaf("description", domain.description);
     out.leaf("memory", std::to_string(domain.memory_kib), {{"unit", "KiB"}});
     out.leaf("currentMemory", std::to_string(domain.current_memory_kib), {{"unit", "KiB"}});
-    out.leaf("vcpu", std::to_string(domain.vcpus), {{"placement", "static"}});
+    write_limits(out, domain);
     write_os(out, domain);
     write_idmap(out, domain);
     write_features(out, domain);

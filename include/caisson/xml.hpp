@@ -103,6 +103,9 @@ enum class CapabilityPolicy : std::uint8_t {
     deny,      ///< none
 };
 
+/// `<numatune><memory mode=>`: in both, memory comes from the named nodes alone.
+enum class NumaMode : std::uint8_t { strict, restrictive };
+
 /// `<seclabel type='static'>`: what init is confined by. libvirt's other kinds are `none`, which is the default and not
 /// told apart from it, and `dynamic`, which is not supported.
 struct SecurityLabel {
@@ -152,10 +155,16 @@ struct Domain {
     Uuid uuid{};
     std::string title{};                   ///< one line; empty: none
     std::string description{};             ///< empty: none
-    std::uint64_t memory_kib = 0;          ///< KiB, 1 to 2^54 - 1; the limit that is enforced
+    std::uint64_t memory_kib = 0;          ///< KiB, 1 to 2^54 - 1; the limit, where `limits.memory` is nothing
     std::uint64_t current_memory_kib = 0;  ///< KiB, 1 to `memory_kib`; only told
     std::uint32_t vcpus = 1;               ///< 1 to 65535; only told
-    std::string arch{host_arch()};         ///< the host's, or its 32-bit twin
+    /// What `<memtune>` (in whole KiB below 2^53 - 1; `memory` is its `<hard_limit>`), `<blkiotune>` (weights from 100
+    /// on; devices by path), `<cputune>`, `<vcpu cpuset=>` and `<numatune>` say (the lists as the kernel writes them).
+    /// No document says anything about `pids` and `huge_pages`.
+    LimitSpec limits{};
+    NumaMode numa_mode = NumaMode::strict;  ///< only with `limits.memory_nodes`
+    std::string partition{};                ///< `<resource><partition>`: an absolute path; empty: none
+    std::string arch{host_arch()};          ///< the host's, or its 32-bit twin
     std::string init = "/sbin/init";
     std::vector<std::string> init_arguments{};  ///< argv[1] and on
     std::vector<std::pair<std::string, std::string>> init_environment{};
@@ -222,8 +231,10 @@ struct Live {
 /// through symbolic links, libvirt's environment for init (`LIBVIRT_LXC_NAME`, `LIBVIRT_LXC_UUID`,
 /// `container=lxc-libvirt`), the right to use fuse. Unlike there, it has a cgroup namespace and sees its own control
 /// groups alone (to write to, as there), a filter of system calls, rules for devices, masked and read-only paths; and
-/// with a map of `free_id_map` its mounts are id-mapped. Throws nothing but
-/// std::bad_alloc, and touches nothing.
+/// with a map of `free_id_map` its mounts are id-mapped. Shares mean the same on v1 and v2, where libvirt has v2 take
+/// them for a weight, and swap is counted together with memory on both. The partition "/a/b" is the control group
+/// "a.partition/b.partition", which must be there, as without systemd; "/machine", libvirt's default, is caisson's.
+/// Throws nothing but std::bad_alloc, and touches nothing.
 [[nodiscard, gnu::visibility("default")]] ContainerSpec to_spec(const Domain& domain);
 
 /// A map for `Domain::uid_map` and `gid_map`: 65,536 ids from 0 on inside, which none of `others` has and no running

@@ -42,6 +42,24 @@ xml::Domain full_domain() {
     d.memory_kib = (std::uint64_t{1} << 54) - 1;
     d.current_memory_kib = 7;
     d.vcpus = 65535;
+    d.limits = {.memory = 6 * 1024,
+                .memory_soft = 1024,
+                .memory_and_swap = ((std::uint64_t{1} << 53) - 2) * 1024,
+                .cpu_shares = 262144,
+                .cpu_quota = 17592186044415,
+                .cpu_period = 1000,
+                .cpus = "0,2-3,8191",
+                .memory_nodes = "0-1,1023",
+                .block_weight = 100,
+                .block = {{.device = "/dev/it's",
+                           .weight = 1000,
+                           .read_bytes = 18446744073709551615u,
+                           .write_bytes = 1,
+                           .read_operations = 4294967295,
+                           .write_operations = 2},
+                          {.device = "/dev/vdb", .write_bytes = 3}}};
+    d.numa_mode = xml::NumaMode::restrictive;
+    d.partition = "/production/web";
     d.init = "/bin/a b'c\"d&e<f>";
     d.init_arguments = {"--unit", " ", "\n", "a\nb", "<&>", "&amp;", "\t x \t"};
     d.init_environment = {{"PATH", "/sbin"}, {"_x9", " = "}};
@@ -212,6 +230,8 @@ TEST_CASE("what is written is valid against libvirt's schema") {
     xml::Domain plain = full_domain();
     plain.capability_policy = xml::CapabilityPolicy::standard;
     plain.capabilities_on = plain.capabilities_off = CapabilitySet{};
+    plain.limits = {.cpu_quota = LimitSpec::unlimited, .memory_nodes = "3"};
+    plain.numa_mode = xml::NumaMode::strict;
     const std::optional<xml::Live> live = xml::Live{28407, {"/dev/pts/22"}};
     const std::string initdir =
         domain_with("", "", "<memory>1</memory>", "<os><type>exe</type><initdir>/</initdir></os>");
@@ -243,7 +263,14 @@ TEST_CASE("a domain that no document says is not written") {
           "write the domain 'web.1' as XML: <dump>:7: <memory> is '0': it must be a decimal number from 1 to "
           "18446744073709551615");
     CHECK(message([](xml::Domain& d) { d.init_arguments = {"a\x01"}; }) ==
-          "write the domain 'web.1' as XML: <dump>:13: the character U+0001 is not allowed in XML");
+          "write the domain 'web.1' as XML: <dump>:44: the character U+0001 is not allowed in XML");
+    for (const auto& change :
+         {+[](LimitSpec& l) { l.pids = 5; }, +[](LimitSpec& l) { l.memory = 7 * 1024 - 1; },
+          +[](LimitSpec& l) { l.memory_and_swap = std::uint64_t{1} << 63; }, +[](LimitSpec& l) { l.cpus = "0,1"; },
+          +[](LimitSpec& l) { l.block[0].device += '/'; }}) {
+        CHECK(message([&](xml::Domain& d) { change(d.limits); }) ==
+              "write the domain 'web.1' as XML: it would be read back as another one");
+    }
     CHECK(message([](xml::Domain& d) { d.filesystems[1].target = "/a//b"; }) ==
           "write the domain 'web.1' as XML: it would be read back as another one");
     CHECK(message([](xml::Domain& d) {
@@ -318,7 +345,57 @@ TEST_CASE("currentMemory is at most memory") {
     const auto current = [](const char* text) { return xml::parse(domain_with("", text)).current_memory_kib; };
     CHECK(current("") == 500000);
     CHECK(current("<currentMemory>499999</currentMemory>") == 499999);
-    CHECK(current("<currentMemory unit='GiB'>1</currentMemory>") == 500000);
+    CHECK(current("<currentMemory unit='KB'>512000</currentMemory>") == 500000);
+}
+
+TEST_CASE("limits are written where and as libvirt writes them") {
+    const std::string text = xml::dump(xml::parse(
+        domain_with("",
+                    "<resource><partition>/machine//x/</partition></resource>"
+                    "<numatune><memory nodeset='0' placement='static'/></numatune>"
+                    "<cputune><quota>-1</quota><period>20000</period><shares>512</shares></cputune>"
+                    "<vcpu cpuset='0-3,^1,7,^9,2,5-5'>1</vcpu>"
+                    "<memtune><swap_hard_limit>600000</swap_hard_limit><soft_limit unit='b'>1025</soft_limit>"
+                    "<hard_limit unit='M'>90</hard_limit></memtune>"
+                    "<blkiotune><device><path>/dev//vda</path><write_bytes_sec>4</write_bytes_sec>"
+                    "<read_bytes_sec>0</read_bytes_sec><write_iops_sec>2</write_iops_sec>"
+                    "<read_iops_sec>1</read_iops_sec><weight>300</weight></device>"
+                    "<device><path>/dev/vdb</path></device><weight>250</weight></blkiotune>")));
+    const std::size_t at = text.find("  <blkiotune");
+    CHECK(text.substr(at, text.find("  <os>") - at) == R"(  <blkiotune>
+    <weight>250</weight>
+    <device>
+      <path>/dev/vda</path>
+      <weight>300</weight>
+      <read_iops_sec>1</read_iops_sec>
+      <write_iops_sec>2</write_iops_sec>
+      <write_bytes_sec>4</write_bytes_sec>
+    </device>
+  </blkiotune>
+  <memtune>
+    <hard_limit unit='KiB'>92160</hard_limit>
+    <soft_limit unit='KiB'>2</soft_limit>
+    <swap_hard_limit unit='KiB'>600000</swap_hard_limit>
+  </memtune>
+  <vcpu placement='static' cpuset='0,2-3,5,7'>1</vcpu>
+  <cputune>
+    <shares>512</shares>
+    <period>20000</period>
+    <quota>-1</quota>
+  </cputune>
+  <numatune>
+    <memory mode='strict' nodeset='0'/>
+  </numatune>
+  <resource>
+    <partition>/machine/x</partition>
+  </resource>
+)");
+    const xml::Domain none = xml::parse(
+        domain_with("",
+                    "<memtune><hard_limit>9007199254740991</hard_limit><soft_limit unit='EiB'>15</soft_limit>"
+                    "</memtune><blkiotune/><cputune/><numatune/>"));
+    CHECK(none.limits == LimitSpec{});
+    CHECK(xml::dump(none).find("tune") == std::string::npos);
 }
 
 TEST_CASE("text is taken whole, around comments and from CDATA") {

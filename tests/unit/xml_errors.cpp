@@ -47,13 +47,13 @@ void check_whole(const std::vector<Row>& rows) {
 TEST_CASE("what nobody knows and what only libvirt knows are different messages") {
     check_extra({
         {"<cputun/>", "x.xml:5: unknown element <cputun> in <domain>"},
-        {"<cputune/>", "x.xml:5: <cputune> is libvirt's, but caisson does not support it yet"},
-        {"\n<memtune><hard_limit>1</hard_limit></memtune>",
-         "x.xml:6: <memtune> is libvirt's, but caisson does not support it yet"},
+        {"<sysinfo/>", "x.xml:5: <sysinfo> is libvirt's, but caisson does not support it yet"},
+        {"\n<memtune><min_guarantee>1</min_guarantee></memtune>",
+         "x.xml:6: <min_guarantee> is libvirt's, but caisson does not support it yet"},
         {"<seclabel type='dynamic'/>",
          "x.xml:5: <seclabel type='dynamic'> is libvirt's, but caisson does not support it yet"},
-        {"<resource><partition>/x</partition></resource>",
-         "x.xml:5: <resource> is libvirt's, but caisson does not support it yet"},
+        {"<resource><fibrechannel appid='x'/></resource>",
+         "x.xml:5: <fibrechannel> is libvirt's, but caisson does not support it yet"},
         {"<lxc:namespace/>", "x.xml:5: <lxc:namespace> is libvirt's, but caisson does not support it yet"},
         {"<qemu:commandline/>", "x.xml:5: <qemu:commandline> is libvirt's, but caisson does not support it yet"},
         {"<qemu:commandlin/>", "x.xml:5: unknown element <qemu:commandlin> in <domain>"},
@@ -77,8 +77,8 @@ TEST_CASE("what nobody knows and what only libvirt knows are different messages"
          "x.xml:5: <on_reboot> is 'coredump-restart': it must be 'destroy', 'restart', 'preserve' or 'rename-restart'"},
         {"<vcpu placement='auto'>1</vcpu>",
          "x.xml:5: <vcpu placement='auto'> is libvirt's, but caisson does not support it yet"},
-        {"<vcpu\n cpuset='0-3'>1</vcpu>",
-         "x.xml:6: attribute 'cpuset' of <vcpu> is libvirt's, but caisson does not support it yet"},
+        {"<vcpu\n current='1'>1</vcpu>",
+         "x.xml:6: attribute 'current' of <vcpu> is libvirt's, but caisson does not support it yet"},
         {"<vcpu cpus='0-3'>1</vcpu>", "x.xml:5: unknown attribute 'cpus' of <vcpu>"},
     });
     check_devices({

@@ -113,6 +113,128 @@ TEST_CASE("a domain's security label, masks and control groups are the container
           "selinux:a:b:c:s0");
 }
 
+TEST_CASE("a domain's limits are the container's, and its memory is one of them unless <hard_limit> is there") {
+    CHECK(spec_of("").limits == LimitSpec{.memory = 500000 * 1024});
+    CHECK(spec_of("", "<currentMemory>1000</currentMemory>").limits.memory == 500000 * 1024);
+    const LimitSpec limits =
+        spec_of("",
+                "<memtune><hard_limit>600000</hard_limit><soft_limit>4</soft_limit>"
+                "<swap_hard_limit unit='GiB'>1</swap_hard_limit></memtune>"
+                "<cputune><shares>2</shares><period>1000000</period><quota>1000</quota></cputune>"
+                "<vcpu cpuset='1-4,^3'>9</vcpu><numatune><memory mode='restrictive' nodeset='0,1'/></numatune>"
+                "<blkiotune><weight>1000</weight><device><path>/dev/block/8:16</path><read_bytes_sec>7</read_bytes_sec>"
+                "</device></blkiotune>")
+            .limits;
+    CHECK(limits == LimitSpec{.memory = 600000 * 1024,
+                              .memory_soft = 4096,
+                              .memory_and_swap = std::uint64_t{1} << 30,
+                              .cpu_shares = 2,
+                              .cpu_quota = 1000,
+                              .cpu_period = 1000000,
+                              .cpus = "1-2,4",
+                              .memory_nodes = "0-1",
+                              .block_weight = 1000,
+                              .block = {{.device = "/dev/block/8:16", .read_bytes = 7}}});
+    CHECK(spec_of("", "<cputune><quota>-1</quota></cputune>").limits.cpu_quota == LimitSpec::unlimited);
+}
+
+TEST_CASE("a partition is the control group that libvirt makes of it, and libvirt's default is caisson's") {
+    const auto group = [](const std::string& partition) {
+        return spec_of("", "<resource><partition>" + partition + "</partition></resource>").cgroup_parent;
+    };
+    CHECK(spec_of("").cgroup_parent.empty());
+    CHECK(group("/machine").empty());
+    CHECK(group("/system") == "/system");
+    CHECK(group("/machine/production") == "/machine/production.partition");
+    CHECK(group("/web//user/") == "/web.partition/user.partition");
+    CHECK(group("/web.slice/a.b") == "/web.slice/a.b");
+    CHECK(group("/_x/.y/cpu/cpu.z/cgroup.w/cpus") ==
+          "/__x.partition/_.y/_cpu.partition/_cpu.z/_cgroup.w/cpus.partition");
+}
+
+TEST_CASE("limits out of range and lists that are none are refused with value and range") {
+    const auto message = [](std::string_view piece) {
+        try {
+            (void)xml::parse(domain_with("", piece), "x.xml");
+        } catch (const xml::XmlError& e) {
+            return std::string{e.what()};
+        }
+        return std::string{"taken"};
+    };
+    const struct {
+        std::string_view piece, expected;
+    } rows[] = {
+        {"\n<currentMemory unit='GiB'>1</currentMemory>",
+         "x.xml:6: <currentMemory> is '1': it must be 1 to 500000 KiB, which is the <memory>"},
+        {"<memtune><hard_limit>0</hard_limit></memtune>",
+         "x.xml:5: <hard_limit> is '0': it must be a decimal number from 1 to 18446744073709551615"},
+        {"<memtune><soft_limit>-1</soft_limit></memtune>",
+         "x.xml:5: <soft_limit> is '-1': it must be a decimal number from 1 to 18446744073709551615"},
+        {"<memtune>\n<swap_hard_limit>499999</swap_hard_limit></memtune>",
+         "x.xml:6: <swap_hard_limit> is '499999': it must be at least 500000 KiB, which is the <memory>"},
+        {"<memtune><swap_hard_limit>5</swap_hard_limit><hard_limit>6</hard_limit></memtune>",
+         "x.xml:5: <swap_hard_limit> is '5': it must be at least 6 KiB, which is the <hard_limit>"},
+        {"<cputune><shares>1</shares></cputune>",
+         "x.xml:5: <shares> is '1': it must be a decimal number from 2 to 262144"},
+        {"<cputune><shares>262145</shares></cputune>",
+         "x.xml:5: <shares> is '262145': it must be a decimal number from 2 to 262144"},
+        {"<cputune><period>999</period></cputune>",
+         "x.xml:5: <period> is '999': it must be a decimal number from 1000 to 1000000"},
+        {"<cputune><period>1000001</period></cputune>",
+         "x.xml:5: <period> is '1000001': it must be a decimal number from 1000 to 1000000"},
+        {"<cputune><quota>999</quota></cputune>",
+         "x.xml:5: <quota> is '999': it must be -1, for no limit, or a decimal number from 1000 to 17592186044415"},
+        {"<cputune><quota>17592186044416</quota></cputune>",
+         "x.xml:5: <quota> is '17592186044416': it must be -1, for no limit, or a decimal number from 1000 to "
+         "17592186044415"},
+        {"<cputune><quota>-2</quota></cputune>",
+         "x.xml:5: <quota> is '-2': it must be -1, for no limit, or a decimal number from 1000 to 17592186044415"},
+        {"<cputune><vcpupin vcpu='0' cpuset='1'/></cputune>",
+         "x.xml:5: <vcpupin> is libvirt's, but caisson does not support it yet"},
+        {"<cputune><share>5</share></cputune>", "x.xml:5: unknown element <share> in <cputune>"},
+        {"<blkiotune><weight>99</weight></blkiotune>",
+         "x.xml:5: <weight> is '99': it must be a decimal number from 100 to 1000"},
+        {"<blkiotune><device><path>/dev/a</path><weight>1001</weight></device></blkiotune>",
+         "x.xml:5: <weight> is '1001': it must be a decimal number from 100 to 1000"},
+        {"<blkiotune><device><path>/dev/a</path><read_iops_sec>4294967296</read_iops_sec></device></blkiotune>",
+         "x.xml:5: <read_iops_sec> is '4294967296': it must be a decimal number from 0 to 4294967295"},
+        {"<blkiotune><device><weight>500</weight></device></blkiotune>", "x.xml:5: <device> needs the element <path>"},
+        {"<blkiotune><device><path>sda</path></device></blkiotune>",
+         "x.xml:5: <path> is 'sda': it must be an absolute path without control characters, of at most 4095 bytes"},
+        {"<blkiotune><device><path>/</path></device></blkiotune>",
+         "x.xml:5: <path> is '/': it must be the path of a device"},
+        {"<blkiotune><device><path>/dev/a</path></device>\n<device><path>/dev//a</path></device></blkiotune>",
+         "x.xml:6: a second <device> of '/dev/a': the first is in line 5"},
+        {"<numatune><memory mode='strict'/></numatune>", "x.xml:5: <memory> needs the attribute 'nodeset'"},
+        {"<numatune><memory mode='interleave' nodeset='0'/></numatune>",
+         "x.xml:5: <memory mode='interleave'> is libvirt's, but caisson does not support it yet"},
+        {"<numatune><memory placement='auto'/></numatune>",
+         "x.xml:5: <memory placement='auto'> is libvirt's, but caisson does not support it yet"},
+        {"<numatune><memory nodeset='1024'/></numatune>",
+         "x.xml:5: attribute 'nodeset' of <memory> is '1024': it must be numbers from 0 to 1023 that leave one, in a "
+         "list such as '0-3,^1,6'"},
+        {"<resource/>", "x.xml:5: <resource> needs the element <partition>"},
+        {"<resource><partition>web</partition></resource>",
+         "x.xml:5: <partition> is 'web': it must be an absolute path without control characters, of at most 4095 "
+         "bytes"},
+        {"<resource><partition>/a/../b</partition></resource>",
+         "x.xml:5: <partition> is '/a/../b': it must be a path without '.' and '..'"},
+        {"<resource><partition>/</partition></resource>",
+         "x.xml:5: <partition> is '/': it must be the path of a group below that"},
+    };
+    for (const auto& row : rows) CHECK(message(row.piece) == row.expected);
+    for (const std::string wrong : {"", ",", "1,", ",1", "1,,2", "3-1", "1-", "-1", "^1", "1,^1", "0-2,^0-1", "a", "1 ",
+                                    "8192", "0-8192", "01", "^", "1-2-3", "99999999999999999999"}) {
+        CHECK(message("<vcpu cpuset='" + wrong + "'>1</vcpu>") ==
+              "x.xml:5: attribute 'cpuset' of <vcpu> is '" + wrong +
+                  "': it must be numbers from 0 to 8191 that leave one, in a list such as '0-3,^1,6'");
+    }
+    std::string holes = "1000-8191";
+    for (int i = 1001; i < 4000; i += 6) holes += ",^" + std::to_string(i);
+    CHECK(message("<vcpu cpuset='" + holes + "'>1</vcpu>")
+              .ends_with("'...: it must be a list of at most 4000 bytes when it is written without '^'"));
+}
+
 TEST_CASE("a domain has a network namespace with <privnet/> or an interface, else the host's") {
     CHECK_FALSE(spec_of("").namespaces.has(NamespaceKind::net));
     CHECK(spec_of("", "<features><privnet/></features>").namespaces.has(NamespaceKind::net));
