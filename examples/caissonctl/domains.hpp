@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cerrno>
+#include <functional>
 #include <optional>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <caisson/error.hpp>
@@ -26,11 +29,11 @@ struct Entry {
     [[nodiscard]] std::string id() const;
     [[nodiscard]] const char* state() const noexcept { return running ? "running" : "shut off"; }
     /// What the helper answers; nothing if the domain does not run, or has ended meanwhile: the entry then says so.
-    template <class Answer, class... Parameters>
-    [[nodiscard]] std::optional<Answer> ask(Answer (caisson::Helper::*question)(Parameters...), Parameters... words) {
+    template <class Question>
+    [[nodiscard]] std::optional<std::invoke_result_t<Question, caisson::Helper&>> ask(Question&& question) {
         if (!running) return std::nullopt;
         try {
-            return ((*running).*question)(words...);
+            return std::invoke(std::forward<Question>(question), *running);
         } catch (const caisson::Error& e) {
             // ENODEV: of its control group, which goes a moment before.
             if (e.code().value() != ESRCH && e.code().value() != ENODEV) throw;

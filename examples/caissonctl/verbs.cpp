@@ -217,7 +217,8 @@ int list(const Session& session, const Arguments& arguments) {
 int dominfo(const Session& session, const Arguments& arguments) {
     Entry entry = session.domains.find(arguments.get("domain"));
     const xml::Domain domain = session.domains.current(entry);
-    const auto usage = entry.ask(&caisson::Helper::usage, caisson::UsagePart::cpu | caisson::UsagePart::memory);
+    const auto usage = entry.ask(
+        [](caisson::Helper& helper) { return helper.usage(caisson::UsagePart::cpu | caisson::UsagePart::memory); });
     std::string text;
     const auto row = [&](std::string key, const std::string& value) {
         key.resize(16, ' ');
