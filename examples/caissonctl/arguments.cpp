@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <optional>
 
 #include <getopt.h>
@@ -33,8 +34,11 @@ std::string text(std::string_view a, std::string_view b, std::string_view c = {}
 
 Arguments Arguments::parse(std::string_view verb, std::span<const Option> options, std::span<const std::string> words) {
     Arguments result;
-    const auto give = [&](std::string_view name, std::string_view value) {
-        if (!result.values_.emplace(name, value).second) throw UsageError{text("option --", name, " already seen")};
+    const auto give = [&](const Option& option, std::string_view value) {
+        if (option.kind == Option::Kind::several) result.several_.emplace_back(value);
+        else if (!result.values_.emplace(option.name, value).second) {
+            throw UsageError{text("option --", option.name, " already seen")};
+        }
     };
     bool only_data = false;
     for (std::size_t i = 0; i < words.size(); ++i) {
@@ -49,20 +53,21 @@ Arguments Arguments::parse(std::string_view verb, std::span<const Option> option
             }
             if (known->kind == Option::Kind::flag) {
                 if (option.value) throw UsageError{text("invalid '=' after option --", option.name)};
-                give(option.name, {});
+                give(*known, {});
             } else if (option.value) {
-                give(option.name, *option.value);
+                give(*known, *option.value);
             } else if (i + 1 < words.size()) {
-                give(option.name, words[++i]);
+                give(*known, words[++i]);
             } else {
-                throw UsageError{text("expected syntax: --", option.name, " <string>")};
+                throw UsageError{text("expected syntax: --", option.name,
+                                      known->kind == Option::Kind::number ? " <number>" : " <string>")};
             }
         } else {
             const auto next = std::ranges::find_if(options, [&](const Option& o) {
                 return o.kind != Option::Kind::flag && o.kind != Option::Kind::named && !result.has(o.name);
             });
             if (next == options.end()) throw UsageError{text("unexpected data '", word, "'")};
-            give(next->name, word);
+            give(*next, word);
         }
     }
     for (const Option& option : options) {
@@ -78,6 +83,18 @@ std::string Arguments::get(std::string_view name) const {
     if (found == values_.end()) return {};
     if (found->second.empty()) throw Failure{text("Failed to get option '", name, "': Option argument is empty")};
     return found->second;
+}
+
+std::optional<int> Arguments::number(std::string_view name) const {
+    const auto found = values_.find(name);
+    if (found == values_.end()) return std::nullopt;
+    const std::string& digits = found->second;
+    int value = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    if (error != std::errc{} || end != digits.data() + digits.size()) {
+        throw Failure{text("Numeric value '", digits, "' for <", name) + "> option is malformed or out of range"};
+    }
+    return value;
 }
 
 Globals Globals::parse(std::span<const std::string> words) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,9 +12,10 @@ namespace caissonctl {
 
 /// An argument of a verb.
 struct Option {
-    /// `positional` is required and may be given as --name VALUE; so is `optional`, which may be left out. `named` may
-    /// be left out too, and is given in no other way.
-    enum class Kind { flag, named, optional, positional };
+    /// `positional` is required and may be given as --name VALUE; so is `optional`, which may be left out, and
+    /// `number`, an optional whole number. `named` may be left out too, and is given in no other way. `several`, the
+    /// last one, takes any number of words.
+    enum class Kind { flag, named, number, optional, positional, several };
     std::string_view name;
     Kind kind = Kind::flag;
     std::string_view help;
@@ -29,8 +31,14 @@ public:
     /// The value of an option, which must not be empty; "" if it was not given. Throws `Failure`.
     [[nodiscard]] std::string get(std::string_view name) const;
 
+    /// The value of a `number`; nothing if it was not given. Throws `Failure`.
+    [[nodiscard]] std::optional<int> number(std::string_view name) const;
+    /// What was given for the option `several`.
+    [[nodiscard]] const std::vector<std::string>& several() const noexcept { return several_; }
+
 private:
     std::map<std::string, std::string, std::less<>> values_;
+    std::vector<std::string> several_;
 };
 
 /// The options before the verb.

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include <caisson/error.hpp>
+
 namespace caissonctl {
 
 /// The command line is wrong: one "error:" line.
@@ -23,5 +25,19 @@ public:
 private:
     std::string reason_;
 };
+
+[[nodiscard]] inline std::string quoted(const std::string& name) {
+    return "'" + name + "'";
+}
+
+/// Runs `work`; what it throws is told as the reason of `outer`.
+template <class F>
+auto because(const std::string& outer, F&& work) {
+    try {
+        return work();
+    } catch (const caisson::Error& e) {
+        throw Failure{outer, e.what()};
+    }
+}
 
 }  // namespace caissonctl

@@ -7,30 +7,13 @@
 
 #include "console.hpp"
 #include "failure.hpp"
+#include "statistics.hpp"
 #include "table.hpp"
 
 namespace caissonctl {
 namespace {
 
 namespace xml = caisson::xml;
-
-void print(const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-}
-
-std::string quoted(const std::string& name) {
-    return "'" + name + "'";
-}
-
-/// Runs `work`; what it throws is told as the reason of `outer`.
-template <class F>
-auto because(const std::string& outer, F&& work) {
-    try {
-        return work();
-    } catch (const caisson::Error& e) {
-        throw Failure{outer, e.what()};
-    }
-}
 
 int attach(const Session& session, Entry& entry, bool force = false) {
     if (!has_terminal()) throw Failure{"Cannot run interactive console without a controlling TTY"};
@@ -327,6 +310,13 @@ constexpr std::array id_options{Option{"domain", positional, "domain name or uui
 constexpr std::array name_options{Option{"domain", positional, "domain id or uuid"}};
 constexpr std::array uuid_options{Option{"domain", positional, "domain id or name"}};
 constexpr std::array help_options{Option{"command", optional, "name of a command or of a group of commands"}};
+constexpr std::array cpu_options{a_domain, Option{"total", flag, "Show total statistics only"},
+                                 Option{"start", number, "Show statistics from this CPU"},
+                                 Option{"count", number, "Number of shown CPUs at most"}};
+constexpr std::array block_options{a_domain, Option{"device", optional, "block device"},
+                                   Option{"human", flag, "print a more human readable output"}};
+constexpr std::array interface_options{
+    a_domain, Option{"interface", positional, "interface device specified by name or MAC Address"}};
 constexpr std::array list_options{Option{"inactive", flag, "list inactive domains"},
                                   Option{"all", flag, "list inactive & active domains"},
                                   Option{"transient", flag, "list transient domains"},
@@ -339,15 +329,26 @@ constexpr std::array list_options{Option{"inactive", flag, "list inactive domain
 constexpr std::array all_verbs{
     Verb{"console", "connect to the guest console", "Connect the virtual serial console for the guest", console_options,
          console},
+    Verb{"cpu-stats", "show domain cpu statistics", "Display per-CPU and total statistics about the domain's CPUs",
+         cpu_options, cpu_stats},
     Verb{"create", "create a domain from an XML file", "Create a domain.", file_console, create},
     Verb{"define", "define (but don't start) a domain from an XML file",
          "Define a domain. Without an <idmap>, root inside is root outside.", define_options, define},
     Verb{"destroy", "destroy (stop) a domain", "Forcefully stop a given domain, but leave its resources intact.",
          domain_only, destroy},
+    Verb{"domblkstat", "get device block stats for a domain",
+         "Get device block stats for a running domain. See man page or use --human for explanation of fields",
+         block_options, domblkstat},
     Verb{"domid", "convert a domain name or UUID to domain id", "", id_options, domid},
+    Verb{"domifstat", "get network interface stats for a domain",
+         "Get network interface stats for a running domain.", interface_options, domifstat},
     Verb{"dominfo", "domain information", "Returns basic information about the domain.", domain_only, dominfo},
+    Verb{"dommemstat", "get memory statistics for a domain", "Get memory statistics for a running domain.", domain_only,
+         dommemstat},
     Verb{"domname", "convert a domain id or UUID to domain name", "", name_options, domname},
     Verb{"domstate", "domain state", "Returns state about a domain.", domain_only, domstate},
+    Verb{"domstats", "get statistics about one or multiple domains",
+         "Gets statistics about one or more (or all) domains", domstats_options(), domstats},
     Verb{"domuuid", "convert a domain name or id to domain UUID", "", uuid_options, domuuid},
     Verb{"dumpxml", "domain information in XML", "Output the domain information as an XML dump to stdout.",
          dumpxml_options, dumpxml},
@@ -364,6 +365,10 @@ constexpr std::array all_verbs{
 };
 
 }  // namespace
+
+void print(const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+}
 
 void Session::say(const std::string& text) const {
     if (!quiet) print(text);
@@ -387,9 +392,14 @@ std::string help_of(const Verb& verb) {
         if (option.kind == flag) {
             text.append(" [").append(left).append("]");
             left.resize(std::max<std::size_t>(left.size(), 16), ' ');
-        } else if (option.kind == optional || option.kind == named) {
-            text.append(" [").append(left).append(" <string>]");
-            left += " <string> ";
+        } else if (option.kind == optional || option.kind == named || option.kind == number) {
+            left += option.kind == number ? " <number>" : " <string>";
+            text.append(" [").append(left).append("]");
+            left += " ";
+        } else if (option.kind == several) {
+            text.append(" [<").append(option.name).append(">]...");
+            left = "<" + std::string{option.name} + ">";
+            left.resize(std::max<std::size_t>(left.size(), 16), ' ');
         } else {
             text.append(" <").append(option.name).append(">");
             left = "[" + left + "] <string> ";

@@ -18,6 +18,9 @@ struct Session {
     void say(const std::string& text) const;
 };
 
+/// To standard output, as it is.
+void print(const std::string& text);
+
 struct Verb {
     std::string_view name;
     std::string_view summary;
