@@ -27,7 +27,9 @@ struct Entry {
 
     /// The helper's pid, as libvirt takes its controller's; "-" for a domain that does not run.
     [[nodiscard]] std::string id() const;
-    [[nodiscard]] const char* state() const noexcept { return running ? "running" : "shut off"; }
+    /// False for a domain that does not run.
+    [[nodiscard]] bool paused() { return ask(&caisson::Helper::suspended).value_or(false); }
+    [[nodiscard]] const char* state() { return paused() ? "paused" : running ? "running" : "shut off"; }
     /// What the helper answers; nothing if the domain does not run, or has ended meanwhile: the entry then says so.
     template <class Question>
     [[nodiscard]] std::optional<std::invoke_result_t<Question, caisson::Helper&>> ask(Question&& question) {

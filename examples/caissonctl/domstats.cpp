@@ -1,9 +1,12 @@
 // domstats: what many domains use, as keys and values for programs.
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <caisson/error.hpp>
@@ -16,13 +19,6 @@ namespace {
 
 using caisson::Usage;
 using caisson::UsagePart;
-
-/// The groups of keys, and what they need to be asked for.
-struct Group {
-    std::string_view option;
-    caisson::UsageParts parts;
-    void (*tell)(class Record&, const Usage&);
-};
 
 /// The lines of one domain.
 class Record {
@@ -42,6 +38,13 @@ public:
 
 private:
     std::string text_;
+};
+
+/// The groups of keys, and what they need to be asked for.
+struct Group {
+    std::string_view option;
+    caisson::UsageParts parts;
+    void (*tell)(Record&, const Usage&);
 };
 
 void tell_cpu(Record& record, const Usage& usage) {
@@ -96,28 +99,10 @@ void tell_block(Record& record, const Usage& usage) {
     }
 }
 
-constexpr std::array groups{Group{"cpu-total", UsagePart::cpu | UsagePart::details, tell_cpu},
-                            Group{"balloon", UsagePart::memory | UsagePart::details, tell_memory},
-                            Group{"vcpu", UsagePart::cpu, tell_each_cpu},
-                            Group{"interface", UsagePart::network, tell_networks},
-                            Group{"block", UsagePart::block, tell_block}};
-
-using enum Option::Kind;
-constexpr std::array options{Option{"state", flag, "report domain state"},
-                             Option{"cpu-total", flag, "report domain physical cpu usage"},
-                             Option{"balloon", flag, "report domain balloon statistics"},
-                             Option{"vcpu", flag, "report domain virtual cpu information"},
-                             Option{"interface", flag, "report domain network interface information"},
-                             Option{"block", flag, "report domain block device statistics"},
-                             Option{"list-active", flag, "list only active domains"},
-                             Option{"list-inactive", flag, "list only inactive domains"},
-                             Option{"list-persistent", flag, "list only persistent domains"},
-                             Option{"list-transient", flag, "list only transient domains"},
-                             Option{"list-running", flag, "list only running domains"},
-                             Option{"list-paused", flag, "list only paused domains"},
-                             Option{"list-shutoff", flag, "list only shutoff domains"},
-                             Option{"raw", flag, "do not pretty-print the fields"},
-                             Option{"domain", several, "list of domains to get stats for"}};
+constexpr std::array groups{
+    Group{"cpu-total", UsagePart::cpu | UsagePart::details, tell_cpu},
+    Group{"balloon", UsagePart::memory | UsagePart::details, tell_memory}, Group{"vcpu", UsagePart::cpu, tell_each_cpu},
+    Group{"interface", UsagePart::network, tell_networks}, Group{"block", UsagePart::block, tell_block}};
 
 /// True if nothing is said about these kinds of domains, or the domain is of one that is asked for.
 bool passes(const Arguments& arguments, std::initializer_list<std::pair<const char*, bool>> kinds) {
@@ -141,8 +126,7 @@ std::string tell(Entry& entry, const Arguments& arguments) {
     const bool active = entry.running.has_value();
     if (!passes(arguments, {{"list-active", active}, {"list-inactive", !active}}) ||
         !passes(arguments, {{"list-persistent", entry.persistent}, {"list-transient", !entry.persistent}}) ||
-        !passes(arguments,
-                {{"list-running", active && !paused}, {"list-paused", paused}, {"list-shutoff", !active}})) {
+        !passes(arguments, {{"list-running", active && !paused}, {"list-paused", paused}, {"list-shutoff", !active}})) {
         return {};
     }
     Record record{entry.name};
@@ -158,10 +142,6 @@ std::string tell(Entry& entry, const Arguments& arguments) {
 }
 
 }  // namespace
-
-std::span<const Option> domstats_options() {
-    return options;
-}
 
 int domstats(const Session& session, const Arguments& arguments) {
     std::vector<Entry> entries;

@@ -4,13 +4,13 @@
 #include <array>
 #include <cinttypes>
 #include <cstdio>
-#include <filesystem>
 #include <optional>
 #include <string_view>
 #include <utility>
 
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include <caisson/address.hpp>
 
@@ -37,8 +37,8 @@ std::string each_cpu(const Usage& usage, int start, std::optional<int> count) {
     std::string text;
     if (count.value_or(0) > cpus) text = "Only " + std::to_string(cpus) + " CPUs available to show\n";
     if (start >= cpus) {
-        throw Failure{"Start CPU " + std::to_string(start) + " is out of range (min: 0, max: " +
-                      std::to_string(cpus - 1) + ")"};
+        throw Failure{"Start CPU " + std::to_string(start) +
+                      " is out of range (min: 0, max: " + std::to_string(cpus - 1) + ")"};
     }
     const int end = std::min(count.value_or(cpus), cpus - start) + start;
     for (int cpu = start; cpu < end; ++cpu) {
@@ -52,13 +52,28 @@ std::string path_of(const BlockUsage& device) {
     return "/sys/dev/block/" + std::to_string(device.major) + ":" + std::to_string(device.minor);
 }
 
+struct KernelNames {
+    std::string own;
+    std::string disk;  ///< of a partition
+};
+KernelNames kernel_names(const BlockUsage& device) {
+    // ".../block/sda/sda1"
+    std::array<char, 4096> link;
+    const ssize_t n = ::readlink(path_of(device).c_str(), link.data(), link.size());
+    const std::string_view path{link.data(), n < 0 ? 0 : static_cast<std::size_t>(n)};
+    const std::size_t last = path.rfind('/');
+    if (last == std::string_view::npos) return {std::to_string(device.major) + ":" + std::to_string(device.minor), {}};
+    const std::string_view above = path.substr(0, last);
+    return {std::string{path.substr(last + 1)}, std::string{above.substr(above.rfind('/') + 1)}};
+}
+
 /// "8:0", a node's path or its name in /dev. Throws `Failure`.
 BlockUsage find_device(const std::string& word, const std::string& outer) {
     BlockUsage device;
-    unsigned length = 0;
+    int length = 0;
     struct stat st {};
     if (std::sscanf(word.c_str(), "%5" SCNu32 ":%8" SCNu32 "%n", &device.major, &device.minor, &length) == 2 &&
-        length == word.size()) {
+        word.size() == static_cast<std::size_t>(length)) {
         if (::stat(path_of(device).c_str(), &st) != 0) throw Failure{outer, "invalid argument: invalid path: " + word};
     } else {
         const std::string path = word.find('/') == std::string::npos ? "/dev/" + word : word;
@@ -69,10 +84,8 @@ BlockUsage find_device(const std::string& word, const std::string& outer) {
         device.minor = minor(st.st_rdev);
     }
     if (::stat((path_of(device) + "/partition").c_str(), &st) == 0) {
-        std::error_code none;
-        const auto there = std::filesystem::canonical(path_of(device), none);
         throw Failure{outer, "invalid argument: " + quoted(word) + " is a partition: what is counted is its disk's, " +
-                                 quoted(there.parent_path().filename().string())};
+                                 quoted(kernel_names(device).disk)};
     }
     return device;
 }
@@ -108,9 +121,7 @@ Usage usage_of(Entry& entry, caisson::UsageParts parts, const std::string& outer
 }
 
 std::string block_device_name(const BlockUsage& device) {
-    std::error_code error;
-    const auto link = std::filesystem::read_symlink(path_of(device), error);
-    return error ? std::to_string(device.major) + ":" + std::to_string(device.minor) : link.filename().string();
+    return kernel_names(device).own;
 }
 
 int cpu_stats(const Session& session, const Arguments& arguments) {
@@ -128,7 +139,8 @@ int cpu_stats(const Session& session, const Arguments& arguments) {
         if (!usage.cpu_each.empty()) {
             print(each_cpu(usage, start.value_or(0), count));
         } else if (some) {
-            throw Failure{outer, "Operation not supported: no per-CPU stats available" + (why.empty() ? why : ": " + why)};
+            throw Failure{outer,
+                          "Operation not supported: no per-CPU stats available" + (why.empty() ? why : ": " + why)};
         } else {
             std::fprintf(stderr, "warning: no per-CPU stats available%s%s\n", why.empty() ? "" : ": ", why.c_str());
         }
@@ -199,14 +211,11 @@ int domifstat(const Session& session, const Arguments& arguments) {
     const Usage usage = usage_of(entry, UsagePart::network, outer);
     const NetworkUsage& found = find_interface(usage, word, session, entry, outer);
     std::string text;
-    for (const auto& [field, value] : {std::pair{"rx_bytes", found.received_bytes},
-                                       std::pair{"rx_packets", found.received_packets},
-                                       std::pair{"rx_errs", found.received_errors},
-                                       std::pair{"rx_drop", found.received_dropped},
-                                       std::pair{"tx_bytes", found.sent_bytes},
-                                       std::pair{"tx_packets", found.sent_packets},
-                                       std::pair{"tx_errs", found.sent_errors},
-                                       std::pair{"tx_drop", found.sent_dropped}}) {
+    for (const auto& [field, value] :
+         {std::pair{"rx_bytes", found.received_bytes}, std::pair{"rx_packets", found.received_packets},
+          std::pair{"rx_errs", found.received_errors}, std::pair{"rx_drop", found.received_dropped},
+          std::pair{"tx_bytes", found.sent_bytes}, std::pair{"tx_packets", found.sent_packets},
+          std::pair{"tx_errs", found.sent_errors}, std::pair{"tx_drop", found.sent_dropped}}) {
         text.append(word).append(" ").append(field).append(" ").append(std::to_string(value)).append("\n");
     }
     print(text);

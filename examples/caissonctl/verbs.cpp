@@ -145,6 +145,29 @@ int destroy(const Session& session, const Arguments& arguments) {
     return 0;
 }
 
+int suspend(const Session& session, const Arguments& arguments) {
+    Entry entry = session.domains.find(arguments.get("domain"));
+    const std::string outer = "Failed to suspend domain " + quoted(entry.name);
+    const bool was_running = because(
+        outer, [&] { return entry.ask([](caisson::Helper& helper) { return helper.suspend(), true; }).has_value(); });
+    if (!was_running) throw Failure{outer, "Requested operation is not valid: domain is not running"};
+    session.say("Domain " + quoted(entry.name) + " suspended\n");
+    return 0;
+}
+
+int resume(const Session& session, const Arguments& arguments) {
+    Entry entry = session.domains.find(arguments.get("domain"));
+    const std::string outer = "Failed to resume domain " + quoted(entry.name);
+    because(outer, [&] {
+        const bool paused = entry.paused();
+        if (!entry.running) throw Failure{outer, "Requested operation is not valid: domain is not running"};
+        if (!paused) throw Failure{outer, "Requested operation is not valid: domain is already running"};
+        entry.running->resume();
+    });
+    session.say("Domain " + quoted(entry.name) + " resumed\n");
+    return 0;
+}
+
 int shutdown(const Session& session, const Arguments& arguments) {
     Entry entry = session.domains.find(arguments.get("domain"));
     const std::string outer = "Failed to shutdown domain " + quoted(entry.name);
@@ -171,13 +194,14 @@ int list(const Session& session, const Arguments& arguments) {
     Table table{{"Id", "Name", "State"}};
     std::string lines;
     for (Entry& entry : session.domains.all()) {
+        const char* const state = plain ? "" : entry.state();
         if (entry.running ? !running : !inactive) continue;
         if (arguments.has("persistent") != arguments.has("transient") &&
             entry.persistent != arguments.has("persistent")) {
             continue;
         }
         if (!plain) {
-            table.add({entry.id(), entry.name, entry.state()});
+            table.add({entry.id(), entry.name, state});
             continue;
         }
         std::string line;
@@ -340,26 +364,28 @@ constexpr std::array all_verbs{
          "Get device block stats for a running domain. See man page or use --human for explanation of fields",
          block_options, domblkstat},
     Verb{"domid", "convert a domain name or UUID to domain id", "", id_options, domid},
-    Verb{"domifstat", "get network interface stats for a domain",
-         "Get network interface stats for a running domain.", interface_options, domifstat},
+    Verb{"domifstat", "get network interface stats for a domain", "Get network interface stats for a running domain.",
+         interface_options, domifstat},
     Verb{"dominfo", "domain information", "Returns basic information about the domain.", domain_only, dominfo},
     Verb{"dommemstat", "get memory statistics for a domain", "Get memory statistics for a running domain.", domain_only,
          dommemstat},
     Verb{"domname", "convert a domain id or UUID to domain name", "", name_options, domname},
     Verb{"domstate", "domain state", "Returns state about a domain.", domain_only, domstate},
     Verb{"domstats", "get statistics about one or multiple domains",
-         "Gets statistics about one or more (or all) domains", domstats_options(), domstats},
+         "Gets statistics about one or more (or all) domains", domstats_options, domstats},
     Verb{"domuuid", "convert a domain name or id to domain UUID", "", uuid_options, domuuid},
     Verb{"dumpxml", "domain information in XML", "Output the domain information as an XML dump to stdout.",
          dumpxml_options, dumpxml},
     Verb{"help", "print help", "Prints global help, or command specific help.", help_options, help},
     Verb{"list", "list domains", "Returns list of domains.", list_options, list},
+    Verb{"resume", "resume a domain", "Resume a previously suspended domain.", domain_only, resume},
     Verb{
         "security", "what holds a running domain",
         "Tells what the kernel holds a running domain by, and where that is weaker or stricter than caisson's default.",
         domain_only, security},
     Verb{"shutdown", "gracefully shutdown a domain", "Run shutdown in the target domain.", domain_only, shutdown},
     Verb{"start", "start a (previously defined) inactive domain", "Start a domain.", start_options, start},
+    Verb{"suspend", "suspend a domain", "Suspend a running domain.", domain_only, suspend},
     Verb{"undefine", "undefine a domain", "Undefine an inactive domain, or convert persistent to transient.",
          domain_only, undefine},
 };
