@@ -14,6 +14,7 @@ constexpr std::size_t least_name = 8;
 constexpr std::size_t least_bar = 5;  // of a line, with the blank behind it
 constexpr std::size_t widest_bar = 20;
 constexpr std::string_view title_of_bars = "CPUS";
+constexpr int rank_of_bars = 2;
 
 /// Nothing to a whole block, in eighths, from left to right and from below; dots show how far a bar would go.
 constexpr std::array horizontal{"·", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"};
@@ -108,11 +109,15 @@ Plan plan_for(const View& view, std::size_t width) {
         return sum;
     };
     Plan plan;
-    for (plan.rank = 5; plan.rank > 0 && needed(plan.rank) + std::min(longest, least_name) > width;) --plan.rank;
+    for (plan.rank = 5; plan.rank >= 0; --plan.rank) {
+        const std::size_t least = std::min(longest, plan.rank > 0 ? least_name : least_name / 2);
+        const std::size_t bars = cpus > 0 && plan.rank > rank_of_bars ? title_of_bars.size() + 1 : 0;
+        if (needed(plan.rank) + least + bars <= width) break;
+    }
     const std::size_t fixed = needed(plan.rank);
     std::size_t room = width > fixed ? width - fixed : 0;
     plan.name = std::min(longest, room);
-    if (cpus == 0 || room < least_name + 1 + title_of_bars.size()) return plan;
+    if (cpus == 0 || room < std::min(longest, least_name) + 1 + title_of_bars.size()) return plan;
     // Names that are too long leave the bars half: as lines where that is enough for all, else as one character each.
     const bool lines = cpus * least_bar - 1 <= room / 2;
     const std::size_t least = lines ? cpus * least_bar - 1 : std::min(cpus, room / 2);
