@@ -103,9 +103,12 @@ const NetworkUsage& find_interface(const Usage& usage, const std::string& word, 
         if (found != usage.networks.end()) return *found;
     }
     if (const auto mac = caisson::MacAddress::parse(word)) {
-        const auto interfaces = session.domains.current(entry).interfaces;
-        for (std::size_t i = 0; i < std::min(interfaces.size(), usage.networks.size()); ++i) {
-            if (interfaces[i].network.mac == mac) return usage.networks[i];
+        std::size_t unnamed = 0;
+        for (const auto& interface : session.domains.current(entry).interfaces) {
+            const caisson::NetworkSpec& network = interface.network;
+            const std::string name = network.name.empty() ? "eth" + std::to_string(unnamed++) : network.name;
+            const auto found = std::ranges::find(usage.networks, name, &NetworkUsage::name);
+            if (network.mac == mac && found != usage.networks.end()) return *found;
         }
     }
     throw Failure{outer, "invalid argument: " + quoted(word) + " is not a known interface"};
