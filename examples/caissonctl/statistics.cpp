@@ -179,13 +179,22 @@ int domblkstat(const Session& session, const Arguments& arguments) {
     const std::string outer = "Failed to get block stats " + entry.name + " " + word;
     const Usage usage = usage_of(entry, UsagePart::block, outer);
     BlockUsage sum;
+    bool counted = false;
     if (!word.empty()) sum = find_device(word, outer);
     for (const BlockUsage& one : usage.block) {
         if (!word.empty() && (one.major != sum.major || one.minor != sum.minor)) continue;
+        counted = true;
         sum.read_operations += one.read_operations;
         sum.read_bytes += one.read_bytes;
         sum.write_operations += one.write_operations;
         sum.write_bytes += one.write_bytes;
+    }
+    if (!counted) {
+        std::fprintf(
+            stderr,
+            "warning: nothing was counted for %s: it was not used, or, on cgroup v1 from Linux 6.10 on, no group "
+            "has a limit for it\n",
+            word.empty() ? "any device" : quoted(word).c_str());
     }
     struct Field {
         const char* name;

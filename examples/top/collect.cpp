@@ -54,9 +54,14 @@ void add_rates(Row& row, const Usage& before, const Usage& now, double seconds) 
         }
     }
     using caisson::BlockUsage, caisson::NetworkUsage;
-    const auto block = [&](auto member) { return rate(sum(before.block, member), sum(now.block, member), seconds); };
-    row.read = block(&BlockUsage::read_bytes);
-    row.written = block(&BlockUsage::write_bytes);
+    // Without any device, the kernel may count none.
+    if (!now.block.empty()) {
+        const auto block = [&](auto member) {
+            return rate(sum(before.block, member), sum(now.block, member), seconds);
+        };
+        row.read = block(&BlockUsage::read_bytes);
+        row.written = block(&BlockUsage::write_bytes);
+    }
     if (now.networks.empty()) return;
     const auto network = [&](auto member) {
         return rate(sum(before.networks, member), sum(now.networks, member), seconds);

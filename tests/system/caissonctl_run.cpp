@@ -2,13 +2,17 @@
 #include "support/doctest.hpp"
 
 #include <csignal>
+#include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <caisson/bridge.hpp>
+#include <caisson/namespace.hpp>
 #include <caisson/process.hpp>
 
 #include "support/domains.hpp"
@@ -38,6 +42,15 @@ std::string id_of(const Domains& ctl, const std::string& name) {
     std::string text = ctl({"-q", "domid", name}).out;
     if (!text.empty()) text.pop_back();
     return text;
+}
+/// A text with its numbers as '#' and its blanks as one.
+std::string shape(const std::string& text) {
+    std::string out;
+    for (const char c : text) {
+        const char put = c >= '0' && c <= '9' ? '#' : c;
+        if ((put != '#' && put != ' ') || out.empty() || out.back() != put) out += put;
+    }
+    return out;
 }
 bool exists(const std::string& path) {
     return ::access(path.c_str(), F_OK) == 0;
@@ -231,6 +244,160 @@ TEST_CASE("a start that cannot be names the step, the object and the remedy, and
         CHECK(created.err.starts_with("error: Failed to create domain from " + c.file + "\nerror: "));
         check_said(ctl({"list", "--all", "--name"}), "");
     }
+}
+
+TEST_CASE("a suspended domain is paused until it is resumed, and can be destroyed meanwhile") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web")}).status == 0);
+    const std::string idle = "Requested operation is not valid: domain is not running\n";
+    check_error(ctl({"suspend", "web"}), "error: Failed to suspend domain 'web'\nerror: " + idle);
+    check_error(ctl({"resume", "web"}), "error: Failed to resume domain 'web'\nerror: " + idle);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    check_error(ctl({"resume", "web"}),
+                "error: Failed to resume domain 'web'\nerror: Requested operation is not valid: "
+                "domain is already running\n");
+    for (int again = 0; again < 2; ++again) check_said(ctl({"suspend", "web"}), "Domain 'web' suspended\n");
+    check_said(ctl({"domstate", "web"}), "paused\n");
+    CHECK(has(ctl({"list"}).out, "   web    paused\n"));
+    CHECK(has(ctl({"dominfo", "web"}).out, "\nState:          paused\n"));
+    check_said(ctl({"domstats", "--state"}), "Domain: 'web'\n  state.state=3\n  state.reason=1\n");
+    check_said(ctl({"domstats", "--list-running"}), "");
+    check_said(ctl({"resume", "web"}), "Domain 'web' resumed\n");
+    check_said(ctl({"domstate", "web"}), "running\n");
+    REQUIRE(ctl({"suspend", "web"}).status == 0);
+    check_said(ctl({"destroy", "web"}), "Domain 'web' destroyed\n");
+    check_said(ctl({"domstats", "--state", "web"}), "Domain: 'web'\n  state.state=5\n  state.reason=0\n");
+}
+
+TEST_CASE("what a domain uses is told in virsh's form") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    const std::string idle = "error: Requested operation is not valid: domain is not running\n";
+    check_error(ctl({"cpu-stats", "web"}), "error: Failed to retrieve CPU statistics for domain 'web'\n" + idle);
+    check_error(ctl({"dommemstat", "web"}), "error: Failed to get memory statistics for domain web\n" + idle);
+    check_error(ctl({"domblkstat", "web"}), "error: Failed to get block stats web \n" + idle);
+    check_error(ctl({"domifstat", "web", "eth0"}), "error: Failed to get interface stats web eth0\n" + idle);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+
+    const std::string total = "Total:\n\tcpu_time #.# seconds\n\tuser_time #.# seconds\n\tsystem_time #.# seconds\n";
+    const Outcome all = ctl({"cpu-stats", "web"});
+    std::string cpus;
+    for (long i = 0; i < ::sysconf(_SC_NPROCESSORS_CONF); ++i) cpus += "CPU#:\n\tcpu_time #.# seconds\n";
+    CHECK(all.status == 0);
+    if (all.err.empty()) {
+        CHECK(shape(all.out) == cpus + total + "\n");
+        const Outcome first = ctl({"cpu-stats", "web", "--start", "0", "--count", "1"});
+        CHECK(first.out.starts_with("CPU0:\n\tcpu_time     "));
+        CHECK(shape(first.out) == "CPU#:\n\tcpu_time #.# seconds\n\n");
+        CHECK(ctl({"cpu-stats", "web", "--count", "0"}).out == "\n");
+        CHECK(ctl({"cpu-stats", "web", "--count", "100000"}).out.find(" CPUs available to show\nCPU0:\n") < 20);
+        CHECK(ctl({"cpu-stats", "web", "--start", "100000"})
+                  .err.starts_with("error: Start CPU 100000 is out of range (min: 0, max: "));
+    } else {
+        CHECK(all.err.starts_with("warning: no per-CPU stats available"));
+        CHECK(shape(all.out) == total + "\n");
+        CHECK(ctl({"cpu-stats", "web", "--start", "0"})
+                  .err.starts_with("error: Failed to retrieve CPU statistics for domain 'web'\nerror: Operation not "
+                                   "supported: no per-CPU"));
+    }
+    CHECK(shape(ctl({"cpu-stats", "web", "--total"}).out) == total + "\n");
+    check_error(ctl({"cpu-stats", "web", "--start", "-1"}), "error: Invalid value for start CPU\n");
+    check_error(ctl({"cpu-stats", "web", "--count", "-1"}), "error: Invalid value for number of CPUs to show\n");
+    check_error(ctl({"cpu-stats", "web", "--start", "1x"}),
+                "error: Numeric value '1x' for <start> option is malformed or out of range\n");
+
+    const Outcome memory = ctl({"dommemstat", "web"});
+    CHECK(memory.status == 0);
+    CHECK(memory.out.starts_with("actual 50000\nunused "));
+    CHECK(has(memory.out, "\navailable 50000\n"));
+    CHECK(has(memory.out, "\nrss "));
+
+    CHECK(shape(ctl({"domblkstat", "web"}).out) == " rd_req #\n rd_bytes #\n wr_req #\n wr_bytes #\n\n");
+    CHECK(shape(ctl({"domblkstat", "web", "--human"}).out) ==
+          "Device: \n number of read operations: #\n number of bytes read: #\n number of write operations: #\n "
+          "number of bytes written: #\n\n");
+    for (const char* wrong : {"no-such-disk", "/dev/null", "/", "999999:0", "8:0x", "1:1:1"}) {
+        check_error(ctl({"domblkstat", "web", wrong}), std::string{"error: Failed to get block stats web "} + wrong +
+                                                           "\nerror: invalid argument: invalid path: " + wrong + "\n");
+    }
+    check_error(ctl({"domifstat", "web", "eth7"}),
+                "error: Failed to get interface stats web eth7\nerror: invalid argument: "
+                "'eth7' is not a known interface\n");
+
+    const Outcome stats = ctl({"domstats", "web"});
+    CHECK(stats.out.starts_with("Domain: 'web'\n  state.state=1\n  state.reason=1\n  cpu.time="));
+    CHECK(has(stats.out, "\n  balloon.current=50000\n"));
+    CHECK(has(stats.out, "\n  net.count=0\n"));
+    CHECK(shape(ctl({"domstats", "--cpu-total"}).out) == "Domain: 'web'\n cpu.time=#\n cpu.user=#\n cpu.system=#\n\n");
+    REQUIRE(ctl({"define", ctl.describe("idle")}).status == 0);
+    const std::string two =
+        "Domain: 'idle'\n  state.state=5\n  state.reason=0\n\n"
+        "Domain: 'web'\n  state.state=1\n  state.reason=1\n";
+    check_said(ctl({"domstats", "idle", "web", "--state"}), two);
+    check_said(ctl({"domstats", "--list-active", "--list-inactive", "--state", "idle", uuid1}), two);
+    check_said(ctl({"domstats", "--list-transient"}), "");
+    check_said(ctl({"domstats", "--list-shutoff"}), "Domain: 'idle'\n  state.state=5\n  state.reason=0\n");
+
+    if (run({"virsh", "--version"}).status != 0) CAISSON_SKIP("virsh is missing");
+    const auto theirs = [](Words words) {
+        words.insert(words.begin(), {"virsh", "-c", "test:///default"});
+        return shape(run(words).out);
+    };
+    CHECK(theirs({"cpu-stats", "test", "--total"}) == total + "\n");
+    CHECK(theirs({"domblkstat", "test", "vda"})
+              .starts_with("vda rd_req #\nvda rd_bytes #\nvda wr_req #\nvda wr_bytes #\n"));
+    CHECK(run({"virsh", "help", "cpu-stats"}).out == ctl({"help", "cpu-stats"}).out);
+    CHECK(run({"virsh", "help", "domifstat"}).out == ctl({"help", "domifstat"}).out);
+    CHECK(run({"virsh", "help", "domblkstat"}).out == ctl({"help", "domblkstat"}).out);
+}
+
+TEST_CASE("an interface's traffic is told by its name outside, inside and by its address, as the domain sees it") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const caisson::Namespace network = caisson::Namespace::create(caisson::NamespaceKind::net);
+    const auto scope = network.enter_scoped();
+    const LeavesNothing nothing;
+    std::optional<caisson::Bridge> bridge;
+    try {
+        bridge = caisson::Bridge::create("br0", {*caisson::IpPrefix::parse("10.9.0.1/24")});
+    } catch (const caisson::Error& e) {
+        CAISSON_SKIP(e.what());
+    }
+    Domains ctl;
+    ctl.root().write("/pings",
+                     "#!/bin/busybox sh\nbusybox ip addr add 10.9.0.2/24 dev eth0\n"
+                     "busybox ping -c 1 10.9.0.1 >/dev/null\necho pinged\nexec sleep 1000\n",
+                     0755);
+    const std::string mac = "52:54:00:11:22:33";
+    REQUIRE(ctl({"define", ctl.describe("web", {}, 50000, "/pings",
+                                        "<interface type='bridge'><source bridge='br0'/><mac address='" + mac +
+                                            "'/><target dev='outer'/></interface>")})
+                .status == 0);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    {
+        OnTerminal console{ctl.words({"console", "web"})};
+        REQUIRE(console.shows("pinged"));
+        console.type("\x1d");
+        CHECK(console.wait() == 0);
+    }
+    const auto value = [&](const std::string& interface, const std::string& field) {
+        const std::string text = ctl({"domifstat", "web", interface}).out;
+        const std::size_t at = text.find(interface + " " + field + " ");
+        return at == std::string::npos ? -1 : std::atol(text.c_str() + at + interface.size() + field.size() + 2);
+    };
+    for (const std::string& name : {std::string{"outer"}, std::string{"eth0"}, mac}) {
+        CAPTURE(name);
+        CHECK(shape(ctl({"domifstat", "web", name}).out).find("_bytes #") != std::string::npos);
+        // A ping and its answer are 98 bytes each.
+        CHECK(value(name, "rx_bytes") >= 98);
+        CHECK(value(name, "tx_bytes") >= 98);
+        CHECK(value(name, "rx_errs") == 0);
+    }
+    const std::string stats = ctl({"domstats", "--interface"}).out;
+    CHECK(has(stats, "  net.count=1\n  net.0.name=outer\n  net.0.rx.bytes="));
 }
 
 TEST_CASE("relative directories count from where caissonctl is run") {
