@@ -266,8 +266,9 @@ std::vector<std::string> SecurityReport::stricter() const {
     if (oom_score_adj > 0) {
         out.push_back("oom_score_adj is " + std::to_string(oom_score_adj) + ": it is killed before others");
     }
-    // "kernel": SELinux without a policy.
-    if (!security_label.empty() && !security_label.starts_with("unconfined") && security_label != "kernel") {
+    // "kernel": SELinux without a policy. A profile of AppArmor's in another mode forbids nothing.
+    if (!security_label.empty() && !security_label.starts_with("unconfined") && security_label != "kernel" &&
+        !security_label.ends_with(" (complain)") && !security_label.ends_with(" (unconfined)")) {
         out.push_back("held by a policy, as " + printable(security_label));
     }
     return out;

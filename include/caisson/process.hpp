@@ -138,7 +138,11 @@ public:
         if (!pidfd_) throw std::logic_error{"this Process holds nothing"};
         if (detail::sys::pidfd_send_signal(pidfd_.get(), number) == 0) return true;
         if (errno == ESRCH) return false;
-        detail::fail(Step::signal, "signal " + std::to_string(number) + " to process " + std::to_string(pid_));
+        // Whoever may not for want of rights gets EPERM.
+        detail::fail(Step::signal, "signal " + std::to_string(number) + " to process " + std::to_string(pid_),
+                     errno == EACCES ? "a policy keeps it from this process: with AppArmor, its profile needs 'signal "
+                                       "(receive) peer=unconfined,'"
+                                     : "");
     }
     /// True once the process has ended, reaped or not. Never blocks.
     [[nodiscard]] bool ended() const noexcept { return ended_within(0); }

@@ -186,8 +186,23 @@ void thaw_groups(const Cleanup& cleanup) {
 }
 
 // Does nothing before there is one.
-[[gnu::noinline]] void kill_init(const Stage& stage) {
-    call(__NR_pidfd_send_signal, stage.pidfd, SIGKILL, nullptr, 0);
+[[gnu::noinline]] s64 kill_init(const Stage& stage) {
+    return call(__NR_pidfd_send_signal, stage.pidfd, SIGKILL, nullptr, 0);
+}
+
+/// A security module may keep signals from a command that has a label; it does not keep this from a group.
+void kill_group(const Cleanup& cleanup) {
+    for (unsigned i = 0; i < cleanup.count; ++i) {
+        const s64 group =
+            retry(__NR_openat, cleanup.parents[i], cleanup.name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (group < 0) continue;
+        const s64 file = retry(__NR_openat, group, "cgroup.kill", O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+        if (file >= 0) {
+            retry(__NR_write, file, "1", 1);
+            close(file);
+        }
+        close(group);
+    }
 }
 
 }  // namespace
@@ -315,7 +330,7 @@ void watch(const Stage& stage, Cleanup& cleanup, int status) {
         }
         for (int i = 1; i < 4; i += 2) {
             if (p[i].revents == 0) continue;
-            kill_init(stage);
+            if (kill_init(stage) == eacces) kill_group(cleanup);
             thaw_groups(cleanup);
             killed = true;
             p[i].fd = -1;

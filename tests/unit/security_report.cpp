@@ -158,6 +158,7 @@ TEST_CASE("each thing that is held more tightly is a sentence") {
     CHECK(one([](R r) { r.security_label = "web (enforce)"; }) == "held by a policy, as web (enforce)");
     CHECK(one([](R r) { r.security_label = "unconfined"; }) == "0 sentences");
     CHECK(one([](R r) { r.security_label = "kernel"; }) == "0 sentences");
+    CHECK(one([](R r) { r.security_label = "web (complain)"; }) == "0 sentences");
     SecurityReport r = usual();
     r.memory_limit = r.pids_limit = 1;
     CHECK(r.left_open().empty());

@@ -16,6 +16,7 @@
 
 #include <caisson/detail/filter.hpp>
 #include <caisson/detail/plan_builder.hpp>
+#include <caisson/detail/sys.hpp>
 #include <caisson/detail/user_database.hpp>
 #include <caisson/error.hpp>
 #include <caisson/spec.hpp>
@@ -96,16 +97,29 @@ inline void check_descriptors(const ContainerSpec& spec) {
     require_open(spec.stdio.err, "stdio.err");
 }
 
-/// Throws where the kernel has no module for the spec's label.
+/// Throws where the kernel would not hold the command to the spec's label.
 inline void check_security_label(const ContainerSpec& spec) {
     if (spec.security_label.empty()) return;
     const bool apparmor = spec.security_label.starts_with("apparmor:");
-    const char* const file = apparmor ? "/proc/thread-self/attr/apparmor/exec" : "/sys/fs/selinux/enforce";
-    if (::access(file, F_OK) == 0) return;
-    throw Error{Step::check_spec, 0,
-                std::string{"security_label: "} + quote(spec.security_label) + ", but this kernel has no " +
-                    (apparmor ? "AppArmor" : "SELinux"),
-                "leave it empty, or start the kernel with the module"};
+    const auto refuse = [&](std::string_view why, std::string_view remedy) {
+        throw Error{Step::check_spec, 0,
+                    std::string{"security_label: "} + quote(spec.security_label) + ", but " + std::string{why},
+                    std::string{"leave it empty, or "} + std::string{remedy}};
+    };
+    std::string text;
+    // The file is there in every kernel that was built with AppArmor; it can be read where that is in use.
+    const bool is_used = apparmor ? sys::read_file(AT_FDCWD, "/proc/thread-self/attr/apparmor/current", text)
+                                  : sys::read_file(AT_FDCWD, "/proc/filesystems", text) &&
+                                        text.find("\tselinuxfs\n") != std::string::npos;
+    if (!is_used) {
+        refuse(std::string{"this kernel runs without "} + (apparmor ? "AppArmor" : "SELinux"),
+               "start the kernel with the module");
+    }
+    // Without a policy SELinux takes any context and does nothing with it. A context has colons.
+    if (!apparmor && sys::read_file(AT_FDCWD, "/proc/thread-self/attr/current", text) &&
+        text.find(':') == std::string::npos) {
+        refuse("SELinux has no policy", "load one");
+    }
 }
 
 inline void plan_security_label(PlanBuilder& plan, const ContainerSpec& spec, Slot proc) {

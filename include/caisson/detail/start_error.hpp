@@ -134,6 +134,15 @@ namespace caisson::inline v0::detail {
     return false;
 }
 
+/// What to do about a label that the kernel does not take.
+[[nodiscard]] inline std::string label_remedy(const ContainerSpec& spec, int errnum) {
+    const bool apparmor = spec.security_label.starts_with("apparmor:");
+    if (errnum == EACCES || errnum == EPERM) return "the policy that holds the host's program does not let it";
+    if (apparmor && errnum == ENOENT) return "no such profile is loaded: load it with apparmor_parser(8)";
+    if (!apparmor && errnum == EINVAL) return "the policy that is loaded has no such context";
+    return {};
+}
+
 /// What to do about an instruction of init that was refused; empty where the library does not know. `context` is the
 /// instruction's; `is_command`: it is the execve of the command.
 [[nodiscard]] inline std::string remedy_of(const ContainerSpec& spec, Step step, int errnum, std::string_view context,
@@ -151,7 +160,10 @@ namespace caisson::inline v0::detail {
                 return "there is no such file in root " + quote(spec.root) +
                        ", or the interpreter that its first line or its ELF header names is missing there";
             }
-            if (errnum == EACCES) return "it is not executable: chmod +x " + spec.root + command;
+            if (errnum == EACCES || (errnum == EPERM && !spec.security_label.empty())) {
+                return "it is not executable: chmod +x " + spec.root + command +
+                       (spec.security_label.empty() ? "" : "; or the host's policy keeps it from this label");
+            }
             if (errnum == ENOEXEC) return "it is no program: it begins neither with an ELF header nor with '#!'";
             if (errnum == ENOTDIR || errnum == ELOOP)
                 return "a part of the path is no directory, or a link in a circle";
@@ -195,6 +207,7 @@ namespace caisson::inline v0::detail {
             if (errnum == ENOSPC) return namespace_limit(NamespaceKind::cgroup);
             break;
         case Step::credentials:
+            if (context.starts_with("security label ")) return label_remedy(spec, errnum);
             if (context == "system call filter") {
                 if (errnum == EACCES)
                     return "without no_new_privileges this needs CAP_SYS_ADMIN: run as root, or set it";
