@@ -4,8 +4,8 @@
 #
 #   tests/run.sh                 everything but the long runs
 #   tests/run.sh --quick         g++ alone: unit and system tests
-#   tests/run.sh --long          the long runs alone: the suite `long`, fuzzing, benchmarks
-#   tests/run.sh SECTION...      some of: gcc uml clang options consumers style asan tsan
+#   tests/run.sh --long          the long runs alone: the suite `long`, fuzzing, benchmarks, and the section qemu
+#   tests/run.sh SECTION...      some of: gcc uml clang options consumers style asan tsan qemu
 #   --build DIR                  where to build (default: build/run)
 #
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
@@ -19,7 +19,7 @@ while (($#)); do
     case $1 in
         --quick | --long) mode=${1#--} ;;
         --build) out=${2:?--build wants a directory} && shift ;;
-        gcc | clang | asan | tsan | options | consumers | uml | style | long) wanted+=("$1") ;;
+        gcc | clang | asan | tsan | options | consumers | uml | qemu | style | long) wanted+=("$1") ;;
         *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
     esac
     shift
@@ -28,7 +28,7 @@ if ((${#wanted[@]} == 0)); then
     case $mode in
         all) wanted=(gcc uml clang options consumers style asan tsan) ;;
         quick) wanted=(gcc) ;;
-        long) wanted=(long) ;;
+        long) wanted=(long qemu) ;;
     esac
 fi
 mkdir -p "$out" || exit 2
@@ -133,6 +133,7 @@ prepare() {
             asan | tsan | long) needed+=(clang libclang-rt-14-dev) ;;
             consumers) needed+=(clang) ;;
             uml) needed+=(user-mode-linux kmod e2fsprogs) ;;
+            qemu) needed+=(qemu-system-x86 kmod apparmor) ;;
             style) needed+=(clang clang-format clang-tidy) ;;
         esac
     done
@@ -210,6 +211,22 @@ await_uml() {
     section=$here
 }
 ended_with() { cat "$2"; return "$1"; }
+# An hour or so, alone on the machine's processors: it is emulated.
+section_qemu() {
+    heading "Debian's own kernel, in QEMU: unit and system tests, and labels with its other security module"
+    build gcc g++ || return
+    await_uml
+    [[ -d $out/gcc/linux ]] || check "apt-get update" apt-get -qq update || return
+    guest qemu unit system
+    KERNEL_ARGUMENTS='security=selinux selinux=1' guest selinux system-security_label
+}
+guest() {
+    local results=$out/$1
+    shift
+    rm -rf "$results"
+    check "the kernel boots and runs the tests" env --default-signal tests/vm/qemu.sh "$out/gcc" "$results" "$@" &&
+        count "$results"
+}
 section_long() {
     heading "long runs: the suite, fuzzing, benchmarks"
     build gcc g++ || return

@@ -46,15 +46,16 @@ public:
         return nullptr;
     }
     /// Allows files and capabilities, and what `rules` say.
-    explicit Profile(const std::string& rules) {
-        std::ofstream{file()} << "profile " << name() << " flags=(attach_disconnected) {\n  file,\n  capability,\n"
+    explicit Profile(const std::string& rules, const std::string& suffix = "")
+        : name_{"caisson-test-" + std::to_string(::getpid()) + suffix} {
+        std::ofstream{file()} << "profile " << name_ << " flags=(attach_disconnected) {\n  file,\n  capability,\n"
                               << rules << "}\n";
         REQUIRE(parse("--replace") == 0);
     }
     Profile(const Profile&) = delete;
     Profile& operator=(const Profile&) = delete;
     ~Profile() { CHECK(parse("--remove") == 0); }
-    [[nodiscard]] static std::string name() { return "caisson-test-" + std::to_string(::getpid()); }
+    [[nodiscard]] const std::string& name() const noexcept { return name_; }
 
 private:
     static constexpr char parser[] = "/usr/sbin/apparmor_parser";
@@ -63,11 +64,12 @@ private:
         return std::system((parser + (" --skip-cache --quiet " + action + " ") + file()).c_str());
     }
     TestDirectory directory_;
+    std::string name_;
 };
 
-ContainerSpec labelled(const TestRoot& root, const std::string& script) {
+ContainerSpec labelled(const TestRoot& root, const std::string& label, const std::string& script) {
     ContainerSpec spec = shell(root, script);
-    spec.security_label = "apparmor:" + Profile::name();
+    spec.security_label = "apparmor:" + label;
     return spec;
 }
 /// What a container has said, up to and with "ready".
@@ -88,8 +90,8 @@ TEST_CASE("the command has its profile, which refuses what it denies, and the re
     root.write("secret/key", "key");
     root.write("open", "open\n");
     const Profile profile{"  signal (receive) peer=unconfined,\n  deny /secret/** r,\n"};
-    const std::string held = Profile::name() + " (enforce)";
-    ContainerSpec spec = labelled(root,
+    const std::string held = profile.name() + " (enforce)";
+    ContainerSpec spec = labelled(root, profile.name(),
                                   "cat /proc/self/attr/current /proc/1/attr/apparmor/current; cat /open /secret/key; "
                                   "echo ready; read line");
     const auto check = [&](const std::string& label_of_init) {
@@ -117,10 +119,11 @@ TEST_CASE("a label that the kernel does not know is refused by name, and nothing
     if (const char* reason = Profile::missing()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const TestRoot root;
-    ContainerSpec spec = labelled(root, "true");
-    CHECK(outcome(spec) == "container 'host': security label 'apparmor:" + Profile::name() +
-                               "' (in the child): No such file or directory: no such profile is loaded: load it with "
-                               "apparmor_parser(8)");
+    ContainerSpec spec = labelled(root, "caisson-no-such", "true");
+    CHECK(outcome(spec) ==
+          "container 'host': security label 'apparmor:caisson-no-such' (in the child): No such file or directory: no "
+          "such profile is loaded: load it with "
+          "apparmor_parser(8)");
     spec.security_label = "apparmor:unconfined";
     CHECK(outcome(spec) == "ok");
     if (runs_with_selinux()) CAISSON_SKIP("this kernel runs with SELinux as well");
@@ -160,7 +163,7 @@ TEST_CASE("a command whose profile lets no signal in is ended all the same: by i
     const LeavesNothing nothing;
     const TestRoot root;
     const Profile profile{""};
-    const ContainerSpec spec = labelled(root, "sleep 1000 & sleep 1000");
+    const ContainerSpec spec = labelled(root, profile.name(), "sleep 1000 & sleep 1000");
     Container container = Container::start(spec);
     try {
         (void)container.signal(SIGTERM);
@@ -201,4 +204,37 @@ TEST_CASE("a command whose profile lets no signal in is ended all the same: by i
     (void)sweep({.run_directory = {}, .links = false});
     CHECK(last.ended_within(5000));
     CHECK(groups_vanish(other.pid()));
+}
+
+TEST_CASE("a host that a profile holds gives its containers that one, or another where it may") {
+    if (const char* reason = Profile::missing()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const Profile inner{"  signal (receive),\n"};
+    const std::string start = "  mount,\n  umount,\n  pivot_root,\n  signal,\n  ptrace,\n  network,\n";
+    const auto started_by_host = [](const Profile& host, const ContainerSpec& spec) {
+        return in_host([&] {
+            return detail::sys::write_file(AT_FDCWD, "/proc/thread-self/attr/apparmor/current",
+                                           "changeprofile " + host.name())
+                       ? outcome(spec)
+                       : std::string{"no such profile"};
+        });
+    };
+    ContainerSpec spec = shell(root, "grep -q '^caisson-test-.*-host (enforce)' /proc/self/attr/current");
+    ContainerSpec other = shell(root, "grep -q '^caisson-test-[0-9]* (enforce)' /proc/self/attr/current");
+    other.security_label = "apparmor:" + inner.name();
+    {
+        const Profile host{start, "-host"};
+        CHECK(started_by_host(host, spec) == "ok");
+        CHECK(started_by_host(host, other) == "container 'host': security label '" + other.security_label +
+                                                  "' (in the child): Permission denied: the policy that holds the "
+                                                  "host's program does not let it");
+    }
+    const Profile host{start + "  change_profile -> " + inner.name() + ",\n", "-host"};
+    CHECK(
+        started_by_host(host, other) ==
+        "container 'host': command '/bin/sh' (in the child): Operation not permitted: where a policy holds the host's "
+        "program, no_new_privileges keeps the command from another label: set it to false");
+    other.no_new_privileges = false;
+    CHECK(started_by_host(host, other) == "ok");
 }

@@ -160,9 +160,12 @@ namespace caisson::inline v0::detail {
                 return "there is no such file in root " + quote(spec.root) +
                        ", or the interpreter that its first line or its ELF header names is missing there";
             }
-            if (errnum == EACCES || (errnum == EPERM && !spec.security_label.empty())) {
-                return "it is not executable: chmod +x " + spec.root + command +
-                       (spec.security_label.empty() ? "" : "; or the host's policy keeps it from this label");
+            if (errnum == EACCES) return "it is not executable: chmod +x " + spec.root + command;
+            if (errnum == EPERM && !spec.security_label.empty()) {
+                return spec.no_new_privileges ? "where a policy holds the host's program, no_new_privileges keeps the "
+                                                "command from another label: set it to false"
+                                              : "the policy that holds the host's program keeps the command from "
+                                                "this label";
             }
             if (errnum == ENOEXEC) return "it is no program: it begins neither with an ELF header nor with '#!'";
             if (errnum == ENOTDIR || errnum == ELOOP)
