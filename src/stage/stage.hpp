@@ -128,6 +128,9 @@ s64 map_mount(int mount, int user);
 /// all of its life: as root of the container, whose ids the layers have, but with the capabilities of the host.
 s64 make_as_root_inside(int context, u64 uid, u64 gid);
 
+/// Makes init and sees to it until its end; never returns.
+[[noreturn]] void keep(Stage& stage);
+
 /// Runs in the child of the keeper; never returns.
 [[noreturn]] void init(Stage& stage);
 
