@@ -13,8 +13,9 @@
 #include <caisson/detail/cgroup_tree.hpp>
 #include <caisson/detail/freezer.hpp>
 #include <caisson/detail/sys.hpp>
-#include <caisson/detail/usage_files.hpp>
 #include <caisson/error.hpp>
+
+#include "usage_text.hpp"
 
 namespace caisson::inline v0 {
 namespace detail {
@@ -50,7 +51,7 @@ std::string Freezer::read(const Fd& parent, const char* file, const char* what) 
 }
 
 bool Freezer::frozen(const char* what) const {
-    if (v2_ && find_counter(read(v2_, "cgroup.events", what), "frozen") == 1) return true;
+    if (v2_ && find_number(read(v2_, "cgroup.events", what), "frozen") == 1) return true;
     return v1_ && read(v1_, "freezer.state", what) == "FROZEN\n";
 }
 

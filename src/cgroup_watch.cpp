@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include <fcntl.h>
@@ -21,8 +20,9 @@
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/sys.hpp>
-#include <caisson/detail/usage_files.hpp>
 #include <caisson/error.hpp>
+
+#include "usage_text.hpp"
 
 namespace caisson::inline v0 {
 namespace detail {
@@ -69,7 +69,7 @@ std::optional<std::uint64_t> OomNotice::take() {
     else again_in_ = again_in_ < longest_pause ? again_in_ * 2 : 0;
     std::string text;
     if (!read_again(file_, text)) return std::nullopt;
-    const std::uint64_t now = find_counter(text, "oom_kill").value_or(seen_);
+    const std::uint64_t now = find_number(text, "oom_kill").value_or(seen_);
     const std::uint64_t before = std::exchange(seen_, now);
     return now > before ? now - before : 0;
 }
@@ -86,20 +86,13 @@ PressureNotice::PressureNotice(MemoryPressure level, const Fd& file, const Fd& e
                                                               : " critical",
                             "memory pressure")} {}
 
-/// Microseconds, of "some avg10=0.00 avg60=0.00 avg300=0.00 total=0" or the line "full".
+/// Microseconds.
 std::optional<std::uint64_t> PressureNotice::stalled() const {
     std::string text;
     if (!read_again(file_.get(), text)) return std::nullopt;
-    std::string_view rest = text;
-    const std::string_view wanted = level_ == MemoryPressure::critical ? "full " : "some ";
-    while (!rest.empty()) {
-        const std::string_view line = take_field(rest, '\n');
-        const std::size_t at = line.rfind('=');
-        if (line.starts_with(wanted) && at != std::string_view::npos) {
-            return parse_decimal(line.substr(at + 1), UINT64_MAX);
-        }
-    }
-    return std::nullopt;
+    const auto pressure = parse_pressure(text);
+    if (!pressure) return std::nullopt;
+    return level_ == MemoryPressure::critical ? pressure->full : pressure->some;
 }
 
 bool PressureNotice::take() {
@@ -234,8 +227,8 @@ void CgroupWatch::look_at_processes() {
         emptied_ = emptied_ || std::exchange(populated_, false);
         return;
     }
-    const bool populated = detail::find_counter(text, "populated") == 1;
-    const bool frozen = detail::find_counter(text, "frozen") == 1;
+    const bool populated = detail::find_number(text, "populated") == 1;
+    const bool frozen = detail::find_number(text, "frozen") == 1;
     // One that has come and gone since is seen by nothing but the notice, which freezing gives too.
     const bool was_populated = std::exchange(populated_, populated);
     const bool was_frozen = std::exchange(frozen_, frozen);

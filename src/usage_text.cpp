@@ -59,6 +59,14 @@ std::uint32_t hundredths(std::string_view text) noexcept {
 
 }  // namespace
 
+std::optional<std::uint64_t> find_number(std::string_view text, std::string_view key) noexcept {
+    Number found;
+    for_each_line(text, [&](std::string_view name, std::string_view value) {
+        if (name == key) found = parse_decimal(value, most);
+    });
+    return found;
+}
+
 Number parse_number(std::string_view text) noexcept {
     return parse_decimal(take_field(text, '\n'), most);
 }

@@ -12,6 +12,8 @@ namespace caisson::inline v0::detail {
 
 /// The number at the start of a file; nothing for "max".
 [[nodiscard]] std::optional<std::uint64_t> parse_number(std::string_view text) noexcept;
+/// The number of the line "KEY NUMBER".
+[[nodiscard]] std::optional<std::uint64_t> find_number(std::string_view text, std::string_view key) noexcept;
 /// A limit on memory; nothing for none.
 [[nodiscard]] std::optional<std::uint64_t> parse_memory_limit(std::string_view text, std::uint64_t page) noexcept;
 /// v1 cpuacct.usage_percpu, into `cpu_each`, and their sum into `cpu`.

@@ -166,3 +166,12 @@ TEST_CASE("texts that are cut off or mangled give no more figures than they have
         }
     }
 }
+
+TEST_CASE("a number is found by its key, and by the whole of it") {
+    const std::string_view text = "oom 2\noom_kill 17\noom_group_kill 3\n";
+    CHECK(detail::find_number(text, "oom_kill") == 17);
+    CHECK(detail::find_number(text, "oom_group_kill") == 3);
+    CHECK_FALSE(detail::find_number(text, "oom_"));
+    CHECK_FALSE(detail::find_number("oom_kill many\n", "oom_kill"));
+    CHECK_FALSE(detail::find_number("", "oom_kill"));
+}
