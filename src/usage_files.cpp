@@ -1,6 +1,7 @@
 // src/usage_files.cpp - reads the files of a group that are open.
 #include <caisson/detail/usage_files.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <system_error>
@@ -29,6 +30,10 @@ void clear(Usage& usage) {
     empty.block.clear();
     empty.networks.clear();
     usage = std::move(empty);
+}
+
+std::uint64_t page_size() noexcept {
+    return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace
@@ -77,7 +82,7 @@ UsageFiles::Number UsageFiles::number(File file) {
 
 UsageFiles::Number UsageFiles::limit(File file) {
     const auto text = load(file);
-    return text ? parse_memory_limit(*text, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))) : std::nullopt;
+    return text ? parse_memory_limit(*text, page_size()) : std::nullopt;
 }
 
 void UsageFiles::read(UsageParts parts, Usage& into) {
@@ -111,30 +116,34 @@ void UsageFiles::read_cpu(bool details, Usage& into) {
 
 void UsageFiles::read_memory(bool details, Usage& into) {
     into.memory = number(memory);
-    into.memory_limit = limit(memory_limit);
+    bool limited = true;
+    if (details) {
+        if (const auto text = load(memory_stat)) limited = parse_memory_stat(*text, page_size(), into);
+    }
+    if (limited) into.memory_limit = limit(memory_limit);
     if (!details) return;
     into.memory_peak = number(memory_peak);
     into.memory_limit_hits = number(memory_hits);
-    // Where it is one limit for both, and the same, it is the other one that is met.
-    if (const auto hits = number(both_hits)) into.memory_limit_hits = into.memory_limit_hits.value_or(0) + *hits;
-    if (const auto text = load(memory_stat)) parse_memory_stat(*text, into);
     if (const auto text = load(oom)) parse_memory_events(*text, into);
     if (has(swap)) into.swap = number(swap);
     if (has(swap_limit)) into.swap_limit = limit(swap_limit);
-    // Of v1, where it is one limit for both: what is left beside the other.
-    if (const auto both = limit(both_limit); both && into.memory_limit && *both >= *into.memory_limit) {
-        into.swap_limit = *both - *into.memory_limit;
-    }
+    if (!into.memory_limit || !has(both_limit)) return;
+    // Of v1, where it is one limit for RAM and swap, and never below the other: what is left beside that. Where they
+    // are the same it is this one that is met.
+    if (const auto both = limit(both_limit)) into.swap_limit = *both - std::min(*both, *into.memory_limit);
+    if (const auto hits = number(both_hits)) into.memory_limit_hits = into.memory_limit_hits.value_or(0) + *hits;
 }
 
 void UsageFiles::read_block(Usage& into) {
+    if (const auto text = load(block_stat)) parse_block_v2(*text, into.block);
     if (const auto text = load(block_bytes)) {
         parse_block_v1(*text, &BlockUsage::read_bytes, &BlockUsage::write_bytes, into.block);
     }
+    // Where no byte went there was nothing else.
+    if (into.block.empty()) return;
     if (const auto text = load(block_operations)) {
         parse_block_v1(*text, &BlockUsage::read_operations, &BlockUsage::write_operations, into.block);
     }
-    if (const auto text = load(block_stat)) parse_block_v2(*text, into.block);
 }
 
 void UsageFiles::read_pressure(File file, std::optional<Pressure>& into) {

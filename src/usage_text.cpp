@@ -112,13 +112,16 @@ void parse_throttled(std::string_view text, Usage& into) noexcept {
     });
 }
 
-void parse_memory_stat(std::string_view text, Usage& into) noexcept {
+bool parse_memory_stat(std::string_view text, std::uint64_t page, Usage& into) noexcept {
+    bool limited = true;
     // v1 tells the group's own first, and then the total with what is below.
     for_each_line(text, [&](std::string_view key, std::string_view value) {
         if (key == "anon" || key == "total_rss") into.memory_anon = scaled(value, 1);
         else if (key == "file" || key == "total_cache") into.memory_file = scaled(value, 1);
         else if (key == "total_swap") into.swap = scaled(value, 1);
+        else if (key == "hierarchical_memory_limit") limited = parse_memory_limit(value, page).has_value();
     });
+    return limited;
 }
 
 void parse_memory_events(std::string_view text, Usage& into) noexcept {

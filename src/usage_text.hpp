@@ -24,8 +24,8 @@ void parse_cpu_ticks(std::string_view text, std::uint64_t tick, Usage& into) noe
 void parse_cpu_stat(std::string_view text, bool details, Usage& into) noexcept;
 /// The time lost to a quota, of v1 and v2 cpu.stat.
 void parse_throttled(std::string_view text, Usage& into) noexcept;
-/// v1 and v2 memory.stat.
-void parse_memory_stat(std::string_view text, Usage& into) noexcept;
+/// v1 and v2 memory.stat. False where it says that no group from this one up has a limit, which v1 does.
+bool parse_memory_stat(std::string_view text, std::uint64_t page, Usage& into) noexcept;
 /// v1 memory.oom_control, v2 memory.events.
 void parse_memory_events(std::string_view text, Usage& into) noexcept;
 /// v1 blkio.throttle.io_service_bytes and io_serviced: what each device has read and written is put where these point.

@@ -147,6 +147,7 @@ TEST_CASE("memory that is touched is counted for what it is") {
     Cgroup group = Cgroup::create("memory");
     constexpr auto parts = UsagePart::memory | UsagePart::details;
     if (!group.usage(parts).memory) CAISSON_SKIP("no hierarchy counts memory");
+    CHECK_FALSE(group.usage(parts).memory_limit);
     LimitSpec limits;
     limits.memory = 64 * mib;
     group.limit(limits);
@@ -160,6 +161,10 @@ TEST_CASE("memory that is touched is counted for what it is") {
         const Worker idle{group, [] {}};
         before = group.usage(parts);
         CHECK(before.memory_limit == 64 * mib);
+        const bool swap =
+            !path_for(group, "memory.memsw.limit_in_bytes").empty() || !path_for(group, "memory.swap.max").empty();
+        CHECK(before.swap_limit == (swap ? std::optional<std::uint64_t>{0} : std::nullopt));
+        CHECK(before.swap.value_or(0) == 0u);
         CHECK(before.memory_limit_hits == 0u);
         CHECK(before.oom_kills == 0u);
     }

@@ -74,15 +74,17 @@ TEST_CASE("v2: one file has all times, in microseconds") {
 
 TEST_CASE("memory: v1 is read with what is below the group, v2 tells that alone") {
     Usage v1;
-    detail::parse_memory_stat(
-        "cache 1\nrss 2\nswap 3\nhierarchical_memory_limit 9\ntotal_cache 4096\ntotal_rss 8192\ntotal_swap 12288\n"
+    const bool limited = detail::parse_memory_stat(
+        "cache 1\nrss 2\nswap 3\nhierarchical_memory_limit 8192\ntotal_cache 4096\ntotal_rss 8192\ntotal_swap 12288\n"
         "total_inactive_anon 5\n",
-        v1);
+        4096, v1);
+    CHECK(limited);
     CHECK(v1.memory_file == 4096);
     CHECK(v1.memory_anon == 8192);
     CHECK(v1.swap == 12288);
     Usage v2;
-    detail::parse_memory_stat("anon 8192\nfile 4096\nkernel 7\nfile_mapped 1\nanon_thp 2\n", v2);
+    CHECK(detail::parse_memory_stat("anon 8192\nfile 4096\nkernel 7\nfile_mapped 1\nanon_thp 2\n", 4096, v2));
+    CHECK_FALSE(detail::parse_memory_stat("hierarchical_memory_limit 9223372036854771712\n", 4096, v2));
     CHECK(v2.memory_file == 4096);
     CHECK(v2.memory_anon == 8192);
     CHECK_FALSE(v2.swap);
@@ -154,7 +156,7 @@ TEST_CASE("texts that are cut off or mangled give no more figures than they have
                     detail::parse_cpu_ticks(one, 10'000'000, usage);
                     detail::parse_cpu_stat(one, true, usage);
                     detail::parse_throttled(one, usage);
-                    detail::parse_memory_stat(one, usage);
+                    (void)detail::parse_memory_stat(one, 4096, usage);
                     detail::parse_memory_events(one, usage);
                     detail::parse_block_v1(one, &BlockUsage::read_bytes, &BlockUsage::write_bytes, usage.block);
                     detail::parse_block_v2(one, usage.block);
