@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -53,6 +54,15 @@ struct CgroupHierarchy {
     const std::string_view field = rest.substr(0, end);
     rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
     return field;
+}
+
+/// The number after `key` and a space at the start of a line.
+[[nodiscard]] inline std::optional<std::uint64_t> find_counter(std::string_view text, std::string_view key) noexcept {
+    while (!text.empty()) {
+        std::string_view line = take_field(text, '\n');
+        if (take_field(line, ' ') == key) return parse_decimal(line, UINT64_MAX);
+    }
+    return std::nullopt;
 }
 
 /// A path as proc_pid_mountinfo(5) writes it: space, tab, newline and backslash are \ooo.
