@@ -133,8 +133,8 @@ TEST_CASE("a quota's waiting time is counted") {
     const std::string v2 = path_for(group, "cpu.max");
     if (v1.empty() && v2.empty()) CAISSON_SKIP("no hierarchy has quotas");
     const std::string& file = v1.empty() ? v2 : v1;
-    REQUIRE(detail::sys::write_file(AT_FDCWD, file.c_str(), v1.empty() ? "20000 100000" : "20000"));
-    const Worker worker{group, [] { burn_on(last_cpu(), 60 * ms); }};
+    REQUIRE(detail::sys::write_file(AT_FDCWD, file.c_str(), v1.empty() ? "2000 100000" : "2000"));
+    const Worker worker{group, [] { burn_on(last_cpu(), 8 * ms); }};
     const Usage usage = group.usage(UsagePart::cpu | UsagePart::details);
     REQUIRE(usage.cpu_throttled);
     CHECK(*usage.cpu_throttled > 10 * ms);
