@@ -40,11 +40,15 @@ void read_memory(const Element& root, Domain& domain) {
     limits.memory_soft = memory_limit(*memtune, "soft_limit");
     limits.memory_and_swap = memory_limit(*memtune, "swap_hard_limit");
     const std::uint64_t memory_kib = limits.memory ? *limits.memory / 1024 : domain.memory_kib;
+    const std::string bound =
+        std::to_string(memory_kib) + " KiB, which is the " + (limits.memory ? "<hard_limit>" : "<memory>");
+    if (limits.memory_soft && *limits.memory_soft / 1024 > memory_kib) {
+        const Element soft = memtune->needed_child("soft_limit");
+        soft.wrong("", soft.text(), "at most " + bound);
+    }
     if (limits.memory_and_swap && *limits.memory_and_swap / 1024 < memory_kib) {
         const Element swap = memtune->needed_child("swap_hard_limit");
-        swap.wrong("", swap.text(),
-                   "at least " + std::to_string(memory_kib) + " KiB, which is the " +
-                       (limits.memory ? "<hard_limit>" : "<memory>"));
+        swap.wrong("", swap.text(), "at least " + bound);
     }
 }
 

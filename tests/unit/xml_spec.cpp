@@ -174,6 +174,8 @@ TEST_CASE("limits out of range and lists that are none are refused with value an
          "x.xml:6: <swap_hard_limit> is '499999': it must be at least 500000 KiB, which is the <memory>"},
         {"<memtune><swap_hard_limit>5</swap_hard_limit><hard_limit>6</hard_limit></memtune>",
          "x.xml:5: <swap_hard_limit> is '5': it must be at least 6 KiB, which is the <hard_limit>"},
+        {"<memtune><soft_limit>500001</soft_limit></memtune>",
+         "x.xml:5: <soft_limit> is '500001': it must be at most 500000 KiB, which is the <memory>"},
         {"<cputune><shares>1</shares></cputune>",
          "x.xml:5: <shares> is '1': it must be a decimal number from 2 to 262144"},
         {"<cputune><shares>262145</shares></cputune>",
