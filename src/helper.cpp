@@ -86,17 +86,26 @@ std::string absolute(const std::string& path) {
     return here + ("/" + path);
 }
 
+void check_note(const std::string& note) {
+    if (note.size() <= detail::most_note) return;
+    throw Error{Step::check_spec, E2BIG, "note of " + std::to_string(note.size()) + " bytes",
+                "at most 1048576 bytes are kept"};
+}
+
 }  // namespace
+
+void Helper::set_note(const std::string& note) {
+    check_note(note);
+    const Fd file = detail::to_memory_file(note);
+    (void)ask({.kind = detail::Message::Kind::note}, nullptr, file.get());
+}
 
 Helper Helper::begin(const ContainerSpec& spec, const HelperOptions& options) {
     if (options.run_directory.empty() || options.run_directory.find('\0') != std::string::npos) {
         throw Error{Step::check_spec, 0, "run_directory: " + detail::quote(options.run_directory) + " is no path",
                     "name a directory, such as /run/caisson"};
     }
-    if (options.note.size() > detail::most_note) {
-        throw Error{Step::check_spec, E2BIG, "note of " + std::to_string(options.note.size()) + " bytes",
-                    "at most 1048576 bytes are kept"};
-    }
+    check_note(options.note);
     detail::check_descriptors(spec);
     const Fd program = open_program(options.helper_path);
     const Fd null = detail::sys::open("/dev/null", O_RDWR | O_NOCTTY);

@@ -90,10 +90,11 @@ public:
         for (const int fd : borrowed) {
             if (fd >= detail::helper_stdio) (void)::close(fd);
         }
-        info_ = detail::to_memory_file(detail::encode(detail::Info{.name = request.spec.name,
-                                                                   .init = controller_.init_pid(id_),
-                                                                   .console_path = controller_.console_path(id_),
-                                                                   .note = std::move(request.note)}));
+        info_ = {.name = request.spec.name,
+                 .init = controller_.init_pid(id_),
+                 .console_path = controller_.console_path(id_),
+                 .note = std::move(request.note)};
+        info_file_ = detail::to_memory_file(detail::encode(info_));
         listener_ = directory_.listen();
         count_cpus();
         lower_privileges();
@@ -154,8 +155,9 @@ private:
     /// One question.
     void serve(Fd& client) {
         Message question;
+        Fd passed;
         try {
-            switch (detail::take_message(client.get(), question, nullptr)) {
+            switch (detail::take_message(client.get(), question, &passed)) {
                 case Taken::nothing_yet: return;
                 case Taken::closed: client.reset(); return;
                 case Taken::message: break;
@@ -166,15 +168,28 @@ private:
             return;
         }
         try {
-            answer(client, question);
+            answer(client, question, passed);
         } catch (const Error& e) {
             if (client) tell(client, refusal(e));
         }
     }
-    void answer(Fd& client, const Message& question) {
+    void set_note(const Fd& file) {
+        // Of anything else than a file in memory, the reading might never end.
+        constexpr int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+        const int seals = ::fcntl(file.get(), F_GET_SEALS);
+        if (seals < 0 || (seals & sealed) != sealed) {
+            throw Error{Step::helper, EBADMSG, "message of caisson: it has no note"};
+        }
+        detail::Info info = info_;
+        info.note = detail::read_memory_file(file.get());
+        if (info.note.size() > detail::most_note) throw Error{Step::helper, EMSGSIZE, "note"};
+        info_file_ = detail::to_memory_file(detail::encode(info));
+        info_ = std::move(info);
+    }
+    void answer(Fd& client, const Message& question, const Fd& passed) {
         Message done{.kind = Message::Kind::done};
         switch (question.kind) {
-            case Message::Kind::info: done.number = is_suspended() ? 1 : 0; return tell(client, done, info_.get());
+            case Message::Kind::info: done.number = is_suspended() ? 1 : 0; return tell(client, done, info_file_.get());
             case Message::Kind::signal:
                 if (question.number < 0 || question.number > 64) {
                     throw Error{Step::signal, EINVAL, "signal " + std::to_string(question.number)};
@@ -210,6 +225,7 @@ private:
                 controller_.limit(id_, detail::decode<LimitSpec>(question.body));
                 return tell(client, done);
             case Message::Kind::limits: done.body = detail::encode(controller_.limits(id_)); return tell(client, done);
+            case Message::Kind::note: set_note(passed); return tell(client, done);
             case Message::Kind::done:
             case Message::Kind::refused:
             case Message::Kind::exited: break;
@@ -240,7 +256,8 @@ private:
     Controller controller_;  // destroyed first: no container outlives the lock
     ContainerId id_{};
     bool has_command_below_ = false;  // see Running
-    Fd info_;
+    detail::Info info_;
+    Fd info_file_;
     Fd listener_;
     std::vector<Fd> clients_;
     std::optional<ExitStatus> status_;

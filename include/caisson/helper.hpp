@@ -58,7 +58,7 @@ struct HelperInfo {
     std::string name{};
     pid_t init = -1;             ///< the container's pid 1, as the helper's pid namespace numbers it
     std::string console_path{};  ///< "/dev/pts/N" of the host, see Controller::console_path; empty: it has no console
-    std::string note{};          ///< as given to `start`
+    std::string note{};          ///< as given to `start` or `set_note`
     bool suspended = false;      ///< see Container::suspended
 };
 
@@ -158,6 +158,8 @@ public:
         auto plain = detail::decode<detail::Info>(detail::read_memory_file(file.get()));
         return {std::move(plain.name), plain.init, std::move(plain.console_path), std::move(plain.note), suspended};
     }
+    /// Replaces the note, for everybody who asks from then on. At most 1 MiB, else `Step::check_spec`.
+    [[gnu::visibility("default")]] void set_note(const std::string& note);
     /// See Container::suspend. Throws `Step::helper` with ESRCH if the container has ended, else as that does.
     void suspend() { (void)ask({.kind = detail::Message::Kind::suspend}); }
     /// See Container::resume. Throws as `suspend` does.
@@ -275,9 +277,9 @@ private:
         }
     }
     /// The answer; nothing if the container has ended.
-    std::optional<detail::Message> exchange(const detail::Message& question, Fd* passed = nullptr) {
+    std::optional<detail::Message> exchange(const detail::Message& question, Fd* passed = nullptr, int pass = -1) {
         if (try_wait()) return std::nullopt;
-        if (!detail::send_message(socket_.get(), question) && errno != EPIPE && errno != ECONNRESET) {
+        if (!detail::send_message(socket_.get(), question, pass) && errno != EPIPE && errno != ECONNRESET) {
             detail::fail(Step::helper, what());
         }
         const std::int64_t deadline = detail::monotonic_ms() + answer_ms;
@@ -307,8 +309,8 @@ private:
         return std::nullopt;
     }
     /// The answer; throws if the container has ended.
-    detail::Message ask(const detail::Message& question, Fd* passed = nullptr) {
-        auto answer = exchange(question, passed);
+    detail::Message ask(const detail::Message& question, Fd* passed = nullptr, int pass = -1) {
+        auto answer = exchange(question, passed, pass);
         if (!answer) throw Error{Step::helper, ESRCH, "container " + detail::quote(name_), "it has ended"};
         return std::move(*answer);
     }

@@ -57,6 +57,12 @@ TEST_CASE("a container lives on when its starter has gone, is found by name from
     const HelperInfo info = helper->info();
     CHECK(info.name == "web");
     CHECK(info.note == options.note);
+    const std::string other(1 << 20, 'o');
+    helper->set_note(other);
+    CHECK(Helper::find("web", place.run)->info().note == other);
+    CHECK_THROWS_WITH_AS(helper->set_note(other + "o"),
+                         "note of 1048577 bytes: Argument list too long: at most 1048576 bytes are kept", Error);
+    CHECK(helper->info().note == other);
     CHECK(alive(info.init));
     CHECK(helper->pid() != info.init);
     CHECK(alive(helper->pid()));
@@ -334,15 +340,22 @@ TEST_CASE("clients that send rubbish, hang, or read nothing harm nobody") {
         CHECK(detail::wait_readable(client.get(), 60000));
         CHECK(detail::take_message(client.get(), answer, nullptr) == detail::Taken::closed);
     }
-    {
-        // What looks right but is no question.
+    // What looks right but is no question, and notes that are none: nothing, or what could be read for ever.
+    const Fd zero = detail::sys::open("/dev/zero", O_RDONLY);
+    const Fd too_long = detail::to_memory_file(std::string((1 << 20) + 1, 'n'));
+    const std::pair<detail::Message::Kind, int> questions[] = {{detail::Message::Kind::exited, -1},
+                                                               {detail::Message::Kind::note, -1},
+                                                               {detail::Message::Kind::note, zero.get()},
+                                                               {detail::Message::Kind::note, too_long.get()}};
+    for (const auto& question : questions) {
         const Fd client = connect_to(socket);
-        CHECK(detail::send_message(client.get(), {.kind = detail::Message::Kind::exited}));
+        CHECK(detail::send_message(client.get(), {.kind = question.first}, question.second));
         detail::Message answer;
         REQUIRE(detail::wait_readable(client.get(), 60000));
         CHECK(detail::take_message(client.get(), answer, nullptr) == detail::Taken::message);
         CHECK(answer.kind == detail::Message::Kind::refused);
     }
+    CHECK(helper.info().note.empty());
     // Asks for ever and never reads an answer: it is let go, at the latest when its socket is full.
     const Fd greedy = connect_to(socket);
     pollfd p{greedy.get(), POLLOUT, 0};

@@ -47,6 +47,7 @@ struct Message {
         limits,
         suspend,
         resume,
+        note,  ///< with a memory file
         done,
         refused,
         exited
