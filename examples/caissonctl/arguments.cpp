@@ -59,8 +59,8 @@ Arguments Arguments::parse(std::string_view verb, std::span<const Option> option
             } else if (i + 1 < words.size()) {
                 give(*known, words[++i]);
             } else {
-                throw UsageError{text("expected syntax: --", option.name,
-                                      known->kind == Option::Kind::number ? " <number>" : " <string>")};
+                throw UsageError{
+                    text("expected syntax: --", option.name, " <", known->type.empty() ? "string" : known->type, ">")};
             }
         } else {
             const auto next = std::ranges::find_if(options, [&](const Option& o) {
@@ -70,11 +70,15 @@ Arguments Arguments::parse(std::string_view verb, std::span<const Option> option
             give(*next, word);
         }
     }
+    std::string missing;
     for (const Option& option : options) {
-        if (option.kind == Option::Kind::positional && !result.has(option.name)) {
-            throw UsageError{text("command '", verb, "' requires <", option.name, "> option")};
-        }
+        if (option.kind != Option::Kind::positional || result.has(option.name)) continue;
+        const bool word = option.type == "string";
+        missing += missing.empty() ? "" : "\nerror: ";
+        missing += text("command '", verb, word ? "' requires <" : "' requires --", option.name,
+                        word ? "> option" : " option");
     }
+    if (!missing.empty()) throw UsageError{missing};
     return result;
 }
 
@@ -83,6 +87,11 @@ std::string Arguments::get(std::string_view name) const {
     if (found == values_.end()) return {};
     if (found->second.empty()) throw Failure{text("Failed to get option '", name, "': Option argument is empty")};
     return found->second;
+}
+
+std::string Arguments::raw(std::string_view name) const {
+    const auto found = values_.find(name);
+    return found != values_.end() ? found->second : std::string{};
 }
 
 std::optional<int> Arguments::number(std::string_view name) const {

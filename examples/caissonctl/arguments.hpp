@@ -12,13 +12,14 @@ namespace caissonctl {
 
 /// An argument of a verb.
 struct Option {
-    /// `positional` is required and may be given as --name VALUE; so is `optional`, which may be left out, and
-    /// `number`, an optional whole number. `named` may be left out too, and is given in no other way. `several`, the
-    /// last one, takes any number of words.
-    enum class Kind { flag, named, number, optional, positional, several };
+    /// `positional` is required and may be given as --name VALUE; so is `optional`, which may be left out. `named` may
+    /// be left out too, and is given in no other way. `several`, the last one, takes any number of words, in both ways.
+    enum class Kind { flag, named, optional, positional, several };
     std::string_view name;
     Kind kind = Kind::flag;
     std::string_view help;
+    /// What help and messages call its value. Empty, of `several`: help does not say that the name may be given.
+    std::string_view type = "string";
 };
 
 /// The arguments of one call of a verb.
@@ -31,7 +32,9 @@ public:
     /// The value of an option, which must not be empty; "" if it was not given. Throws `Failure`.
     [[nodiscard]] std::string get(std::string_view name) const;
 
-    /// The value of a `number`; nothing if it was not given. Throws `Failure`.
+    /// The same, and it may be empty.
+    [[nodiscard]] std::string raw(std::string_view name) const;
+    /// The value of a whole number; nothing if it was not given. Throws `Failure`.
     [[nodiscard]] std::optional<int> number(std::string_view name) const;
     /// What was given for the option `several`.
     [[nodiscard]] const std::vector<std::string>& several() const noexcept { return several_; }

@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <caisson/error.hpp>
@@ -26,8 +27,8 @@ private:
     std::string reason_;
 };
 
-[[nodiscard]] inline std::string quoted(const std::string& name) {
-    return "'" + name + "'";
+[[nodiscard]] inline std::string quoted(std::string_view name) {
+    return std::string{"'"}.append(name).append("'");
 }
 
 /// Runs `work`; what it throws is told as the reason of `outer`.

@@ -32,7 +32,7 @@ inline constexpr std::array domstats_options{
     Option{"list-paused", Option::Kind::flag, "list only paused domains"},
     Option{"list-shutoff", Option::Kind::flag, "list only shutoff domains"},
     Option{"raw", Option::Kind::flag, "do not pretty-print the fields"},
-    Option{"domain", Option::Kind::several, "list of domains to get stats for"}};
+    Option{"domain", Option::Kind::several, "list of domains to get stats for", ""}};
 
 int cpu_stats(const Session& session, const Arguments& arguments);
 int domblkstat(const Session& session, const Arguments& arguments);

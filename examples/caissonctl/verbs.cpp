@@ -9,6 +9,7 @@
 #include "failure.hpp"
 #include "statistics.hpp"
 #include "table.hpp"
+#include "tuning.hpp"
 
 namespace caissonctl {
 namespace {
@@ -335,8 +336,8 @@ constexpr std::array name_options{Option{"domain", positional, "domain id or uui
 constexpr std::array uuid_options{Option{"domain", positional, "domain id or name"}};
 constexpr std::array help_options{Option{"command", optional, "name of a command or of a group of commands"}};
 constexpr std::array cpu_options{a_domain, Option{"total", flag, "Show total statistics only"},
-                                 Option{"start", number, "Show statistics from this CPU"},
-                                 Option{"count", number, "Number of shown CPUs at most"}};
+                                 Option{"start", optional, "Show statistics from this CPU", "number"},
+                                 Option{"count", optional, "Number of shown CPUs at most", "number"}};
 constexpr std::array block_options{a_domain, Option{"device", optional, "block device"},
                                    Option{"human", flag, "print a more human readable output"}};
 constexpr std::array interface_options{
@@ -351,6 +352,8 @@ constexpr std::array list_options{Option{"inactive", flag, "list inactive domain
                                   Option{"table", flag, "list table (default)"}};
 
 constexpr std::array all_verbs{
+    Verb{"blkiotune", "Get or set blkio parameters", "Get or set the current blkio parameters for a guest domain.",
+         tuning::blkiotune_options, tuning::blkiotune},
     Verb{"console", "connect to the guest console", "Connect the virtual serial console for the guest", console_options,
          console},
     Verb{"cpu-stats", "show domain cpu statistics", "Display per-CPU and total statistics about the domain's CPUs",
@@ -378,11 +381,19 @@ constexpr std::array all_verbs{
          dumpxml_options, dumpxml},
     Verb{"help", "print help", "Prints global help, or command specific help.", help_options, help},
     Verb{"list", "list domains", "Returns list of domains.", list_options, list},
+    Verb{"memtune", "Get or set memory parameters", "Get or set the current memory parameters for a guest domain.",
+         tuning::memtune_options, tuning::memtune},
     Verb{"resume", "resume a domain", "Resume a previously suspended domain.", domain_only, resume},
+    Verb{"schedinfo", "show/set scheduler parameters", "Show/Set scheduler parameters.", tuning::schedinfo_options,
+         tuning::schedinfo},
     Verb{
         "security", "what holds a running domain",
         "Tells what the kernel holds a running domain by, and where that is weaker or stricter than caisson's default.",
         domain_only, security},
+    Verb{"setmaxmem", "change maximum memory limit", "Change the maximum memory allocation limit in the guest domain.",
+         tuning::setmaxmem_options, tuning::setmaxmem},
+    Verb{"setmem", "change memory allocation", "Change the current memory allocation in the guest domain.",
+         tuning::setmem_options, tuning::setmem},
     Verb{"shutdown", "gracefully shutdown a domain", "Run shutdown in the target domain.", domain_only, shutdown},
     Verb{"start", "start a (previously defined) inactive domain", "Start a domain.", start_options, start},
     Verb{"suspend", "suspend a domain", "Suspend a running domain.", domain_only, suspend},
@@ -415,22 +426,21 @@ std::string help_of(const Verb& verb) {
     std::string options;
     for (const Option& option : verb.options) {
         std::string left = "--" + std::string{option.name};
+        const std::string type = " <" + std::string{option.type} + ">";
         if (option.kind == flag) {
             text.append(" [").append(left).append("]");
-            left.resize(std::max<std::size_t>(left.size(), 16), ' ');
-        } else if (option.kind == optional || option.kind == named || option.kind == number) {
-            left += option.kind == number ? " <number>" : " <string>";
+        } else if (option.kind == optional || option.kind == named) {
+            left += type;
             text.append(" [").append(left).append("]");
-            left += " ";
         } else if (option.kind == several) {
-            text.append(" [<").append(option.name).append(">]...");
-            left = "<" + std::string{option.name} + ">";
-            left.resize(std::max<std::size_t>(left.size(), 16), ' ');
+            left = option.type.empty() ? "<" + std::string{option.name} + ">" : "[" + left + "]" + type;
+            text.append(" [").append(left).append("]...");
         } else {
             text.append(" <").append(option.name).append(">");
-            left = "[" + left + "] <string> ";
+            left = "[" + left + "]" + type;
         }
-        options.append("    ").append(left).append(" ").append(option.help).append("\n");
+        left.resize(std::max<std::size_t>(left.size(), 15), ' ');
+        options.append("    ").append(left).append("  ").append(option.help).append("\n");
     }
     text += "\n";
     if (!verb.description.empty()) text.append("\n  DESCRIPTION\n    ").append(verb.description).append("\n");
