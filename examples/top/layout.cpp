@@ -210,6 +210,7 @@ Page lay_out(View view, const Paper& paper) {
         const double right = b.cpu.value_or(-1);
         return left != right ? left > right : a.name < b.name;
     });
+    view.notes.resize(std::min(view.notes.size(), paper.lines / 4));
     Page page;
     page.lines.push_back(summary(view, paper.columns));
     page.head = page.lines.size();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/command.hpp"
@@ -52,6 +53,15 @@ View two() {
 Lines lines_of(const View& view, std::size_t columns, std::size_t lines = 24, bool utf8 = true) {
     return top::lay_out(view, {columns, lines, utf8}).lines;
 }
+
+/// A container that ends with the test, however that ends.
+struct Running {
+    Helper helper;
+    Running(const Place& place, const ContainerSpec& spec) : helper{Helper::start(spec, place.options)} {}
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+    ~Running() { (void)helper.kill(); }
+};
 
 /// The program at a terminal.
 struct AtTerminal {
@@ -188,6 +198,8 @@ TEST_CASE("what has no room on the page is counted, and notes stay in sight") {
     CHECK(page[5].starts_with("c5 "));
     CHECK(page[6] == "... and 5 more");
     CHECK(page[7] == view.notes[0]);
+    // Where there is hardly room, containers come before notes.
+    CHECK(lines_of(view, 80, 3).back() == "... and 9 more");
     CHECK(lines_of({.where = "/run/caisson"}, 80) == Lines{"no container runs in /run/caisson"});
 }
 
@@ -221,8 +233,8 @@ TEST_CASE("top shows busy containers at a terminal, leaves at 'q', and gives the
     const Place place;
     ContainerSpec spec = place.spec("busy1", "while :; do :; done");
     spec.limits.memory = 64 << 20;
-    Helper one = Helper::start(spec, place.options);
-    Helper other = Helper::start(place.spec("busy2", "while :; do :; done"), place.options);
+    const Running one{place, spec};
+    const Running other{place, place.spec("busy2", "while :; do :; done")};
     {
         AtTerminal top{place, "0.2"};
         std::string first;
@@ -231,7 +243,9 @@ TEST_CASE("top shows busy containers at a terminal, leaves at 'q', and gives the
             return find_row(lines, "busy1", first) && find_row(lines, "busy2", second) &&
                    std::atof(first.c_str() + 6) > 0 && std::atof(second.c_str() + 6) > 0;
         });
-        REQUIRE(page.size() == 4);
+        REQUIRE(page.size() >= 4);
+        // Only why there are no bars may follow.
+        CHECK((page.size() == 4 || page[4].starts_with("no CPUs one by one: ")));
         CHECK(page[0].starts_with("2 containers: CPU "));
         CHECK(page[1].starts_with("NAME    CPU% "));
         for (const std::string& line : page) CHECK(top::width(line) <= 80);
@@ -241,9 +255,6 @@ TEST_CASE("top shows busy containers at a terminal, leaves at 'q', and gives the
         CHECK(top.terminal.wait() == 0);
         top.check_given_back();
     }
-    (void)one.kill();
-    (void)other.kill();
-    CHECK(place.empty());
 }
 
 TEST_CASE("a signal that ends top gives the terminal back first") {
@@ -270,7 +281,10 @@ TEST_CASE("top is stopped by Ctrl+Z with the terminal as it was, and takes it ag
     (void)top.page();
     top.terminal.type("\x1a");
     CHECK(top.terminal.shows("\x1b[?1049l"));
-    for (int i = 0; i < 1000 && top.terminal.modes() != top.before; ++i) ::usleep(1000);
+    // What continues it before it has stopped would be lost.
+    int status = 0;
+    for (int i = 0; i < 10'000 && ::waitpid(top.terminal.pid(), &status, WUNTRACED | WNOHANG) == 0; ++i) ::usleep(1000);
+    REQUIRE(WIFSTOPPED(status));
     CHECK(top.terminal.modes() == top.before);
     ::kill(top.terminal.pid(), SIGCONT);
     CHECK(top.terminal.shows("\x1b[?1049h"));
@@ -285,7 +299,7 @@ TEST_CASE("top draws again as soon as the terminal has another size") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const Place place;
-    Helper web = Helper::start(place.spec("web"), place.options);
+    const Running web{place, place.spec("web")};
     {
         AtTerminal top{place};
         (void)top.page();
@@ -293,14 +307,13 @@ TEST_CASE("top draws again as soon as the terminal has another size") {
         CHECK(wide[1].find("WRITE/s") != std::string::npos);
         top.terminal.resize({3, 40});
         const Lines narrow = top.page();
-        CHECK(narrow.size() == 3);
+        CHECK(narrow.size() <= 3);
         CHECK(narrow[1].find("WRITE/s") == std::string::npos);
         CHECK(has_row(narrow, "web"));
         for (const std::string& line : narrow) CHECK(top::width(line) <= 40);
         top.terminal.type("q");
         CHECK(top.terminal.wait() == 0);
     }
-    (void)web.kill();
 }
 
 TEST_CASE("containers come, are suspended and go while top runs, and one may come again") {
@@ -310,14 +323,16 @@ TEST_CASE("containers come, are suspended and go while top runs, and one may com
     AtTerminal top{place, "0.1"};
     CHECK(top.page() == Lines{"no container runs in " + place.run});
     for (int round = 0; round < 2; ++round) {
-        Helper web = Helper::start(place.spec("web"), place.options);
+        Running web{place, place.spec("web")};
         CHECK(has_row(top.page_with([](const Lines& lines) { return has_row(lines, "web"); }), "web"));
         if (round == 0) {
-            web.suspend();
-            CHECK_FALSE(
-                top.page_with([](const Lines& lines) { return lines.back().starts_with("web  paused"); }).empty());
+            web.helper.suspend();
+            CHECK_FALSE(top.page_with([](const Lines& lines) {
+                               return lines.size() > 2 && lines[2].starts_with("web  paused");
+                           })
+                            .empty());
         }
-        (void)web.kill();
+        (void)web.helper.kill();
         CHECK_FALSE(top.page_with([](const Lines& lines) { return lines.size() == 1; }).empty());
     }
     top.terminal.type("q");
@@ -343,7 +358,7 @@ TEST_CASE("without a terminal, and with --once, top prints one table, and wrong 
     const Place place;
     const std::string program = CAISSON_EXAMPLES "/top";
     const std::string name(63, 'n');
-    Helper web = Helper::start(place.spec(name), place.options);
+    const Running web{place, place.spec(name)};
     for (const Words& more : {Words{}, Words{"--once"}}) {
         Words words{program, "--run=" + place.run, "--interval=0.1"};
         words.insert(words.end(), more.begin(), more.end());
@@ -381,5 +396,4 @@ TEST_CASE("without a terminal, and with --once, top prints one table, and wrong 
                             "': Permission denied: it is another user's: run as that user, or name another --run\n");
     REQUIRE(::chmod(place.run.c_str(), 0755) == 0);
     CHECK(as_nobody().out == "no container runs in " + place.run + "\n1 container of another user left out\n");
-    (void)web.kill();
 }
