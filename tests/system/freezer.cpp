@@ -6,16 +6,15 @@
 #include <caisson/sweep.hpp>
 
 #include <chrono>
-#include <cstddef>
-#include <cstring>
 #include <string>
+#include <thread>
 
-#include <linux/fuse.h>
 #include <sys/stat.h>
 
 #include "support/doctest.hpp"
 #include "support/hierarchies.hpp"
 #include "support/machine.hpp"
+#include "support/suspended.hpp"
 
 using namespace caisson;
 using namespace caisson_test;
@@ -26,61 +25,6 @@ namespace {
 const char* why_not() {
     if (const char* why = cannot()) return why;
     return freezers().empty() ? "neither cgroup v2 nor v1's freezer is mounted" : TestRoot::missing();
-}
-
-/// Writes a line a moment to /tmp/count; `at_term` is what it does on SIGTERM.
-ContainerSpec counting(const TestRoot& root, const std::string& at_term = "exit 7") {
-    return shell(root, "trap '" + at_term + "' TERM; while :; do echo x >> /tmp/count; done");
-}
-off_t count(const TestRoot& root) {
-    struct stat st {};
-    return ::stat((root / "/tmp/count").c_str(), &st) == 0 ? st.st_size : 0;
-}
-/// True once it counts on; false if that does not come.
-bool goes_on(const TestRoot& root) {
-    const off_t before = count(root);
-    for (int waited = 0; waited < 5000; ++waited) {
-        if (count(root) > before) return true;
-        ::usleep(1000);
-    }
-    return false;
-}
-bool stands_still(const TestRoot& root) {
-    const off_t before = count(root);
-    ::usleep(30'000);
-    return count(root) == before;
-}
-std::int64_t milliseconds_of(const std::int64_t since) {
-    return detail::monotonic_ms() - since;
-}
-/// A file system that nobody serves once it has begun: who looks into it waits in the kernel until the descriptor is
-/// closed.
-Fd mount_unserved(const std::string& directory) {
-    Fd fuse = detail::sys::open("/dev/fuse", O_RDWR);
-    const std::string options = "fd=" + std::to_string(fuse.get()) + ",rootmode=40000,user_id=0,group_id=0";
-    if (::mount("none", directory.c_str(), "fuse", 0, options.c_str()) != 0) return {};
-    alignas(8) char request[8192];
-    if (::read(fuse.get(), request, sizeof request) < static_cast<ssize_t>(sizeof(fuse_in_header))) return {};
-    struct {
-        fuse_out_header header;
-        fuse_init_out init;
-    } answer{};
-    answer.header.len = sizeof answer;
-    std::memcpy(&answer.header.unique, request + offsetof(fuse_in_header, unique), sizeof answer.header.unique);
-    answer.init.major = FUSE_KERNEL_VERSION;
-    answer.init.minor = FUSE_KERNEL_MINOR_VERSION;
-    answer.init.max_write = 4096;
-    if (::write(fuse.get(), &answer, sizeof answer) != static_cast<ssize_t>(sizeof answer)) return {};
-    return fuse;
-}
-template <class Body>
-std::string message_of(Body&& body) {
-    try {
-        body();
-        return "nothing was thrown";
-    } catch (const Error& e) {
-        return e.what();
-    }
 }
 
 }  // namespace
@@ -137,17 +81,19 @@ TEST_CASE("a suspended container is killed at once, by whatever kills it") {
         CAPTURE(freezer);
         const TestRoot root;
         CHECK(in_host_with(freezer, [&]() -> std::string {
-                  for (const int way : {0, 1, 2, 3, 4}) {
+                  for (int way = 0; way < (freezer == "v1" ? 10 : 5); ++way) {
                       std::optional<Container> container{Container::start(counting(root))};
                       const Process init = Process::open(container->init().pid());
                       if (!goes_on(root)) return "it does not count";
-                      container->suspend();
+                      // The second round, on v1: in a group that was made inside.
+                      if (way < 5) container->suspend();
+                      else if (!freeze_inside(*container)) return "no inner group";
                       const std::int64_t began = detail::monotonic_ms();
-                      if (way == 0) (void)container->kill();
-                      if (way == 1) (void)container->signal(SIGKILL);
-                      if (way == 2) container.reset();
-                      if (way == 3) container->cgroup()->kill();
-                      if (way == 4) {
+                      if (way % 5 == 0) (void)container->kill();
+                      if (way % 5 == 1) (void)container->signal(SIGKILL);
+                      if (way % 5 == 2) container.reset();
+                      if (way % 5 == 3) container->cgroup()->kill();
+                      if (way % 5 == 4) {
                           (void)Process::open(keeper_of(*container)).signal(SIGKILL);
                           if (container->wait() != ExitStatus::killed(SIGKILL)) return "another status";
                       }
@@ -173,14 +119,7 @@ TEST_CASE("when its owner is killed a suspended container dies within a second, 
                 if (freezer == "v1" && !hide("")) return "cannot hide v2";
                 Container container = Container::start(counting(root));
                 if (nested) {
-                    std::string inner = path_for(*container.cgroup(), "freezer.state");
-                    inner.replace(inner.rfind('/'), std::string::npos, "/in");
-                    const std::string pid = std::to_string(container.init().pid());
-                    if (::mkdir(inner.c_str(), 0755) != 0 ||
-                        !detail::sys::write_file(AT_FDCWD, (inner + "/tasks").c_str(), pid) ||
-                        !detail::sys::write_file(AT_FDCWD, (inner + "/freezer.state").c_str(), "FROZEN")) {
-                        return "no inner group";
-                    }
+                    if (!freeze_inside(container)) return "no inner group";
                 } else {
                     container.suspend();
                 }
@@ -340,7 +279,9 @@ TEST_CASE("a process that waits in the kernel is named as what cannot be frozen,
             const std::int64_t began = detail::monotonic_ms();
             std::string text = message_of([&] { group.freeze(); });
             if (milliseconds_of(began) > 800) text += " LATE";
-            if (group.frozen()) text += " FROZEN";
+            const bool v2 = freezer == "v2";
+            const std::string state = read_file(path_for(group, v2 ? "cgroup.freeze" : "freezer.state"));
+            if (state != (v2 ? "0\n" : "THAWED\n")) text += " FROZEN";
             group.thaw();
             for (const auto& [name, as] : {std::pair{group.name(), "STUCK"}, {std::to_string(pid) + " ", "PID "}}) {
                 const std::size_t at = text.find(name);
@@ -434,6 +375,57 @@ TEST_CASE("a controller suspends and resumes, and tells each change once") {
     told = event();
     CHECK(told.kind == Event::Kind::exited);
     CHECK(told.status == ExitStatus::killed(SIGKILL));
+}
+
+TEST_CASE("a controller goes on with other containers while one of them does not come to rest") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (::access("/dev/fuse", R_OK | W_OK) != 0) CAISSON_SKIP("there is no /dev/fuse");
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory directory;
+    const std::string said = in_host([&]() -> std::string {
+        if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+            return "no mounts";
+        const Fd fuse = mount_unserved(directory.path());
+        if (!fuse) return "SKIP";
+        Controller controller;
+        Container container = Container::start(shell(root, "sleep 1000"));
+        const bool v2 = !mounted("").empty();
+        std::string group = path_for(*container.cgroup(), v2 ? "cgroup.freeze" : "freezer.state");
+        group.replace(group.rfind('/'), std::string::npos, v2 ? "/cgroup.procs" : "/tasks");
+        const pid_t pid = ::fork();
+        if (pid == 0) {
+            ::close(fuse.get());
+            struct stat st {};
+            const bool in = detail::sys::write_file(AT_FDCWD, group.c_str(), "0");
+            if (in) (void)::stat((directory.path() + "/x").c_str(), &st);
+            ::_exit(in ? 0 : 95);
+        }
+        (void)detail::wait_readable(fuse.get(), 5000);
+        const ContainerId stuck = controller.adopt(std::move(container));
+        std::string why;
+        std::int64_t refused = 0;
+        std::thread other{[&] {
+            why = message_of([&] { controller.suspend(stuck); });
+            refused = detail::monotonic_ms();
+        }};
+        ::usleep(50'000);
+        (void)controller.start(shell(root, "exit 3"));
+        std::int64_t exited = 0;
+        while (exited == 0 && detail::wait_readable(controller.fd(), 5000)) {
+            while (const auto event = controller.next()) {
+                if (event->kind == Event::Kind::exited) exited = detail::monotonic_ms();
+            }
+        }
+        other.join();
+        (void)::kill(pid, SIGKILL);
+        (void)wait_for(pid);
+        if (!why.starts_with("suspend container 'host': freeze control group 'caisson.host.")) return why;
+        if (controller.suspended(stuck)) return "suspended";
+        return exited != 0 && exited < refused ? "ok" : "it waited";
+    });
+    if (said == "SKIP") CAISSON_SKIP("no FUSE file system can be mounted");
+    CHECK(said == "ok");
 }
 
 TEST_CASE("a container without a control group cannot be suspended by a controller either") {
