@@ -1,5 +1,6 @@
 // src/cgroup_limits_read.cpp - the limits of a control group that are in force.
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -57,7 +58,9 @@ public:
     [[nodiscard]] std::string text(const std::string& file) const {
         std::string text;
         const Fd fd = group_.open_file(*directory_, file.c_str(), O_RDONLY);
-        if (!fd || !read_all(fd, text)) return {};
+        if (fd ? !read_all(fd, text) : errno != ENOENT) {
+            detail::fail(Step::cgroup, "read " + detail::quote(group_.path(*directory_) + "/" + file));
+        }
         if (text.ends_with('\n')) text.pop_back();
         return text;
     }

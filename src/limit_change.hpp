@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -85,13 +86,19 @@ private:
         return group_.need(v2, what);
     }
     [[nodiscard]] bool has(const CgroupDirectory& d, const char* file) const {
-        return static_cast<bool>(group_.open_file(d, file, O_PATH));
+        const Fd fd = group_.open_file(d, file, O_PATH);
+        if (!fd && errno != ENOENT) unreadable(d, file);
+        return static_cast<bool>(fd);
     }
+    /// The first line; empty where there is no such file.
     [[nodiscard]] std::string text_of(const CgroupDirectory& d, const char* file) const {
         std::string text;
         const Fd fd = group_.open_file(d, file, O_RDONLY);
-        if (fd) (void)read_all(fd, text);
+        if (fd ? !read_all(fd, text) : errno != ENOENT) unreadable(d, file);
         return std::string{limit_words::first_line(text)};
+    }
+    [[noreturn]] void unreadable(const CgroupDirectory& d, const char* file) const {
+        detail::fail(Step::cgroup, of_group("limits") + ": read " + detail::quote(group_.path(d) + "/" + file));
     }
 
     void plan_memory();

@@ -21,7 +21,8 @@ struct BlockLimit {
     friend bool operator==(const BlockLimit&, const BlockLimit&) = default;
 };
 
-/// How much may be in huge pages of one size.
+/// How much may be in huge pages of one size, rounded down to whole ones: mmap(2) fails with ENOMEM beyond it, and what
+/// was mapped with MAP_NORESERVE gets SIGBUS where it is touched.
 struct HugePageLimit {
     std::uint64_t page_size = 0;  ///< bytes: 2097152, 1073741824
     std::uint64_t bytes = 0;
@@ -35,16 +36,18 @@ struct LimitSpec {
     static constexpr std::uint64_t unlimited = std::numeric_limits<std::uint64_t>::max();
 
     /// Bytes of RAM, rounded down to whole pages. What does not fit into it is reclaimed, and, where that is not
-    /// enough, the kernel kills. Without `memory_and_swap`, nothing is swapped out beyond it.
+    /// enough, the kernel kills. Without `memory_and_swap`, nothing is swapped out beyond it. A change to less than
+    /// what is used and cannot be reclaimed is refused with EBUSY and kills nobody, on v2 too.
     std::optional<std::uint64_t> memory{};
     /// Bytes of RAM above which the group's memory is reclaimed first (v1 memory.soft_limit_in_bytes), or at once, by
     /// its own processes (v2 memory.high); nothing is killed.
     std::optional<std::uint64_t> memory_soft{};
     /// Bytes of RAM and swap together, at least `memory`: v1 memory.memsw.limit_in_bytes; on v2, memory.swap.max is
-    /// what is left of it after `memory`. Only with `memory`, but in a change of limits.
+    /// what is left of it after `memory`. Only with `memory`, but in a change of limits: there, `memory` alone leaves
+    /// it as it is, unless it was the same or would be less, and then it is the same again.
     std::optional<std::uint64_t> memory_and_swap{};
     /// CPU time against that of other groups where CPUs are busy: 2 to 262144, 1024 is the usual. On v2 it becomes
-    /// cpu.weight, as the kernel converts: 100 for 1024; 10 to 102400 there.
+    /// cpu.weight, as the kernel converts: 100 for 1024; 10 to 102400 there, and read back only nearly the same.
     std::optional<std::uint64_t> cpu_shares{};
     /// Microseconds of CPU time in each period, on all CPUs together: 1000 to 17592186044415. 20000 is 20 % of a CPU.
     std::optional<std::uint64_t> cpu_quota{};

@@ -369,8 +369,8 @@ constexpr std::uint64_t mib = std::uint64_t{1} << 20;
 struct TestDisk {
     TestDirectory directory{};
     Loop loop{};
-    std::string path = "/dev/ubda";  // user-mode Linux has no loop devices
-    std::string numbers{};           ///< "MAJOR:MINOR"
+    std::string path = exists("/dev/ubda") ? "/dev/ubda" : "/dev/vda";  // virtual machines' first
+    std::string numbers{};                                              ///< "MAJOR:MINOR"
     TestDisk() {
         if (exists("/dev/loop-control")) {
             const Fd file{::open((directory / "disk").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
