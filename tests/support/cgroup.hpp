@@ -175,9 +175,10 @@ struct Pipe {
 
 /// A directory of the test's own at the top of each hierarchy, gone with this object.
 struct OwnParent {
-    std::string name = "caisson-test-parent-" + std::to_string(::getpid());
+    std::string name;
     std::vector<std::string> paths;
-    OwnParent() {
+    explicit OwnParent(const std::string& suffix = {})
+        : name{"caisson-test-parent-" + std::to_string(::getpid()) + suffix} {
         for (const auto& h : detail::cgroup_hierarchies()) {
             if (h.places.empty()) continue;
             const std::string top = h.places.front().mount_point;

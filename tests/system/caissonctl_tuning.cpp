@@ -5,8 +5,10 @@
 #include <utility>
 #include <vector>
 
+#include <glob.h>
 #include <unistd.h>
 
+#include "support/cgroup.hpp"
 #include "support/domains.hpp"
 #include "support/machine.hpp"
 
@@ -313,9 +315,37 @@ TEST_CASE("a running domain's limits are changed, read from the kernel, and show
                "weight         : 0\ndevice_weight  : \ndevice_read_iops_sec: \ndevice_write_iops_sec: \n"
                "device_read_bytes_sec: \ndevice_write_bytes_sec: \n");
 
-    REQUIRE(ctl({"undefine", "web"}).status == 0);
+    CHECK(ctl({"undefine", "web"}).status == 0);
     check_error(ctl({"memtune", "web", "--config"}),
                 "error: Unable to get number of memory parameters\nerror: Requested operation is not valid: transient "
                 "domains do not have any persistent config\n");
     REQUIRE(ctl({"destroy", "web"}).status == 0);
+}
+
+TEST_CASE("a domain's partition holds its control groups, and is the administrator's to make") {
+    if (::geteuid() != 0) CAISSON_SKIP("this needs root");
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    const auto describe = [&](const std::string& partition) {
+        return ctl.describe("web", "", 50000, "/sbin/init", "",
+                            "<resource><partition>" + partition + "</partition></resource>");
+    };
+    const std::string partition = "/caisson-test-parent-" + std::to_string(::getpid());
+    const Outcome missing = ctl({"create", describe(partition)});
+    CHECK(missing.status == 1);
+    CHECK(has(missing.err, partition + ".partition' does not exist: make it first\n"));
+    {
+        const OwnParent parent{".partition"};
+        REQUIRE(ctl({"create", describe(partition)}).status == 0);
+        for (const std::string& path : parent.paths) {
+            glob_t found{};
+            CHECK(::glob((path + "/caisson.web.*").c_str(), 0, nullptr, &found) == 0);
+            ::globfree(&found);
+        }
+        CHECK(has(ctl({"dumpxml", "web"}).out, "<partition>" + partition + "</partition>"));
+        CHECK(ctl({"destroy", "web"}).status == 0);
+    }
+    REQUIRE(ctl({"create", describe("/machine")}).status == 0);
+    CHECK(ctl({"destroy", "web"}).status == 0);
 }
