@@ -96,7 +96,8 @@ std::string read_numbers(const Element& e, std::string_view name, std::uint64_t 
 
 void read_cpu(const Element& root, LimitSpec& limits) {
     // The kernel's own limits: NR_CPUS of x86-64, and MAX_NUMNODES.
-    constexpr std::uint64_t most_cpu = 8191, most_node = 1023;
+    constexpr std::uint64_t most_cpu = 8191;
+    constexpr std::uint64_t most_node = 1023;
     if (const auto vcpu = root.child("vcpu"); vcpu && vcpu->attribute("cpuset")) {
         limits.cpus = read_numbers(*vcpu, "cpuset", most_cpu);
     }
@@ -109,10 +110,9 @@ void read_cpu(const Element& root, LimitSpec& limits) {
     if (const auto shares = cputune->child("shares")) limits.cpu_shares = shares->number("", 2, 262144);
     if (const auto period = cputune->child("period")) limits.cpu_period = period->number("", 1000, 1000000);
     if (const auto quota = cputune->child("quota")) {
-        constexpr std::uint64_t least = 1000, most = 17592186044415;
         const std::string text = quota->text();
-        const auto number = caisson::detail::parse_decimal(text, most);
-        if (text != "-1" && (!number || *number < least)) {
+        const auto number = caisson::detail::parse_decimal(text, 17592186044415);
+        if (text != "-1" && number.value_or(0) < 1000) {
             quota->wrong("", text, "-1, for no limit, or a decimal number from 1000 to 17592186044415");
         }
         limits.cpu_quota = number.value_or(LimitSpec::unlimited);

@@ -135,7 +135,8 @@ void apply(const Session& session, const std::string& name, Affected wanted, con
     const auto info = entry->ask(&Helper::info);
     const Affected at = resolve(wanted, *entry);
     LimitSpec limits;
-    std::string live, config;
+    std::string live;
+    std::string config;
     if (at.live) {
         xml::Domain domain = xml::parse(info->note, name);
         change(domain, &limits);
