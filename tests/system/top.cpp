@@ -69,7 +69,7 @@ struct AtTerminal {
     OnTerminal terminal;
     std::string before;
 
-    explicit AtTerminal(const Place& where, const char* interval = "60", WindowSize size = {24, 80})
+    explicit AtTerminal(const Place& where, const char* interval = "3600", WindowSize size = {24, 80})
         : place{where},
           terminal{{"env", "LC_ALL=C.UTF-8", CAISSON_EXAMPLES "/top", "--run", where.run, "--interval", interval},
                    size},
@@ -178,10 +178,10 @@ TEST_CASE("no line is wider than the terminal and no page higher, whatever is sh
             for (std::size_t columns = 1; columns <= 250; columns += columns < 90 ? 3 : 37) {
                 for (const std::size_t lines : {1U, 8U, 24U}) {
                     const Lines page = lines_of(view, columns, lines);
-                    CHECK(page.size() <= lines);
+                    REQUIRE(page.size() <= lines);
                     const auto widest = std::ranges::max(page, {}, top::width);
                     CAPTURE(columns);
-                    CHECK(top::width(widest) <= columns);
+                    REQUIRE(top::width(widest) <= columns);
                 }
             }
         }
