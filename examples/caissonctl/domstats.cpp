@@ -1,6 +1,7 @@
 // domstats: what many domains use, as keys and values for programs.
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -111,8 +112,17 @@ bool passes(const Arguments& arguments, std::initializer_list<std::pair<const ch
            std::ranges::any_of(kinds, [&](const auto& kind) { return kind.second && asked(kind); });
 }
 
+/// The most memory that it may be given, in KiB; nothing where its description is none of caissonctl's.
+std::optional<std::uint64_t> most_memory(const Session& session, Entry& entry) {
+    try {
+        return session.domains.current(entry).memory_kib;
+    } catch (const std::exception&) {
+        return std::nullopt;
+    }
+}
+
 /// The lines of one domain; "" if it is not to be told about.
-std::string tell(Entry& entry, const Arguments& arguments) {
+std::string tell(const Session& session, Entry& entry, const Arguments& arguments) {
     const bool everything = !arguments.has("state") && std::ranges::none_of(groups, [&](const Group& group) {
         return arguments.has(group.option);
     });
@@ -136,7 +146,9 @@ std::string tell(Entry& entry, const Arguments& arguments) {
         record.add("state.reason", active ? 1 : 0);
     }
     for (const Group& group : groups) {
-        if (usage && (everything || arguments.has(group.option))) group.tell(record, *usage);
+        if (!usage || !(everything || arguments.has(group.option))) continue;
+        if (group.option == "balloon") record.add_if("balloon.maximum", most_memory(session, entry));
+        group.tell(record, *usage);
     }
     return record.str();
 }
@@ -149,7 +161,7 @@ int domstats(const Session& session, const Arguments& arguments) {
     for (const std::string& word : arguments.several()) entries.push_back(session.domains.find(word));
     std::string text;
     for (Entry& entry : entries) {
-        const std::string lines = tell(entry, arguments);
+        const std::string lines = tell(session, entry, arguments);
         if (!text.empty() && !lines.empty()) text += '\n';
         text += lines;
     }

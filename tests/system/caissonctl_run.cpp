@@ -330,7 +330,7 @@ TEST_CASE("what a domain uses is told in virsh's form") {
 
     const Outcome stats = ctl({"domstats", "web"});
     CHECK(stats.out.starts_with("Domain: 'web'\n  state.state=1\n  state.reason=1\n  cpu.time="));
-    CHECK(has(stats.out, "\n  balloon.current=50000\n"));
+    CHECK(has(stats.out, "\n  balloon.maximum=50000\n  balloon.current=50000\n"));
     CHECK(has(stats.out, "\n  net.count=0\n"));
     CHECK(shape(ctl({"domstats", "--cpu-total"}).out) == "Domain: 'web'\n cpu.time=#\n cpu.user=#\n cpu.system=#\n\n");
     REQUIRE(ctl({"define", ctl.describe("idle")}).status == 0);
