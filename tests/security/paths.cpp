@@ -222,11 +222,12 @@ TEST_CASE("CVE-2024-45310: a directory that is swapped for a link while one is m
         const TestRoot root;
         std::filesystem::create_directories(root / "/vol/x");
         replace_by_link(root / "/vol/y", target);
+        const std::string file = root.write("file", "");
         const Swapper attacker{root / "/vol/x", root / "/vol/y"};
         for (int i = 0; i < times; ++i) {
             ContainerSpec spec = shell(root, "true");
             spec.mounts.push_back(MountSpec::tmpfs("/vol/x/new" + std::to_string(i) + "/deep", 4096));
-            spec.mounts.push_back(MountSpec::bind("/etc/hostname", "/vol/x/file" + std::to_string(i)));
+            spec.mounts.push_back(MountSpec::bind(file, "/vol/x/file" + std::to_string(i)));
             const std::string text = attempt(spec);
             CAPTURE(text);
             CHECK((text.empty() || text.starts_with("container 'test': mount ")));
