@@ -31,9 +31,9 @@ for test in json.load(sys.stdin):
     rm -f "$results/done"
 }
 
-# write_init DISK MODULES SECONDS HALT: what the guest runs as pid 1. MODULES is the directory that modprobe(8) is given,
-# SECONDS what one program may take, HALT the command that ends the guest. Here-document on standard input: what is to be
-# done before anything else, with /proc and /sys there.
+# write_init DISK MODULES SECONDS HALT: what the guest runs as pid 1. MODULES is the directory that modprobe(8) is
+# given, SECONDS what one program may take, HALT the command that ends the guest. On standard input: what is to be done
+# before anything else, with /proc and /sys there.
 write_init() {
     cat > "$results/init" << END
 #!/bin/bash

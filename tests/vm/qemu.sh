@@ -9,8 +9,9 @@
 # in the environment are added to its command line. RESULTS and the exit status are as uml.sh has them.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
+PATH=$PATH:/usr/sbin:/sbin
 for program in qemu-system-x86_64:qemu-system-x86 modprobe:kmod depmod:kmod busybox:busybox-static; do
-    PATH=$PATH:/usr/sbin:/sbin command -v "${program%:*}" > /dev/null ||
+    command -v "${program%:*}" > /dev/null ||
         { echo "${program%:*} is missing: install ${program#*:}" >&2 && exit 2; }
 done
 left_out=
@@ -21,7 +22,8 @@ if [[ ! -d $linux ]]; then
     rm -rf "$linux.new"
     mkdir "$linux.new"
     name=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
-    (cd "$linux.new" && apt-get -qq download "${name:?no linux-image-amd64: run apt-get update}" && dpkg-deb -x ./*.deb . && rm ./*.deb)
+    [[ -n $name ]] || { echo "there is no package linux-image-amd64: run apt-get update" >&2 && exit 2; }
+    (cd "$linux.new" && apt-get -qq download "$name" && dpkg-deb -x ./*.deb . && rm ./*.deb)
     depmod -b "$linux.new" "$(ls "$linux.new/lib/modules")"
     mv "$linux.new" "$linux"
 fi
