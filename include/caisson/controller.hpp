@@ -63,7 +63,7 @@ struct Event {
         suspended,  ///< by `Controller::suspend`: its processes stand still
         resumed,    ///< by `Controller::resume` or `stop`
         /// The kernel's out-of-memory killer has ended processes of it: told of each container that has the controller
-        /// `memory`, and before `exited` if that ended init.
+        /// `memory`, and before `exited` if that ended init. On v1 it takes a descriptor for each container.
         out_of_memory,
         memory_pressure,  ///< as `Controller::watch_pressure` has asked; comes again as long as it lasts
     };

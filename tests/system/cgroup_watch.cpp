@@ -2,6 +2,7 @@
 #include <caisson/cgroup.hpp>
 #include <caisson/cgroup_watch.hpp>
 #include <caisson/controller.hpp>
+#include <caisson/helper.hpp>
 
 #include <chrono>
 #include <cstring>
@@ -364,4 +365,18 @@ TEST_CASE("a controller tells of memory pressure where it is asked to") {
     CHECK(event->kind == Event::Kind::exited);
     CHECK_THROWS_WITH_AS(controller.watch_pressure(id, MemoryPressure::low),
                          "container 1: No such process: it has ended", Error);
+}
+
+TEST_CASE("a helper goes on when a process of its container is killed for want of memory, and counts it") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const TestRoot root;
+    const TestDirectory directory;
+    ContainerSpec spec = shell(root, "tail /dev/zero; echo > /tmp/on; sleep 1000");
+    spec.limits.memory = 16 * mib;
+    Helper helper = Helper::start(spec, {.run_directory = directory / "run"});
+    for (int waited = 0; root.read("/tmp/on").empty() && waited < 5000; waited += 5) ::usleep(5000);
+    REQUIRE_FALSE(root.read("/tmp/on").empty());
+    CHECK(helper.usage().oom_kills == 1);
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL).with_out_of_memory(true));
+    CHECK(::rmdir((directory / "run").c_str()) == 0);
 }
