@@ -167,8 +167,9 @@ public:
     /// removed.
     [[nodiscard]] [[gnu::visibility("default")]] LimitSpec limits() const;
     /// What the group has used. What is asked for the first time is opened, and stays open, so that a start does not
-    /// pay for it and every later call only reads: two descriptors for `UsagePart::cpu | UsagePart::memory` and one
-    /// more for their sum, three more with `UsagePart::details`. Throws `Step::cgroup` once the group was removed.
+    /// pay for it and every later call only reads: three descriptors for `UsagePart::cpu | UsagePart::memory`, about
+    /// twenty for everything, and where v2 counts the CPUs' time one for each CPU. A part that the host's hierarchies
+    /// do not have is nothing. Throws `Step::cgroup` once the group was removed.
     [[nodiscard]] Usage usage(UsageParts parts = UsageParts::all()) {
         Usage usage;
         this->usage(parts, usage);

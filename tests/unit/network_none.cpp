@@ -13,5 +13,8 @@ TEST_CASE("a library without networks says so and how to get them") {
     CHECK_THROWS_WITH_AS(detail::check_network({NetworkSpec{}}), text, Error);
     CHECK_THROWS_WITH_AS((void)detail::plug_container(-1, {}, 0, -1, -1), text, Error);
     CHECK_NOTHROW(detail::check_network({}));
+    std::vector<NetworkUsage> usage;
+    CHECK_NOTHROW(detail::read_network_usage(-1, {}, usage));
+    CHECK(usage.empty());
     CHECK(detail::sweep_links().empty());
 }
