@@ -249,6 +249,7 @@ TEST_CASE("a fifth of a CPU is a fifth of a CPU, of however many processes") {
     if (const char* why = lacks("cpu", "cpu")) CAISSON_SKIP(why);
     const LeavesNothing nothing;
     Cgroup group = Cgroup::create("spin");
+    const bool v2 = is_v2(group, "cpu.shares");
     group.limit(limits_of([](LimitSpec& l) {
         l.cpu_quota = 10000;
         l.cpu_period = 50000;
@@ -258,15 +259,22 @@ TEST_CASE("a fifth of a CPU is a fifth of a CPU, of however many processes") {
     };
     const Inside one{group, spin};
     const Inside other{group, spin};
+    const std::string quota = path_for(group, v2 ? "cpu.max" : "cpu.cfs_quota_us");
+    const auto counted = [&](const std::string& key) {
+        const std::string text = "\n" + read_file(quota.substr(0, quota.rfind('/')) + "/cpu.stat");
+        return std::stod(text.substr(text.find("\n" + key + " ") + key.size() + 2));
+    };
     pause_for(100);
-    const double start = seconds();
+    const double start = seconds(), periods = counted("nr_periods"), throttled = counted("nr_throttled");
     const std::uint64_t used = group.usage(UsagePart::cpu).cpu.value_or(0);
     pause_for(1000);
     const std::uint64_t more = group.usage(UsagePart::cpu).cpu.value_or(0);
     const double share = static_cast<double>(more - used) / 1e9 / (seconds() - start);
-    CAPTURE(share);
-    CHECK(share > 0.17);
+    const double kept_down = (counted("nr_throttled") - throttled) / (counted("nr_periods") - periods);
+    INFO("a share of " << share << ", kept down in " << kept_down << " of the periods");
     CHECK(share < 0.23);
+    // A machine that is busy with other things may give less than is allowed.
+    if (kept_down > 0.9) CHECK(share > 0.17);
 }
 
 TEST_CASE("a process sees the CPUs that it was given, and no other CPU runs it") {
@@ -385,8 +393,7 @@ TEST_CASE("a container's limits hold from its first instruction on") {
         // A group that is made inside is within the limits, too.
         spec.cgroup_mount = CgroupMount::read_write;
         spec.command[2] = "cd /sys/fs/cgroup && mkdir a && echo $$ > a/cgroup.procs && exec tail /dev/zero";
-        Container nested = Container::start(spec);
-        const ExitStatus end = nested.wait();
+        const ExitStatus end = Container::start(spec).wait();
         CHECK(end.signal() == SIGKILL);
         CHECK(end.out_of_memory());
         spec.cgroup_mount = CgroupMount::read_only;
@@ -395,7 +402,6 @@ TEST_CASE("a container's limits hold from its first instruction on") {
         const bool v1 = std::any_of(groups.begin(), groups.end(),
                                     [](const auto& h) { return detail::list_has(h.controllers, "memory"); });
         if (!v1) CHECK(run(spec) == "16777216\n");
-        spec.cgroup_mount = CgroupMount::none;
     }
     if (!has_controller("cpuset", "cpuset")) return;
     spec.command = {"/bin/nproc"};

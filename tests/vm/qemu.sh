@@ -59,7 +59,8 @@ mount -t securityfs securityfs /sys/kernel/security
 END
 timeout -k 10 "${QEMU_SECONDS:-10800}" qemu-system-x86_64 -M q35 -cpu max -accel tcg,thread=multi -smp 2 -m 2048 \
     -kernel "$linux/boot/vmlinuz-$version" -initrd "$results/initrd" \
-    -append "console=ttyS0 quiet panic=-1 psi=1 hugepages=4 no_timer_check ${KERNEL_ARGUMENTS-}" -nographic -no-reboot -nic none \
+    -append "console=ttyS0 quiet panic=-1 psi=1 hugepages=4 no_timer_check ${KERNEL_ARGUMENTS-}" \
+    -nographic -no-reboot -nic none \
     -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
     -fsdev local,id=files,path=/,security_model=none,multidevs=remap -device virtio-9p-pci,fsdev=files,mount_tag=host \
     < /dev/null > "$results/console" 2>&1 || true
