@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -134,6 +135,12 @@ LimitSpec limits_of(Change change) {
     LimitSpec limits;
     change(limits);
     return limits;
+}
+inline LimitSpec memory_limit(std::optional<std::uint64_t> memory, std::optional<std::uint64_t> both = {}) {
+    return limits_of([&](LimitSpec& l) {
+        l.memory = memory;
+        l.memory_and_swap = both;
+    });
 }
 /// The message of a refusal.
 inline std::string refused(Cgroup& group, const LimitSpec& limits) {

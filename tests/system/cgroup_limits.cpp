@@ -29,12 +29,6 @@ bool is_v2(const Cgroup& group, const char* file) {
     return path_for(group, file).empty();
 }
 
-LimitSpec memory_limit(std::optional<std::uint64_t> memory, std::optional<std::uint64_t> both = {}) {
-    return limits_of([&](LimitSpec& l) {
-        l.memory = memory;
-        l.memory_and_swap = both;
-    });
-}
 void take_memory(std::uint64_t bytes) {
     void* all = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (all == MAP_FAILED) ::_exit(98);
@@ -267,14 +261,19 @@ TEST_CASE("a fifth of a CPU is a fifth of a CPU, of however many processes") {
     pause_for(100);
     const double start = seconds(), periods = counted("nr_periods"), throttled = counted("nr_throttled");
     const std::uint64_t used = group.usage(UsagePart::cpu).cpu.value_or(0);
-    pause_for(1000);
+    double late = 0;
+    for (int i = 0; i < 20; ++i) {
+        const double before = seconds();
+        pause_for(50);
+        late = std::max(late, seconds() - before - 0.05);
+    }
     const std::uint64_t more = group.usage(UsagePart::cpu).cpu.value_or(0);
     const double share = static_cast<double>(more - used) / 1e9 / (seconds() - start);
     const double kept_down = (counted("nr_throttled") - throttled) / (counted("nr_periods") - periods);
     INFO("a share of " << share << ", kept down in " << kept_down << " of the periods");
     CHECK(share < 0.23);
-    // A machine that is busy with other things may give less than is allowed.
-    if (kept_down > 0.9) CHECK(share > 0.17);
+    // A busy machine may give less than is allowed: it runs others, or an emulated one stands still for whole periods.
+    if (kept_down > 0.9 && late < 0.02) CHECK(share > 0.17);
 }
 
 TEST_CASE("a process sees the CPUs that it was given, and no other CPU runs it") {
