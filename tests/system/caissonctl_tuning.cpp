@@ -78,7 +78,6 @@ TEST_CASE("wrong use of the tuning verbs is told in virsh's own words, and so is
     };
     const bool virsh = run({"virsh", "--version"}).status == 0;
     for (const auto& [words, error] : cases) {
-        CAPTURE(error);
         const Outcome ours = ctl(words);
         CHECK(ours.status == 1);
         CHECK(ours.err == "error: " + error + "\n");
