@@ -232,9 +232,9 @@ struct Live {
 /// `container=lxc-libvirt`), the right to use fuse. Unlike there, it has a cgroup namespace and sees its own control
 /// groups alone (to write to, as there), a filter of system calls, rules for devices, masked and read-only paths; and
 /// with a map of `free_id_map` its mounts are id-mapped. Shares mean the same on v1 and v2, where libvirt has v2 take
-/// them for a weight, and swap is counted together with memory on both. The partition "/a/b" is the control group
-/// "a.partition/b.partition", which must be there, as without systemd; "/machine", libvirt's default, is caisson's.
-/// Throws nothing but std::bad_alloc, and touches nothing.
+/// them for a weight; swap is counted together with memory on both, and without `<swap_hard_limit>` there is none. The
+/// partition "/a/b" is the control group "a.partition/b.partition", which must be there, as without systemd;
+/// "/machine", libvirt's default, is where caisson chooses. Throws nothing but std::bad_alloc, and touches nothing.
 [[nodiscard, gnu::visibility("default")]] ContainerSpec to_spec(const Domain& domain);
 
 /// A map for `Domain::uid_map` and `gid_map`: 65,536 ids from 0 on inside, which none of `others` has and no running
