@@ -212,8 +212,9 @@ struct ContainerSpec {
     CapabilitySpec capabilities{};
     bool no_new_privileges = true;  ///< see prctl(2), PR_SET_NO_NEW_PRIVS
     SeccompSpec seccomp{};
-    /// "apparmor:PROFILE" or "selinux:CONTEXT", for the command; an error where the kernel has no such module. Empty:
-    /// what the host's policy says.
+    /// "apparmor:PROFILE" or "selinux:CONTEXT", for the command; an error where the kernel has no such module, or not
+    /// this profile or context. Empty: what the host's policy says. A profile should let the host's signals in
+    /// ("signal (receive) peer=unconfined,"); one that does not is killed by its v2 control group alone.
     std::string security_label{};
     std::uint32_t uid = 0;  ///< inside, of the first process
     std::uint32_t gid = 0;
@@ -271,7 +272,7 @@ struct ContainerSpec {
                 "/sys/devices/system/cpu/cpu*/thermal_throttle"};
     }
     [[nodiscard]] static std::vector<std::string> default_read_only_paths() {
-        return {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
+        return {"/proc/bus", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
     }
 
     /// The namespaces that are really made: `namespaces` with what is always made and what `networks` asks for.

@@ -231,7 +231,8 @@ int Floor::child(void* argument) {
     step("move pts", call(__NR_move_mount, self.terminals_, "", AT_FDCWD, "/dev/pts", MOVE_MOUNT_F_EMPTY_PATH));
     step("move shm", call(__NR_move_mount, shm, "", AT_FDCWD, "/dev/shm", MOVE_MOUNT_F_EMPTY_PATH));
     step("move mqueue", call(__NR_move_mount, mqueue, "", AT_FDCWD, "/dev/mqueue", MOVE_MOUNT_F_EMPTY_PATH));
-    for (const char* path : {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}) {
+    for (const char* path :
+         {"/proc/bus", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}) {
         cover(path, AT_FDCWD, path, MOUNT_ATTR_RDONLY);
     }
     const long empty = filesystem("tmpfs");
