@@ -259,21 +259,17 @@ TEST_CASE("a fifth of a CPU is a fifth of a CPU, of however many processes") {
         return std::stod(text.substr(text.find("\n" + key + " ") + key.size() + 2));
     };
     pause_for(100);
+    (void)group.usage(UsagePart::cpu);  // the first one takes its time
     const double start = seconds(), periods = counted("nr_periods"), throttled = counted("nr_throttled");
     const std::uint64_t used = group.usage(UsagePart::cpu).cpu.value_or(0);
-    double late = 0;
-    for (int i = 0; i < 20; ++i) {
-        const double before = seconds();
-        pause_for(50);
-        late = std::max(late, seconds() - before - 0.05);
-    }
+    pause_for(1000);
     const std::uint64_t more = group.usage(UsagePart::cpu).cpu.value_or(0);
     const double share = static_cast<double>(more - used) / 1e9 / (seconds() - start);
     const double kept_down = (counted("nr_throttled") - throttled) / (counted("nr_periods") - periods);
     INFO("a share of " << share << ", kept down in " << kept_down << " of the periods");
     CHECK(share < 0.23);
-    // A busy machine may give less than is allowed: it runs others, or an emulated one stands still for whole periods.
-    if (kept_down > 0.9 && late < 0.02) CHECK(share > 0.17);
+    // A machine that is busy with other things may give less than is allowed.
+    if (kept_down > 0.9) CHECK(share > 0.17);
 }
 
 TEST_CASE("a process sees the CPUs that it was given, and no other CPU runs it") {
