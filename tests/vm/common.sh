@@ -67,7 +67,7 @@ for controller in \$(cat /sys/fs/cgroup/cgroup.controllers); do
     echo +\$controller > /sys/fs/cgroup/services/cgroup.subtree_control
 done
 echo \$\$ > /sys/fs/cgroup/services/tests/cgroup.procs
-for module in bridge veth overlay; do modprobe -d "$2" \$module || echo "no module \$module"; done
+for module in bridge veth overlay fuse; do modprobe -d "$2" \$module || echo "no module \$module"; done
 ip link set lo up
 while read -r name place command; do
     echo "== \$name"
