@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
-#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,7 +23,6 @@
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
 #include "support/rootfs.hpp"
-#include "support/usage.hpp"
 
 using namespace caisson;
 using namespace std::chrono_literals;
@@ -298,26 +296,6 @@ TEST_CASE("an answer that comes too late is not taken for the next question's") 
     CHECK(helper.info().name == "web");
     CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
     CHECK(place.empty());
-}
-
-TEST_CASE("a helper counts each CPU on v2 although it has given up what that takes") {
-    if (why_not() != nullptr) CAISSON_SKIP(why_not());
-    if (!has_v2()) CAISSON_SKIP("no v2 hierarchy is mounted");
-    const Covered covered{"cpuacct"};
-    const Place place;
-    Helper helper = Helper::start(place.spec("cpus", "while :; do sleep 0.01; done"), place.options);
-    Usage usage = helper.usage(UsagePart::cpu);
-    if (usage.cpu_each_missing.find("CONFIG_CGROUP_PERF") != std::string::npos) {
-        CAISSON_SKIP(usage.cpu_each_missing.c_str());
-    }
-    CHECK(usage.cpu_each_missing.empty());
-    const auto sum = [&] { return std::accumulate(usage.cpu_each.begin(), usage.cpu_each.end(), std::uint64_t{0}); };
-    for (int i = 0; i < 500 && sum() == 0; ++i) {
-        std::this_thread::sleep_for(10ms);
-        usage = helper.usage(UsagePart::cpu);
-    }
-    CHECK(sum() > 0);
-    (void)helper.kill();
 }
 
 TEST_CASE("a helper that the caller's pid namespace does not show is named as the reason") {

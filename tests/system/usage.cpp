@@ -7,12 +7,18 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <string>
 #include <vector>
+
+#include <poll.h>
+
+#include <caisson/helper.hpp>
 
 #include "support/cgroup.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/helper.hpp"
 #include "support/machine.hpp"
 #include "support/usage.hpp"
 
@@ -434,4 +440,24 @@ TEST_CASE("a container that counts its CPUs has all of its time on them") {
         CHECK(std::string{e.what()}.starts_with("container 'test': count the time on each CPU for control group "));
         CAISSON_SKIP(e.what());
     }
+}
+
+TEST_CASE("a helper counts each CPU on v2 although it has given up what that takes") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    if (!has_v2()) CAISSON_SKIP("no v2 hierarchy is mounted");
+    const Covered covered{"cpuacct"};
+    const Place place;
+    Helper helper = Helper::start(place.spec("cpus", "while :; do sleep 0.01; done"), place.options);
+    Usage usage = helper.usage(UsagePart::cpu);
+    if (usage.cpu_each_missing.find("CONFIG_CGROUP_PERF") != std::string::npos) {
+        CAISSON_SKIP(usage.cpu_each_missing.c_str());
+    }
+    CHECK(usage.cpu_each_missing.empty());
+    const auto sum = [&] { return std::accumulate(usage.cpu_each.begin(), usage.cpu_each.end(), std::uint64_t{0}); };
+    for (int i = 0; i < 500 && sum() == 0; ++i) {
+        (void)::poll(nullptr, 0, 10);
+        usage = helper.usage(UsagePart::cpu);
+    }
+    CHECK(sum() > 0);
+    (void)helper.kill();
 }

@@ -12,9 +12,10 @@ namespace caisson::inline v0 {
 
 /// How hard a control group's processes have it to get memory.
 ///
-/// Where the group has a v2 directory, by its memory.pressure (PSI): within a second, one process or more has waited for
-/// memory for 50 ms (low) or 200 ms (medium), or all at once for 200 ms (critical). Else by v1's memory.pressure_level:
-/// memory is being reclaimed (low), with little success (medium), or with next to none (critical).
+/// Where the group has a v2 directory, by its memory.pressure (PSI): within a second, one process or more has waited
+/// for memory for 50 ms (low) or 200 ms (medium), or all at once for 200 ms (critical). Else by v1's
+/// memory.pressure_level: memory is being reclaimed (low), with little success (medium), or with next to none
+/// (critical).
 enum class MemoryPressure : std::uint8_t { low, medium, critical };
 
 namespace detail {
