@@ -49,7 +49,8 @@ TEST_CASE("a container is plugged through a socket that came from its network na
     NetworkSpec spec;
     spec.bridge = "br0";
     spec.addresses = {prefix("10.7.0.2/24")};
-    const unsigned outer = detail::plug_container(detail::open_netlink().get(), spec, 4, lab.inside.fd(), inside.get());
+    const unsigned outer =
+        detail::plug_container(detail::open_netlink().get(), spec, 4, lab.inside.fd(), inside.get()).index;
     CHECK(has(lab.in("ip addr show eth4"), "inet 10.7.0.2/24"));
     CHECK(connects(lab, address("10.7.0.1")));
     detail::delete_link(outer);
