@@ -57,6 +57,10 @@ std::string run_or_refusal(const ContainerSpec& spec) {
 bool overlay_is_too_old(const std::string& text) {
     return is_told(text, "needs Linux 6.15");
 }
+/// True before Linux 6.2, whose squashfs cannot be id-mapped.
+bool squashfs_is_too_old(const std::string& text) {
+    return is_told(text, "which is on squashfs: Invalid argument: this file system cannot be id-mapped");
+}
 
 }  // namespace
 
@@ -77,8 +81,12 @@ TEST_CASE("a file with a file system in it is a root, and its owners are the con
             ContainerSpec spec = with(shell(root, "stat -c %u /bin/busybox; id -u; touch /new && echo writable"), ids);
             spec.root = dir / "root.img";
             const bool writable = type == std::string{"ext4"};
-            const std::string text = run(spec);
+            const std::string text = run_or_refusal(spec);
             CAPTURE(text);
+            if (squashfs_is_too_old(text)) {
+                MESSAGE("left out: " << text);
+                continue;
+            }
             CHECK(text.find("0\n0\n") == 0);
             CHECK(is_told(text, "writable\n") == writable);
             CHECK(loops_of(dir.path()) == 0);
@@ -260,6 +268,7 @@ TEST_CASE("a read-only image under an overlay in memory can be written to as far
         spec.root = dir / "root.img";
         spec.root_overlay.emplace();
         const std::string started = error_of(spec);
+        if (squashfs_is_too_old(started)) continue;
         if (overlay_is_too_old(started)) CAISSON_SKIP(started.c_str());
         // Both at once: the image below is only read.
         Container other = Container::start([&] {
