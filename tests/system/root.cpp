@@ -73,7 +73,7 @@ TEST_CASE("a file with a file system in it is a root, and its owners are the con
         const TestDirectory dir;
         const std::string reason = make_image(dir / "root.img", type, root.path());
         if (!reason.empty()) {
-            MESSAGE(type << " is left out: " << reason);
+            MESSAGE(std::string{type} << " is left out: " << reason);
             continue;
         }
         for (const Ids ids : all_ids) {

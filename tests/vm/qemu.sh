@@ -55,7 +55,7 @@ chmod +x "$results/modprobe"
 write_init /dev/vda "$linux" 1200 'poweroff -f' << END
 # Modules that the kernel asks for by itself.
 echo "$results/modprobe" > /proc/sys/kernel/modprobe
-for module in virtio_blk ext4 loop bfq; do modprobe -d "$linux" \$module; done
+for module in virtio_blk ext4 loop bfq squashfs erofs; do modprobe -d "$linux" \$module; done
 mount -t securityfs securityfs /sys/kernel/security
 END
 # Where the machine is busy, an emulated timer does not pass the kernel's test of it.
