@@ -134,6 +134,34 @@ std::string Cgroup::LimitChange::put_back() noexcept {
     }
 }
 
+const CgroupDirectory& Cgroup::need(const char* controller, const std::string& what) const {
+    if (const CgroupDirectory* d = find(controller)) return *d;
+    const std::string context = what + " for control group " + detail::quote(name_);
+    if (directories_.empty()) throw Error{Step::cgroup, 0, context, "there is no group"};
+    for (const LeftOut& out : left_out_) {
+        if (!detail::list_has(out.controllers, controller)) continue;
+        const std::string hierarchy = "cgroup hierarchy " + detail::quote(controller);
+        if (out.path.empty()) throw Error{Step::cgroup, out.error, context, hierarchy + " is not mounted"};
+        throw Error{Step::cgroup, out.error, context, hierarchy + ": " + detail::remedy_for(out.error, out.path)};
+    }
+    for (const CgroupDirectory& d : directories_) {
+        if (!d.v2()) continue;
+        std::string there;
+        const std::string what_is = "controller " + detail::quote(controller) + " is not ";
+        if (detail::sys::read_file(AT_FDCWD, (d.parent_path + "/cgroup.controllers").c_str(), there) &&
+            !detail::list_has(without_newline(there), controller, ' ')) {
+            throw Error{Step::cgroup, 0, context,
+                        what_is + "handed down to " + detail::quote(d.parent_path) +
+                            ": switch it on in the cgroup.subtree_control of each group above, or use a kernel "
+                            "that has it"};
+        }
+        throw Error{Step::cgroup, 0, context,
+                    what_is + "switched on in " + detail::quote(d.parent_path + "/cgroup.subtree_control") +
+                        ": switch it on, or give a parent without processes of its own"};
+    }
+    throw Error{Step::cgroup, 0, context, "no cgroup hierarchy has the controller " + detail::quote(controller)};
+}
+
 void Cgroup::require_there(const char* what) const {
     const std::string context = std::string{what} + " of control group " + quote(name_);
     if (directories_.empty()) throw Error{Step::cgroup, 0, context, "there is no group"};

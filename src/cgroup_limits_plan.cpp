@@ -295,6 +295,12 @@ void Cgroup::LimitChange::plan_rates(const CgroupDirectory& d, const BlockLimit&
                .if_none = "rbps=max wbps=max riops=max wiops=max"};
     for (const auto& rate : rates) {
         if (!rate.value) continue;
+        const bool is_operations = std::string_view{rate.v2}.ends_with("iops");
+        // Of more, v1 would keep the lower half alone, of which 0 makes it divide by zero.
+        if (is_operations && *rate.value != unlimited && *rate.value > limit_words::most_operations) {
+            throw Error{Step::cgroup, ERANGE, of_group(std::to_string(*rate.value) + " " + rate.name + " a second"),
+                        "the kernel takes " + std::to_string(limit_words::most_operations) + " at most"};
+        }
         const std::string what = number(*rate.value, "any") + " " + rate.name + " a second";
         if (d.v2()) {
             all.text += (all.text.empty() ? "" : " ") + (rate.v2 + ("=" + number(*rate.value, "max")));

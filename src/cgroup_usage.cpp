@@ -12,12 +12,12 @@ namespace caisson::inline v0 {
 namespace {
 
 using Files = detail::UsageFiles;
+}  // namespace
 
-[[noreturn]] void group_is_gone() {
+void Cgroup::require_group() const {
+    if (open_file(directories_.front(), "", O_PATH | O_DIRECTORY) || errno != ENOENT) return;
     throw Error{Step::cgroup, ENODEV, "read the usage of a control group", "the group was removed"};
 }
-
-}  // namespace
 
 void Cgroup::open_usage(std::uint32_t sets) {
     if (directories_.empty()) throw Error{Step::cgroup, 0, "read the usage of a control group", "there is no group"};
@@ -30,10 +30,7 @@ void Cgroup::open_usage(std::uint32_t sets) {
     const auto open = [&](Files::File file, const CgroupDirectory* d, const char* name) {
         if (d == nullptr || usage_->has(file)) return;
         Fd fd = open_file(*d, name, O_RDONLY);
-        if (!fd && (errno == EMFILE || errno == ENFILE)) {
-            detail::fail(Step::cgroup, "open " + detail::quote(path(*d) + "/" + name),
-                         "no descriptor is left: raise 'ulimit -n'");
-        }
+        if (!fd) require_descriptor(*d, name);
         all_there = all_there && fd;
         usage_->set(file, std::move(fd));
     };
@@ -96,7 +93,7 @@ void Cgroup::open_usage(std::uint32_t sets) {
         open(Files::io_pressure, unified, "io.pressure");
     }
     // A file that this kernel or host has not is no error; a group that is gone is.
-    if (!all_there && !open_file(directories_.front(), "", O_PATH | O_DIRECTORY) && errno == ENOENT) group_is_gone();
+    if (!all_there) require_group();
     usage_->opened(sets);
 }
 
@@ -115,9 +112,11 @@ void Cgroup::usage(UsageParts parts, Usage& into) {
     const std::uint32_t sets = Files::sets_for(parts);
     if (!usage_ || usage_->missing(sets) != 0) open_usage(usage_ ? usage_->missing(sets) : sets);
     usage_->read(parts, into);
+    if (usage_->take_lost()) require_group();
 }
 
 void Cgroup::count_cpus() {
+    require_there("CPU counters");
     if (usage_ && usage_->counts_cpus()) return;
     if (!usage_) usage_.emplace();
     if (find_v1("cpuacct") != nullptr || open_counters()) return;

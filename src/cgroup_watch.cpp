@@ -55,8 +55,8 @@ std::uint64_t most_stalled(MemoryPressure level) {
 
 }  // namespace
 
-OomNotice::OomNotice(int file, const Fd& event_control) : file_{file} {
-    if (event_control) event_ = ask_for_events(event_control, file, "", "out-of-memory events");
+OomNotice::OomNotice(Fd file, const Fd& event_control) : file_{std::move(file)} {
+    if (event_control) event_ = ask_for_events(event_control, file_.get(), "", "out-of-memory events");
 }
 
 std::uint32_t OomNotice::events() const noexcept {
@@ -68,7 +68,7 @@ std::optional<std::uint64_t> OomNotice::take() {
     if (event_ && drain(event_)) again_in_ = 1;
     else again_in_ = again_in_ < longest_pause ? again_in_ * 2 : 0;
     std::string text;
-    if (!read_again(file_, text)) return std::nullopt;
+    if (!read_again(file_.get(), text)) return std::nullopt;
     const std::uint64_t now = find_number(text, "oom_kill").value_or(seen_);
     const std::uint64_t before = std::exchange(seen_, now);
     return now > before ? now - before : 0;
@@ -76,6 +76,7 @@ std::optional<std::uint64_t> OomNotice::take() {
 
 PressureNotice::PressureNotice(MemoryPressure level, Fd file) noexcept : level_{level}, file_{std::move(file)} {
     seen_ = stalled().value_or(0);
+    at_ = monotonic_ms();
 }
 
 PressureNotice::PressureNotice(MemoryPressure level, const Fd& file, const Fd& event_control)
@@ -97,8 +98,13 @@ std::optional<std::uint64_t> PressureNotice::stalled() const {
 
 bool PressureNotice::take() {
     if (event_) return drain(event_);
-    const std::uint64_t now = stalled().value_or(seen_);
-    return now - std::exchange(seen_, now) >= most_stalled(level_);
+    const auto now = stalled();
+    is_gone_ = !now;
+    if (is_gone_) return false;
+    const std::int64_t at = monotonic_ms();
+    // Who asks late asks about more than a period.
+    const auto passed = static_cast<std::uint64_t>(std::max(at - std::exchange(at_, at), period_ms));
+    return (*now - std::exchange(seen_, *now)) * std::uint64_t{period_ms} >= most_stalled(level_) * passed;
 }
 
 }  // namespace detail
@@ -109,7 +115,13 @@ constexpr std::uint64_t key_timer = 0, key_oom = 1, key_pressure = 2, key_popula
 
 std::optional<detail::OomNotice> Cgroup::oom_notice() {
     const CgroupDirectory* d = find("memory");
-    if (d == nullptr || oom_fd() < 0) return std::nullopt;
+    if (d == nullptr) return std::nullopt;
+    const char* const name = d->v2() ? "memory.events" : "memory.oom_control";
+    Fd file = open_file(*d, name, O_RDONLY);
+    if (!file) {
+        require_descriptor(*d, name);
+        return std::nullopt;
+    }
     Fd control;
     if (!d->v2()) {
         control = open_file(*d, "cgroup.event_control", O_WRONLY);
@@ -119,7 +131,7 @@ std::optional<detail::OomNotice> Cgroup::oom_notice() {
             detail::fail(Step::cgroup, "open " + detail::quote(path(*d) + "/cgroup.event_control"));
         }
     }
-    return std::optional<detail::OomNotice>{std::in_place, oom_fd(), control};
+    return std::optional<detail::OomNotice>{std::in_place, std::move(file), control};
 }
 
 detail::PressureNotice Cgroup::pressure_notice(MemoryPressure level) const {
@@ -155,13 +167,14 @@ CgroupWatch Cgroup::watch(const CgroupWatchOptions& options) {
     watch.add(watch.timer_.get(), EPOLLIN, key_timer);
     if (options.out_of_memory) {
         const CgroupDirectory& d = need("memory", "out-of-memory events");
-        watch.oom_file_ = open_file(d, d.v2() ? "memory.events" : "memory.oom_control", O_RDONLY);
+        Fd file = open_file(d, d.v2() ? "memory.events" : "memory.oom_control", O_RDONLY);
         const Fd control = d.v2() ? Fd{} : open_file(d, "cgroup.event_control", O_WRONLY);
-        if (!watch.oom_file_ || (!d.v2() && !control)) {
+        if (!file || (!d.v2() && !control)) {
             detail::fail(Step::cgroup, "out-of-memory events of control group " + detail::quote(path(d)),
-                         detail::remedy_for(errno, path(d)));
+                         errno == ENOENT ? "the group was removed, or this kernel is built for real time"
+                                         : detail::remedy_for(errno, path(d)));
         }
-        watch.oom_.emplace(watch.oom_file_.get(), control);
+        watch.oom_.emplace(std::move(file), control);
         (void)watch.oom_->take();
         watch.add(watch.oom_->fd(), watch.oom_->events(), key_oom);
     }
@@ -246,7 +259,8 @@ std::optional<CgroupEvent> CgroupWatch::next() {
         if (key == key_oom || (key == key_timer && oom_at_ <= now)) look_at_kills();
         if (key == key_pressure || (key == key_timer && pressure_at_ <= now)) {
             pressed_ = pressure_->take() || pressed_;
-            if (pressure_at_ != never) pressure_at_ = now + detail::PressureNotice::period_ms;
+            if (pressure_->is_gone()) pressure_at_ = never;
+            else if (pressure_at_ != never) pressure_at_ = now + detail::PressureNotice::period_ms;
         }
         if (key == key_population) look_at_processes();
     }

@@ -33,6 +33,11 @@ void check_range(const std::string& field, std::optional<std::uint64_t> value, s
 void check_memory(const LimitSpec& limits, bool is_change) {
     const auto not_nothing = [](const char* field, std::optional<std::uint64_t> bytes) {
         if (bytes == 0u) refuse(field, "0 bytes hold no process", "leave it out for no limit");
+        const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+        if (bytes && *bytes < page) {
+            refuse(field, std::to_string(*bytes) + " bytes are less than a page",
+                   "give " + std::to_string(page) + " or more");
+        }
     };
     not_nothing("limits.memory", limits.memory);
     not_nothing("limits.memory_soft", limits.memory_soft);
@@ -78,6 +83,10 @@ void check_block(const LimitSpec& limits) {
         not_zero(".write_bytes", limit.write_bytes);
         not_zero(".read_operations", limit.read_operations);
         not_zero(".write_operations", limit.write_operations);
+        for (const auto& [member, rate] : {std::pair{".read_operations", limit.read_operations},
+                                           std::pair{".write_operations", limit.write_operations}}) {
+            check_range(field(member), rate, 1, limit_words::most_operations, true);
+        }
         if (!any) refuse(field(""), "it limits nothing", "give a weight or a rate, or leave it out");
         for (std::size_t j = 0; j < index; ++j) {
             if (limits.block[j].device != limit.device) continue;

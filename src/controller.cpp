@@ -164,6 +164,21 @@ void Controller::refuse(ContainerId id, const char* what, const Error& e) {
     throw e.context().starts_with(outer) ? e : e.in(outer);
 }
 
+void Controller::limit(ContainerId id, const LimitSpec& limits) {
+    std::unique_lock lock{mutex_};
+    try {
+        Cgroup* const own = require(id).container.cgroup();
+        if (own == nullptr) throw Error{Step::cgroup, ENOENT, {}, "it has no control group"};
+        Cgroup group = own->borrow();
+        lock.unlock();
+        check_limit_change(limits);
+        group.limit(limits);
+    } catch (const Error& e) {
+        if (!lock) lock.lock();
+        refuse(id, "limits of", e);
+    }
+}
+
 void Controller::freeze(ContainerId id, bool on) {
     const char* const what = on ? "suspend" : "resume";
     std::unique_lock lock{mutex_};
@@ -231,12 +246,18 @@ void Controller::dispatch(ContainerId id, Part part) {
     Entry* const found = look_up(id);
     if (found == nullptr) return;
     Entry& entry = *found;
-    if (part == part_oom) return look_at_kills(entry);
-    if (part == part_pressure) return look_at_pressure(entry);
+    if (part == part_oom) {
+        if (entry.oom) look_at_kills(entry);
+        return;
+    }
+    if (part == part_pressure) {
+        if (!entry.pressure) return;
+        // v1 gives the notice of a group's removal, too.
+        if (entry.container.init().ended()) return unwatch_pressure(entry);
+        return look_at_pressure(entry);
+    }
     if (part == part_end) {
         if (entry.status) return;
-        // As long as the descriptor is there.
-        if (entry.container.init().ended()) unwatch_kills(entry);
         entry.status = entry.container.try_wait();
         if (!entry.status) return;
         unwatch(entry.container.fd());
@@ -245,6 +266,8 @@ void Controller::dispatch(ContainerId id, Part part) {
         if (entry.oom && entry.container.oom_kills() > entry.oom->seen()) {
             push_kills(entry, entry.container.oom_kills() - entry.oom->seen());
         }
+        unwatch_kills(entry);
+        entry.oom.reset();
         if (entry.relay) {
             // From here on it would report its hang-up all the time; `move` empties it.
             unwatch(entry.relay->inner());
@@ -310,6 +333,16 @@ void Controller::arm(std::int64_t at) {
     }
 }
 
+/// SIGKILL, and again until init has ended.
+void Controller::kill(Entry& entry, std::int64_t now) noexcept {
+    entry.kill_at = now + kill_again_ms;
+    try {
+        if (!entry.container.kill_all()) entry.kill_at = never;
+    } catch (const Error&) {
+        // A policy may refuse it now, and not the next time.
+    }
+}
+
 void Controller::expire() {
     if (!drain(timer_)) return;
     armed_ = never;
@@ -318,10 +351,7 @@ void Controller::expire() {
     const auto later = [&next](std::int64_t at) { next = at < next ? at : next; };
     std::vector<ContainerId> given_up;
     for (Entry& entry : entries_) {
-        if (entry.kill_at <= now) {
-            entry.kill_at = never;
-            (void)entry.container.signal(SIGKILL);
-        }
+        if (entry.kill_at <= now) kill(entry, now);
         if (entry.oom_at <= now) look_at_kills(entry);
         if (entry.pressure_at <= now) {
             look_at_pressure(entry);

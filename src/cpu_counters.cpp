@@ -57,33 +57,35 @@ bool CpuCounters::open(Fd group) {
         return false;
     }
     for (Fd& fd : made) counters_.push_back({std::move(fd), 0});
-    follow_online();
+    (void)follow_online();
     return true;
 }
 
 /// The kernel takes a counter off a CPU that goes offline, and does not put it back.
-void CpuCounters::follow_online() {
-    if (!online_) return;
-    std::array<char, 256> buffer;
+bool CpuCounters::follow_online() {
+    if (!online_) return true;
+    std::array<char, 4096> buffer;
     const ssize_t n = sys::retry([&] { return ::pread(online_.get(), buffer.data(), buffer.size(), 0); });
-    if (n <= 0) return;
+    if (n <= 0) return true;
     const std::string_view text{buffer.data(), static_cast<std::size_t>(n)};
-    if (text == online_text_) return;
-    const bool is_first = online_text_.empty();
-    online_text_.assign(text);
-    if (is_first) return;
+    if (text == online_text_) return true;
     std::vector<Fd> made;
-    if (!open_all(made) || made.size() != counters_.size()) return;
+    const bool is_first = online_text_.empty();
+    if (!is_first && !open_all(made)) return false;
+    online_text_.assign(text);
+    if (is_first || made.size() != counters_.size()) return true;
     for (std::size_t cpu = 0; cpu < made.size(); ++cpu) {
         counters_[cpu].past += value_of(counters_[cpu].fd);
         counters_[cpu].fd = std::move(made[cpu]);
     }
+    return true;
 }
 
-void CpuCounters::read(std::vector<std::uint64_t>& into) {
-    follow_online();
+bool CpuCounters::read(std::vector<std::uint64_t>& into) {
     into.clear();
+    if (!follow_online()) return false;
     for (const Counter& counter : counters_) into.push_back(counter.past + value_of(counter.fd));
+    return true;
 }
 
 std::string_view CpuCounters::remedy(int error) noexcept {

@@ -56,25 +56,6 @@ std::vector<std::string> places() {
     return all;
 }
 
-/// The helper program, opened; see HelperOptions::helper_path. Throws `Step::helper` where there is none.
-Fd open_program(const std::string& path) {
-    if (!path.empty()) {
-        Fd program = detail::sys::open(path, O_PATH);
-        if (!program)
-            detail::fail(Step::helper, "helper program " + quote(path),
-                         "set helper_path to an installed caisson-helper");
-        return program;
-    }
-    std::string tried;
-    for (const std::string& place : places()) {
-        Fd program = detail::sys::open(place, O_PATH);
-        struct stat st {};
-        if (program && ::fstat(program.get(), &st) == 0 && S_ISREG(st.st_mode)) return program;
-        tried += (tried.empty() ? "" : ", ") + quote(place);
-    }
-    throw Error{Step::helper, ENOENT, "helper program in " + tried, "install caisson, or set helper_path"};
-}
-
 /// As the helper finds it, whose working directory is "/".
 std::string absolute(const std::string& path) {
     if (path.starts_with('/')) return path;
@@ -94,6 +75,27 @@ void check_note(const std::string& note) {
 
 }  // namespace
 
+namespace detail {
+
+Fd open_helper_program(const std::string& path) {
+    if (!path.empty()) {
+        Fd program = sys::open(path, O_PATH);
+        if (!program)
+            fail(Step::helper, "helper program " + quote(path), "set helper_path to an installed caisson-helper");
+        return program;
+    }
+    std::string tried;
+    for (const std::string& place : places()) {
+        Fd program = sys::open(place, O_PATH);
+        struct stat st {};
+        if (program && ::fstat(program.get(), &st) == 0 && S_ISREG(st.st_mode)) return program;
+        tried += (tried.empty() ? "" : ", ") + quote(place);
+    }
+    throw Error{Step::helper, ENOENT, "helper program in " + tried, "install caisson, or set helper_path"};
+}
+
+}  // namespace detail
+
 void Helper::set_note(const std::string& note) {
     check_note(note);
     const Fd file = detail::to_memory_file(note);
@@ -107,7 +109,7 @@ Helper Helper::begin(const ContainerSpec& spec, const HelperOptions& options) {
     }
     check_note(options.note);
     detail::check_descriptors(spec);
-    const Fd program = open_program(options.helper_path);
+    const Fd program = detail::open_helper_program(options.helper_path);
     const Fd null = detail::sys::open("/dev/null", O_RDWR | O_NOCTTY);
     if (!null) detail::fail(Step::helper, "'/dev/null'");
     int ends[2];

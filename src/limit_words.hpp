@@ -24,6 +24,9 @@
 
 namespace caisson::inline v0::limit_words {
 
+/// Of reads or writes of a block device in a second: the kernel keeps 32 bits, and all of them set are no limit.
+inline constexpr std::uint64_t most_operations = 4294967294;
+
 /// Ranges of numbers, first and last: ascending, and none touches the next.
 using Ranges = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
 

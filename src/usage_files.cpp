@@ -32,6 +32,12 @@ void clear(Usage& usage) {
     usage = std::move(empty);
 }
 
+/// Why CPUs are not counted.
+std::string reason(int error) {
+    return "perf_event_open: " + std::generic_category().message(error) + ": " +
+           std::string{CpuCounters::remedy(error)};
+}
+
 std::uint64_t page_size() noexcept {
     return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
@@ -55,8 +61,7 @@ bool UsageFiles::count_cpus(Fd group, int error) {
         if (counters_.open(std::move(group))) return true;
         error = errno;
     }
-    uncounted_ =
-        "perf_event_open: " + std::generic_category().message(error) + ": " + std::string{CpuCounters::remedy(error)};
+    uncounted_ = reason(error);
     errno = error;
     return false;
 }
@@ -66,8 +71,17 @@ std::optional<std::string_view> UsageFiles::load(File file) {
     if (text_.empty()) text_.resize(4096);
     for (;;) {
         const ssize_t n = sys::retry([&] { return ::pread(files_[file].get(), text_.data(), text_.size(), 0); });
-        if (n < 0)
-            fail(Step::cgroup, "read the usage of a control group", errno == ENODEV ? "the group was removed" : "");
+        if (n < 0) {
+            // EOPNOTSUPP: pressure that the kernel could count, and does not. ENODEV: the group is gone, or the
+            // controller was switched off.
+            if (errno != ENODEV && errno != EOPNOTSUPP) fail(Step::cgroup, "read the usage of a control group");
+            if (errno == ENODEV) {
+                has_lost_ = true;
+                open_sets_ = 0;
+            }
+            files_[file].reset();
+            return std::nullopt;
+        }
         // The kernel gives what it has at once, so that all of it is there when some room is left.
         if (static_cast<std::size_t>(n) < text_.size())
             return std::string_view{text_.data(), static_cast<std::size_t>(n)};
@@ -104,8 +118,8 @@ void UsageFiles::read(UsageParts parts, Usage& into) {
 
 void UsageFiles::read_cpu(bool details, Usage& into) {
     if (const auto text = load(cpu_each)) parse_cpu_each(*text, into);
-    else if (counters_) counters_.read(into.cpu_each);
-    else into.cpu_each_missing = uncounted_;
+    else if (counters_ && !counters_.read(into.cpu_each)) into.cpu_each_missing = reason(errno);
+    else if (!counters_) into.cpu_each_missing = uncounted_;
     if (const auto text = load(cpu_stat)) parse_cpu_stat(*text, details, into);
     if (!details) return;
     if (const auto text = load(cpu_ticks)) {

@@ -132,7 +132,7 @@ std::uint32_t read_weight(const Element& e) {
 
 void read_block(const Element& blkiotune, LimitSpec& limits) {
     if (const auto weight = blkiotune.child("weight")) limits.block_weight = read_weight(*weight);
-    constexpr std::uint64_t most_operations = std::numeric_limits<std::uint32_t>::max();
+    constexpr std::uint64_t most_operations = std::numeric_limits<std::uint32_t>::max() - 1;
     std::map<std::string, int> lines;
     for (const Element& e : blkiotune.children("device")) {
         const Element path = e.needed_child("path");

@@ -29,7 +29,15 @@ struct Entry {
     [[nodiscard]] std::string id() const;
     /// False for a domain that does not run.
     [[nodiscard]] bool paused() { return ask(&caisson::Helper::suspended).value_or(false); }
-    [[nodiscard]] const char* state() { return paused() ? "paused" : running ? "running" : "shut off"; }
+    /// "no answer" where the helper does not say.
+    [[nodiscard]] const char* state() {
+        try {
+            return paused() ? "paused" : running ? "running" : "shut off";
+        } catch (const caisson::Error& e) {
+            if (e.code().value() != ETIMEDOUT) throw;
+            return "no answer";
+        }
+    }
     /// What the helper answers; nothing if the domain does not run, or has ended meanwhile: the entry then says so.
     template <class Question>
     [[nodiscard]] std::optional<std::invoke_result_t<Question, caisson::Helper&>> ask(Question&& question) {

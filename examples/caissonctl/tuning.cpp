@@ -244,7 +244,7 @@ struct DeviceField {
     void (*set)(BlockLimit&, Number);
 };
 constexpr std::uint64_t least_weight = 100, most_weight = 1000;
-constexpr std::uint64_t most_operations = std::numeric_limits<std::uint32_t>::max();
+constexpr std::uint64_t most_operations = std::numeric_limits<std::uint32_t>::max() - 1;
 constexpr DeviceField device_fields[] = {
     {"device-weights", "device_weight", most_operations, 100, get<&BlockLimit::weight>, set<&BlockLimit::weight>},
     {"device-read-iops-sec", "device_read_iops_sec", most_operations, unlimited, get<&BlockLimit::read_operations>,

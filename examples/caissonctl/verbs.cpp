@@ -195,14 +195,14 @@ int list(const Session& session, const Arguments& arguments) {
     Table table{{"Id", "Name", "State"}};
     std::string lines;
     for (Entry& entry : session.domains.all()) {
-        const char* const state = plain ? "" : entry.state();
         if (entry.running ? !running : !inactive) continue;
         if (arguments.has("persistent") != arguments.has("transient") &&
             entry.persistent != arguments.has("persistent")) {
             continue;
         }
         if (!plain) {
-            table.add({entry.id(), entry.name, state});
+            const char* const state = entry.state();
+            if (entry.running ? running : inactive) table.add({entry.id(), entry.name, state});
             continue;
         }
         std::string line;

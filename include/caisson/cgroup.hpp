@@ -152,7 +152,9 @@ public:
     [[nodiscard]] int oom_fd() {
         if (!oom_) {
             if (const CgroupDirectory* d = find("memory")) {
-                oom_ = open_file(*d, d->v2() ? "memory.events" : "memory.oom_control", O_RDONLY);
+                const char* const file = d->v2() ? "memory.events" : "memory.oom_control";
+                oom_ = open_file(*d, file, O_RDONLY);
+                if (!oom_) require_descriptor(*d, file);
             }
         }
         return oom_.get();
@@ -207,6 +209,20 @@ public:
     /// nothing to do.
     [[gnu::visibility("default")]] void thaw_for_kill() const noexcept;
 
+    /// The same group for who may not keep this object busy: it is reached by its path, and is not that object's to
+    /// remove.
+    [[nodiscard]] Cgroup borrow() const {
+        Cgroup other;
+        other.name_ = name_;
+        other.left_out_ = left_out_;
+        for (const CgroupDirectory& d : directories_) {
+            other.directories_.push_back({d.controllers, d.parent_path, Fd{}, Fd{}, Fd{}});
+        }
+        return other;
+    }
+
+    /// Kills whom it finds in the group and below it, frozen or not, without waiting.
+    void kill_once() { (void)kill_within(0); }
     /// Kills every process in the group and below it at once, without waiting: by the v2 group's cgroup.kill, which no
     /// security module refuses. False where there is none.
     [[nodiscard]] bool kill_by_file() const {
@@ -363,8 +379,15 @@ private:
         if (unified == nullptr) return nullptr;
         std::string controllers;
         const Fd fd = open_file(*unified, "cgroup.controllers", O_RDONLY);
+        if (!fd) require_descriptor(*unified, "cgroup.controllers");
         if (!fd || !read_all(fd, controllers)) return nullptr;
         return detail::list_has(without_newline(controllers), controller, ' ') ? unified : nullptr;
+    }
+    /// Throws where the descriptors have run out: what is not there would be told otherwise.
+    void require_descriptor(const CgroupDirectory& d, const char* file) const {
+        if (errno != EMFILE && errno != ENFILE) return;
+        detail::fail(Step::cgroup, "open " + detail::quote(path(d) + "/" + file),
+                     "no descriptor is left: raise 'ulimit -n'");
     }
     /// As `find`, but null where the controller is v2's.
     [[nodiscard]] const CgroupDirectory* find_v1(const char* controller) const noexcept {
@@ -373,35 +396,10 @@ private:
         }
         return nullptr;
     }
-    const CgroupDirectory& need(const char* controller, const std::string& what) const {
-        if (const CgroupDirectory* d = find(controller)) return *d;
-        const std::string context = what + " for control group " + detail::quote(name_);
-        if (directories_.empty()) throw Error{Step::cgroup, 0, context, "there is no group"};
-        for (const LeftOut& out : left_out_) {
-            if (!detail::list_has(out.controllers, controller)) continue;
-            const std::string hierarchy = "cgroup hierarchy " + detail::quote(controller);
-            if (out.path.empty()) throw Error{Step::cgroup, out.error, context, hierarchy + " is not mounted"};
-            throw Error{Step::cgroup, out.error, context, hierarchy + ": " + detail::remedy_for(out.error, out.path)};
-        }
-        for (const CgroupDirectory& d : directories_) {
-            if (!d.v2()) continue;
-            std::string there;
-            const std::string what_is = "controller " + detail::quote(controller) + " is not ";
-            if (detail::sys::read_file(AT_FDCWD, (d.parent_path + "/cgroup.controllers").c_str(), there) &&
-                !detail::list_has(without_newline(there), controller, ' ')) {
-                throw Error{Step::cgroup, 0, context,
-                            what_is + "handed down to " + detail::quote(d.parent_path) +
-                                ": switch it on in the cgroup.subtree_control of each group above, or use a kernel "
-                                "that has it"};
-            }
-            throw Error{Step::cgroup, 0, context,
-                        what_is + "switched on in " + detail::quote(d.parent_path + "/cgroup.subtree_control") +
-                            ": switch it on, or give a parent without processes of its own"};
-        }
-        throw Error{Step::cgroup, 0, context, "no cgroup hierarchy has the controller " + detail::quote(controller)};
-    }
+    const CgroupDirectory& need(const char* controller, const std::string& what) const;
 
     void open_usage(std::uint32_t sets);
+    void require_group() const;
     [[nodiscard]] bool open_counters();
     [[nodiscard]] Fd open_file(const CgroupDirectory& d, const char* file, int flags) const {
         const std::string below = name_ + (*file == '\0' ? "" : "/") + file;
@@ -413,11 +411,14 @@ private:
         return fd && detail::sys::write_all(fd.get(), text);
     }
     static bool read_all(const Fd& fd, std::string& into) {
+        into.clear();
         char buffer[4096];
-        const ssize_t n = detail::sys::retry([&] { return ::pread(fd.get(), buffer, sizeof buffer, 0); });
-        if (n < 0) return false;
-        into.assign(buffer, static_cast<std::size_t>(n));
-        return true;
+        for (;;) {
+            const auto at = static_cast<off_t>(into.size());
+            const ssize_t n = detail::sys::retry([&] { return ::pread(fd.get(), buffer, sizeof buffer, at); });
+            if (n <= 0) return n == 0;
+            into.append(buffer, static_cast<std::size_t>(n));
+        }
     }
 
     /// Opens again what `settle` closed; false if the parent is gone, and the group with it.

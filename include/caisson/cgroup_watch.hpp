@@ -53,7 +53,6 @@ private:
 
     static constexpr std::int64_t never = INT64_MAX;
     Fd epoll_, timer_;
-    Fd oom_file_;
     std::optional<detail::OomNotice> oom_;
     std::int64_t oom_at_ = never;
     std::uint64_t kills_ = 0;  // to be told

@@ -94,7 +94,7 @@ public:
             own.usage(parts, into);
             if (parts.has(UsagePart::network)) running_.links.usage(into.networks);
         } catch (const Error& e) {
-            throw e.in("container " + detail::quote(name_));
+            throw of_group("usage", e);
         }
     }
     /// Changes the limits that `limits` names while the container runs, and leaves the others as they are; a wrong
@@ -107,13 +107,18 @@ public:
             check_limit_change(limits);
             own.limit(limits);
         } catch (const Error& e) {
-            throw e.in("container " + detail::quote(name_));
+            throw of_group("limits", e);
         }
     }
     /// The limits in force, see Cgroup::limits. Throws as `usage` does.
     [[nodiscard]] LimitSpec limits() {
         require_started();
-        return group("limits").limits();
+        const Cgroup& own = group("limits");
+        try {
+            return own.limits();
+        } catch (const Error& e) {
+            throw of_group("limits", e);
+        }
     }
 
     /// What is in force for the command and its control groups at this moment, read back from the kernel. Throws
@@ -218,7 +223,11 @@ public:
     }
     /// SIGTERM to init, which is resumed if it is suspended; false if it has ended.
     bool ask_to_stop() {
-        if (!signal(SIGTERM)) return false;
+        try {
+            if (!signal(SIGTERM)) return false;
+        } catch (const Error& e) {
+            if (e.code().value() != EACCES) throw;  // a policy: SIGKILL is for that, too
+        }
         try {
             if (running_.cgroup) running_.cgroup->thaw();
         } catch (const Error&) {
@@ -228,11 +237,19 @@ public:
     }
     /// SIGKILL to everything in the container, at once, suspended or not; returns how it ended.
     ExitStatus kill() {
-        // Whoever is still alive in it may freeze a v1 group again, until init has ended.
+        if (!try_wait()) (void)signal(SIGKILL);
         for (;;) {
-            if (!try_wait()) (void)signal(SIGKILL);
-            if (const auto status = wait_for(thaw_again)) return *status;
+            if (const auto status = wait_for(kill_again)) return *status;
+            (void)kill_all();
         }
+    }
+    /// SIGKILL to init and to every process of its control groups, once, without waiting; false if init has ended. The
+    /// kernel kills the others with init, but one of them can hold init's end up: as its tracer (ptrace(2)), as the
+    /// server of a file system that init waits for (FUSE), or by freezing a v1 group. Throws as `signal` does.
+    bool kill_all() {
+        if (!signal(SIGKILL)) return false;
+        if (running_.cgroup && !status_) running_.cgroup->kill_once();
+        return true;
     }
 
 private:
@@ -246,6 +263,11 @@ private:
         if (running_.cgroup && !status_) return *running_.cgroup;
         throw Error{Step::cgroup, status_ ? ESRCH : ENOENT, std::string{what} + " of container " + detail::quote(name_),
                     status_ ? "it has ended" : "it has no control group"};
+    }
+    /// What the group has thrown. Its end comes before the report of init's.
+    [[nodiscard]] Error of_group(const char* what, const Error& e) const {
+        if (!running_.init.ended()) return e.in("container " + detail::quote(name_));
+        return {Step::cgroup, ESRCH, std::string{what} + " of container " + detail::quote(name_), "it has ended"};
     }
     /// Something that the control group is asked for. What fails because the container has ended says so.
     template <class Ask>
@@ -271,8 +293,8 @@ private:
     /// Somebody killed the keeper: the kernel kills init with it, and what the keeper would have removed is removed
     /// here.
     void keeper_died() {
-        do (void)signal(SIGKILL);
-        while (!running_.init.ended_within(static_cast<int>(thaw_again.count())));
+        (void)signal(SIGKILL);
+        while (!running_.init.ended_within(static_cast<int>(kill_again.count()))) (void)kill_all();
         detail::reap_if_ours(running_.init.pidfd());
         finish(ExitStatus::killed(SIGKILL));
     }
@@ -283,7 +305,8 @@ private:
         }
         try {
             const std::int64_t deadline = detail::deadline_in(10'000);
-            while (signal(SIGKILL) && !wait_for(thaw_again) && detail::monotonic_ms() < deadline) {
+            (void)signal(SIGKILL);
+            while (!wait_for(kill_again) && detail::monotonic_ms() < deadline && kill_all()) {
             }
             if (!status_) (void)wait_for(std::chrono::milliseconds{deadline - detail::monotonic_ms()});
         } catch (...) {
@@ -291,7 +314,7 @@ private:
         }
     }
 
-    static constexpr std::chrono::milliseconds thaw_again{100};
+    static constexpr std::chrono::milliseconds kill_again{100};
 
     std::string name_;
     detail::Running running_;

@@ -78,6 +78,8 @@ struct Event {
     std::optional<Pty> console{};
 };
 
+class [[gnu::visibility("default")]] Controller;
+
 /// Runs any number of containers and tells what happens to them: from the caller's event loop, or in a thread of the
 /// caller's. Makes no threads and no processes but the containers', installs no handlers, stores no callbacks.
 ///
@@ -96,7 +98,7 @@ struct Event {
 /// any for 2 seconds; the terminal stays until its user has read all, or nothing for 2 seconds.
 ///
 /// Throws `Step::event_loop` where the kernel refuses, and `std::logic_error` for an id that it never gave out.
-class [[gnu::visibility("default")]] Controller {
+class Controller {
 public:
     Controller()
         : epoll_{::epoll_create1(EPOLL_CLOEXEC)},
@@ -149,6 +151,7 @@ public:
         const std::lock_guard lock{mutex_};
         Entry& entry = insert(id, std::move(container), use);
         if (entry.oom) (void)entry.oom->take();
+        entry.suspended = is_suspended(entry.container);
         return id;
     }
     /// Gives a container to the caller; no event about it will follow. What a user has typed or not yet read of a
@@ -176,7 +179,9 @@ public:
     bool signal(ContainerId id, int number) {
         const std::lock_guard lock{mutex_};
         Entry* const entry = find(id);
-        return entry != nullptr && !entry->status && entry->container.signal(number);
+        if (entry == nullptr || entry->status || !entry->container.signal(number)) return false;
+        if (number == SIGKILL) arm(entry->kill_at = detail::deadline_in(kill_again_ms));
+        return true;
     }
     /// Sends SIGTERM to init, and SIGKILL once `grace` is over; returns at once, and `exited` follows. False if it has
     /// ended. A suspended one is resumed. A second call may bring the end forward, never put it off.
@@ -184,7 +189,7 @@ public:
         const std::lock_guard lock{mutex_};
         Entry* const entry = find(id);
         if (entry == nullptr || entry->status || !entry->container.ask_to_stop()) return false;
-        note_suspended(*entry, false);
+        note_suspended(*entry, is_suspended(entry->container));
         const std::int64_t at = detail::deadline_in(grace.count());
         if (at < entry->kill_at) entry->kill_at = at;
         arm(entry->kill_at);
@@ -192,13 +197,9 @@ public:
     }
     /// See Container::suspend; `suspended` follows, unless it was that already. Others go on while this waits. Throws
     /// `Step::event_loop` with ESRCH if the container has ended, and `Step::cgroup`.
-    void suspend(ContainerId id) {
-        freeze(id, true);
-    }
+    void suspend(ContainerId id) { freeze(id, true); }
     /// See Container::resume; `resumed` follows, unless it was not suspended. Throws as `suspend` does.
-    void resume(ContainerId id) {
-        freeze(id, false);
-    }
+    void resume(ContainerId id) { freeze(id, false); }
     /// See Container::suspended. Throws as `suspend` does.
     [[nodiscard]] bool suspended(ContainerId id);
     /// From now on, `memory_pressure` tells when the container's processes have had it as hard as `level`, or harder; a
@@ -209,11 +210,9 @@ public:
         const std::lock_guard lock{mutex_};
         return require(id).container.usage(parts);
     }
-    /// See Container::limit. Throws `Step::event_loop` with ESRCH if the container has ended.
-    void limit(ContainerId id, const LimitSpec& limits) {
-        const std::lock_guard lock{mutex_};
-        require(id).container.limit(limits);
-    }
+    /// See Container::limit. Others go on while the kernel looks for the memory that is to go. Throws
+    /// `Step::event_loop` with ESRCH if the container has ended.
+    void limit(ContainerId id, const LimitSpec& limits);
     /// See Container::limits. Throws as `limit` does.
     [[nodiscard]] LimitSpec limits(ContainerId id) {
         const std::lock_guard lock{mutex_};
@@ -222,7 +221,7 @@ public:
     /// Of all containers, in the order of their starts, in the place of what is in `into`: once that has been filled,
     /// it is filled again without allocating. Those that have ended are left out. Nothing that is wrong with one
     /// hinders the others: it is told in `ContainerUsage::missing`.
-    void usage(UsageParts parts, std::vector<ContainerUsage> & into);
+    void usage(UsageParts parts, std::vector<ContainerUsage>& into);
     /// Gives the console another size; the container's foreground programs get SIGWINCH. False if the container has
     /// ended or has no console.
     bool resize(ContainerId id, WindowSize size) {
@@ -274,9 +273,7 @@ public:
 
     /// Readable while `next` has something to do; consoles and deadlines are covered. An epoll(7) descriptor, the same
     /// as long as this object lives; do not read from it.
-    [[nodiscard]] int fd() const noexcept {
-        return epoll_.get();
-    }
+    [[nodiscard]] int fd() const noexcept { return epoll_.get(); }
     /// Does what can be done without blocking and returns the next event, if there is one.
     [[nodiscard]] std::optional<Event> next() {
         const std::lock_guard lock{mutex_};
@@ -289,7 +286,7 @@ public:
     /// Blocks, handing each event to `handle(Event)`, until `stop` is called; events that are there then wait for the
     /// next call. If `handle` throws, so does this.
     template <class Handler>
-    void run(Handler && handle) {
+    void run(Handler&& handle) {
         const Running running{*this};
         while (!take_stop()) {
             if (auto event = next()) handle(std::move(*event));
@@ -309,6 +306,7 @@ private:
     static constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
     static constexpr std::int64_t patience_ms = 2000;  // for a user who does not read, once the container has ended
     static constexpr std::int64_t linger_step_ms = 20;
+    static constexpr std::int64_t kill_again_ms = 100;  // see Container::kill_all
     // What epoll reports: a container's number and one of these.
     static constexpr std::uint64_t key_wake = 0, key_stop = 1, key_timer = 2, part_mask = 7;
     enum Part : std::uint64_t { part_end, part_inner, part_outer, part_outer_peer, part_oom, part_pressure };
@@ -341,9 +339,7 @@ private:
         std::int64_t give_up_at;
     };
 
-    static std::uint64_t key(ContainerId id, Part part) noexcept {
-        return static_cast<std::uint64_t>(id) << 3 | part;
-    }
+    static std::uint64_t key(ContainerId id, Part part) noexcept { return static_cast<std::uint64_t>(id) << 3 | part; }
 
     ContainerId next_id() {
         const std::lock_guard lock{mutex_};
@@ -374,16 +370,16 @@ private:
     void control(int operation, int fd, std::uint64_t key, std::uint32_t events);
     void watch(int fd, std::uint64_t key, std::uint32_t events);
     void unwatch(int fd) noexcept;
-    void unwatch_relay(Entry & entry) noexcept;
-    Entry& insert(ContainerId id, Container && container, ConsoleUse use);
+    void unwatch_relay(Entry& entry) noexcept;
+    Entry& insert(ContainerId id, Container&& container, ConsoleUse use);
     void push(Event event);
-    void look_at_kills(Entry & entry);
-    void unwatch_kills(Entry & entry) noexcept;
-    void look_at_pressure(Entry & entry);
-    void unwatch_pressure(Entry & entry) noexcept;
+    void look_at_kills(Entry& entry);
+    void unwatch_kills(Entry& entry) noexcept;
+    void look_at_pressure(Entry& entry);
+    void unwatch_pressure(Entry& entry) noexcept;
     void push_kills(const Entry& entry, std::uint64_t count);
     void freeze(ContainerId id, bool on);
-    void note_suspended(Entry & entry, bool suspended);
+    void note_suspended(Entry& entry, bool suspended);
     /// What the container's control group refused; that it has ended is told as such.
     [[noreturn]] void refuse(ContainerId id, const char* what, const Error& e);
     void forget_taken() noexcept;
@@ -393,12 +389,20 @@ private:
     /// Everything that is ready at this moment, once.
     void turn();
     void dispatch(ContainerId id, Part part);
-    void serve(ContainerId id, Entry & entry);
-    void give_up_later(Entry & entry);
+    void serve(ContainerId id, Entry& entry);
+    void give_up_later(Entry& entry);
     /// Makes the event, and lets the container go.
     void finish(ContainerId id);
     /// Sees to it that `expire` is called at `at` or before.
     void arm(std::int64_t at);
+    static void kill(Entry& entry, std::int64_t now) noexcept;
+    static bool is_suspended(Container& container) noexcept {
+        try {
+            return container.cgroup() != nullptr && container.cgroup()->frozen();
+        } catch (const Error&) {
+            return false;  // it has ended, or there is no freezer
+        }
+    }
     void expire();
 
     mutable std::mutex mutex_;

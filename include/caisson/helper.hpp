@@ -62,6 +62,11 @@ struct HelperInfo {
     bool suspended = false;      ///< see Container::suspended
 };
 
+namespace detail {
+/// The helper program, opened; see HelperOptions::helper_path. Throws `Step::helper` where there is none.
+[[nodiscard]] [[gnu::visibility("default")]] Fd open_helper_program(const std::string& path);
+}  // namespace detail
+
 /// A client of a helper: a process of its own that runs one container in a Controller, and lives as long as that.
 ///
 /// The helper is no child of the caller, has a session of its own and outlives it; by its name the container is found

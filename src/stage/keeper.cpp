@@ -314,9 +314,11 @@ void watch(const Stage& stage, Cleanup& cleanup, int status) {
     pollfd p[4]{{stage.pidfd, POLLIN, 0}, {plan::owner_slot, POLLIN, 0}, {status, 0, 0}, {plan::host_slot, 0, 0}};
     bool killed = false;
     for (;;) {
-        // Who is still alive in it may freeze groups again.
+        // Who is still alive in it may hold init's end up: as its tracer, as the server of a file system that it waits
+        // for, or by freezing groups again.
         __kernel_timespec again{0, 100'000'000};
         const s64 ready = call(__NR_ppoll, p, 4, killed ? &again : nullptr, nullptr, 8);
+        if (killed) kill_group(cleanup);
         if (killed) thaw_groups(cleanup);
         if (ready <= 0) continue;
         if (p[2].revents != 0) {

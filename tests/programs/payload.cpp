@@ -3,6 +3,8 @@
 // payload writable: what of /proc, /sys and /dev can be opened for writing and has such a bit; of the processes its own
 // alone, as /proc/self.
 //
+// payload hold: its child traces it and does not let it end; "held" once it does, or "not held".
+//
 // payload agents PROGRAM: in new user, mount and cgroup namespaces mounts each v1 hierarchy on /tmp and makes PROGRAM
 // its release agent. "no namespaces" where it cannot have those, "wrote" where it could do it, at last "tried".
 #include <cstdio>
@@ -14,6 +16,7 @@
 #include <ftw.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -57,6 +60,13 @@ int main(int argc, char** argv) {
             (void)::nftw(path, look, 64, FTW_PHYS | FTW_ACTIONRETVAL);
         }
         return 0;
+    }
+    if (verb == "hold") {
+        if (::fork() == 0) {
+            const bool held = ::ptrace(PTRACE_SEIZE, ::getppid(), nullptr, PTRACE_O_TRACEEXIT) == 0;
+            (void)!::write(1, held ? "held\n" : "not held\n", held ? 5 : 9);
+        }
+        for (;;) ::pause();
     }
     if (verb != "agents" || argc != 3) return 2;
     agent = argv[2];

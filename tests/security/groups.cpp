@@ -1,10 +1,17 @@
 // Family F: what a container may do with control groups, and what those hold it to.
 #include <caisson/container.hpp>
+#include <caisson/controller.hpp>
+#include <caisson/helper.hpp>
+#include <caisson/sweep.hpp>
 
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <signal.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -12,6 +19,7 @@
 #include "support/cgroup.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/helper.hpp"
 #include "support/machine.hpp"
 
 using namespace caisson;
@@ -156,4 +164,62 @@ TEST_CASE("a container cannot leave its control groups, whatever it may write to
             }
         }
     }
+}
+
+TEST_CASE("a payload whose pid 1 is held by its tracer ends all the same, by whatever kills it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    if (const char* why = cannot()) CAISSON_SKIP(why);
+    const LeavesNothing nothing;
+    const Place place;
+    place.root.copy(program("payload"), "/bin/payload");
+    ContainerSpec spec = place.spec("held");
+    spec.command = {"/bin/payload", "hold"};
+    const auto begin = [&] {
+        Container container = Container::start(spec);
+        REQUIRE(contains(said_until(container, "held"), "held"));
+        return container;
+    };
+    const auto ends = [](const Process& init) { return init.ended_within(5000); };
+    for (const std::string way : {"kill", "stop", "destructor", "keeper", "controller", "helper", "owner"}) {
+        CAPTURE(way);
+        if (way == "helper" || way == "owner") {
+            HelperOptions options = place.options;
+            options.open_console = true;
+            Helper helper = Helper::start(spec, options);
+            const Fd console = helper.open_console();
+            char c = 0;
+            while (c != 'd' && ::read(console.get(), &c, 1) == 1) {
+            }
+            const Process init = Process::open(helper.info().init);
+            if (way == "helper") CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+            else REQUIRE(::kill(helper.pid(), SIGKILL) == 0);
+            CHECK(ends(init));
+            (void)helper.wait();
+            continue;
+        }
+        std::optional<Container> container{begin()};
+        const Process init = Process::open(container->init().pid());
+        if (way == "kill") CHECK(container->kill() == ExitStatus::killed(SIGKILL));
+        if (way == "stop") CHECK(container->stop(std::chrono::milliseconds{0}) == ExitStatus::killed(SIGKILL));
+        if (way == "destructor") container.reset();
+        if (way == "keeper") {
+            (void)Process::open(std::stoi(keeper_directory(*container).substr(6))).signal(SIGKILL);
+            CHECK(container->wait_for(std::chrono::seconds{5}) == ExitStatus::killed(SIGKILL));
+        }
+        if (way == "controller") {
+            Controller controller;
+            const ContainerId id = controller.adopt(std::move(*container), ConsoleUse::raw);
+            CHECK(controller.signal(id, SIGKILL));
+            for (int i = 0; i < 500 && controller.size() > 0; ++i) {
+                (void)detail::wait_readable(controller.fd(), 10);
+                (void)controller.next();
+            }
+            CHECK(controller.size() == 0);
+        }
+        CHECK(ends(init));
+    }
+    SweepOptions only;
+    only.run_directory = place.run;
+    only.links = false;
+    (void)sweep(only);
 }

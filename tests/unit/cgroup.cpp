@@ -126,9 +126,3 @@ TEST_CASE("the owner is read from a group's name, and from nothing else") {
         CHECK_FALSE(detail::owner_of_group(other));
     }
 }
-
-TEST_CASE("a counter is found by its key at the start of a line") {
-    CHECK(detail::find_counter("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill") == 3);
-    CHECK(detail::find_counter("low 0\noom 4\noom_kill 18446744073709551615\n", "oom_kill") == UINT64_MAX);
-    CHECK_FALSE(detail::find_counter("oom_kill_disable 0\nx oom_kill 3\n", "oom_kill"));
-}

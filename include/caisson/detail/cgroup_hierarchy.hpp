@@ -56,15 +56,6 @@ struct CgroupHierarchy {
     return field;
 }
 
-/// The number after `key` and a space at the start of a line.
-[[nodiscard]] inline std::optional<std::uint64_t> find_counter(std::string_view text, std::string_view key) noexcept {
-    while (!text.empty()) {
-        std::string_view line = take_field(text, '\n');
-        if (take_field(line, ' ') == key) return parse_decimal(line, UINT64_MAX);
-    }
-    return std::nullopt;
-}
-
 /// A path as proc_pid_mountinfo(5) writes it: space, tab, newline and backslash are \ooo.
 [[nodiscard]] inline std::string unescape_mount_path(std::string_view text) {
     const auto octal = [&](std::size_t at) { return text[at] >= '0' && text[at] <= '7'; };

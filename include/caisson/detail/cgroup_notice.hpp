@@ -20,38 +20,35 @@ enum class MemoryPressure : std::uint8_t { low, medium, critical };
 
 namespace detail {
 
+class [[gnu::visibility("default")]] OomNotice;
+class [[gnu::visibility("default")]] PressureNotice;
+
 /// Tells of the processes that the kernel's out-of-memory killer ended.
-class [[gnu::visibility("default")]] OomNotice {
+class OomNotice {
 public:
     /// On v1 makes an eventfd and hands it to the kernel by `event_control`, an open cgroup.event_control. `file` is
-    /// what Cgroup::oom_fd gives, and stays whose it is. Throws `Step::cgroup`.
-    OomNotice(int file, const Fd& event_control);
+    /// the one that Cgroup::oom_fd tells of, opened for this object. Throws `Step::cgroup`.
+    OomNotice(Fd file, const Fd& event_control);
     /// What epoll(7) is to wait for.
-    [[nodiscard]] int fd() const noexcept {
-        return event_ ? event_.get() : file_;
-    }
+    [[nodiscard]] int fd() const noexcept { return event_ ? event_.get() : file_.get(); }
     [[nodiscard]] std::uint32_t events() const noexcept;
     /// How many since the last call; nothing once the group was removed.
     [[nodiscard]] std::optional<std::uint64_t> take();
     /// v1 tells that the killer begins, and the count comes after: the milliseconds in which to call `take` again; 0
     /// for not before the descriptor says so.
-    [[nodiscard]] int again_in() const noexcept {
-        return again_in_;
-    }
+    [[nodiscard]] int again_in() const noexcept { return again_in_; }
     /// How many there were up to the last `take`.
-    [[nodiscard]] std::uint64_t seen() const noexcept {
-        return seen_;
-    }
+    [[nodiscard]] std::uint64_t seen() const noexcept { return seen_; }
 
 private:
-    int file_;
+    Fd file_;
     Fd event_;  // v1
     std::uint64_t seen_ = 0;
     int again_in_ = 0;
 };
 
 /// Tells when a group's processes have had it as hard as `level`, or harder.
-class [[gnu::visibility("default")]] PressureNotice {
+class PressureNotice {
 public:
     /// How often `take` is to be called where there is no descriptor to wait for: a trigger of the kernel's (PSI) would
     /// be taken away by who polls an epoll descriptor that it is in.
@@ -61,14 +58,12 @@ public:
     PressureNotice(MemoryPressure level, Fd file) noexcept;
     /// v1: an open memory.pressure_level, and cgroup.event_control. Throws `Step::cgroup`.
     PressureNotice(MemoryPressure level, const Fd& file, const Fd& event_control);
-    [[nodiscard]] MemoryPressure level() const noexcept {
-        return level_;
-    }
+    [[nodiscard]] MemoryPressure level() const noexcept { return level_; }
     /// v1: what to wait for; -1 with PSI.
-    [[nodiscard]] int fd() const noexcept {
-        return event_.get();
-    }
+    [[nodiscard]] int fd() const noexcept { return event_.get(); }
     [[nodiscard]] bool take();
+    /// With PSI: the group was removed, and `take` has nothing more to tell.
+    [[nodiscard]] bool is_gone() const noexcept { return is_gone_; }
 
 private:
     [[nodiscard]] std::optional<std::uint64_t> stalled() const;
@@ -77,6 +72,8 @@ private:
     Fd file_;   // PSI
     Fd event_;  // v1
     std::uint64_t seen_ = 0;
+    std::int64_t at_ = 0;  // when that was, in milliseconds
+    bool is_gone_ = false;
 };
 
 }  // namespace detail

@@ -19,8 +19,9 @@ public:
     [[nodiscard, gnu::visibility("default")]] bool open(Fd group);
     [[nodiscard]] explicit operator bool() const noexcept { return !counters_.empty(); }
     /// Nanoseconds on each CPU, in the order of their numbers, in the place of what is in `into`. A CPU that comes
-    /// online is counted from the next question on; one that goes and comes back between two is not noticed.
-    [[gnu::visibility("default")]] void read(std::vector<std::uint64_t>& into);
+    /// online is counted from the next question on; one that goes and comes back between two is not noticed. False
+    /// where that takes counters that the kernel refuses, with the reason in `errno`.
+    [[nodiscard, gnu::visibility("default")]] bool read(std::vector<std::uint64_t>& into);
     /// For the `errno` of `open`.
     [[nodiscard, gnu::visibility("default")]] static std::string_view remedy(int error) noexcept;
 
@@ -30,7 +31,7 @@ private:
         std::uint64_t past = 0;  // what those before it have counted
     };
     [[nodiscard]] bool open_all(std::vector<Fd>& into) const;
-    void follow_online();
+    [[nodiscard]] bool follow_online();
 
     Fd group_;
     Fd online_;  // the kernel's list of CPUs that are online

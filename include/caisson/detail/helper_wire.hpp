@@ -179,7 +179,7 @@ enum class Taken : std::uint8_t { message, nothing_yet, closed };
     header.msg_iovlen = 1;
     if (passed != nullptr) {
         header.msg_control = control;
-        header.msg_controllen = sizeof control;
+        header.msg_controllen = CMSG_LEN(sizeof(int));  // with its padding there would be room for a second
     }
     if (sys::retry([&] { return ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); }) != size) {
         return Taken::closed;

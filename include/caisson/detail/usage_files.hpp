@@ -65,7 +65,10 @@ public:
     bool count_cpus(Fd group, int error);
     [[nodiscard]] bool counts_cpus() const noexcept { return static_cast<bool>(counters_) || has(cpu_each); }
 
-    /// Fills what is asked for; the rest becomes nothing. Throws `Step::cgroup` where the group was removed.
+    /// True, once, where a file was there and is not any more: the group was removed, or its controller switched off.
+    /// What is there is looked for again by the next question.
+    [[nodiscard]] bool take_lost() noexcept { return std::exchange(has_lost_, false); }
+    /// Fills what is asked for; the rest becomes nothing. Throws `Step::cgroup`.
     void read(UsageParts parts, Usage& into);
 
 private:
@@ -81,6 +84,7 @@ private:
 
     Fd files_[count];
     std::uint32_t open_sets_ = 0;
+    bool has_lost_ = false;
     CpuCounters counters_;
     std::string uncounted_;  // why there are no counters
     std::vector<char> text_;
