@@ -175,7 +175,9 @@ void Controller::limit(ContainerId id, const LimitSpec& limits) {
         group.limit(limits);
     } catch (const Error& e) {
         if (!lock) lock.lock();
-        refuse(id, "limits of", e);
+        const Container& container = require(id).container;
+        if (e.context().empty() || container.init().ended()) refuse(id, "limits of", e);
+        throw e.in("container " + detail::quote(container.name()));
     }
 }
 
