@@ -137,6 +137,7 @@ void apply(const Session& session, const std::string& name, Affected wanted, con
     LimitSpec limits;
     std::string live;
     std::string config;
+    std::string config_before;
     if (at.live) {
         xml::Domain domain = xml::parse(info->note, name);
         change(domain, &limits);
@@ -144,15 +145,21 @@ void apply(const Session& session, const std::string& name, Affected wanted, con
     }
     if (at.config) {
         xml::Domain domain = session.domains.defined(name);
+        config_before = xml::dump(domain);
         change(domain, nullptr);
         config = xml::dump(domain);
     }
-    // By here both documents are known to be possible, and nothing is changed yet.
-    if (at.live) {
-        entry->running->limit(limits);
-        entry->running->set_note(live);
-    }
+    // By here both documents are known to be possible, and nothing is changed yet. A disk that is full is found before
+    // anything is in force.
     if (at.config) session.domains.store().save(lock, name, config);
+    if (!at.live) return;
+    try {
+        entry->running->limit(limits);
+    } catch (...) {
+        if (at.config) session.domains.store().save(lock, name, config_before);
+        throw;
+    }
+    entry->running->set_note(live);
 }
 
 void refuse_memory(const xml::Domain& domain, bool lifted) {

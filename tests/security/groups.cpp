@@ -82,6 +82,18 @@ TEST_CASE("CVE-2023-25809: nothing of the host's control groups can be written t
           "opened /sys/fs/cgroup/cgroup.threads\ntried\n");
 }
 
+TEST_CASE("groups that a container makes are not deeper than what is removed with it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    if (const char* why = cannot()) CAISSON_SKIP(why);
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root,
+                               "d=/sys/fs/cgroup; n=0; while [ $n -lt 40 ]; do d=$d/x; mkdir $d 2>/dev/null || break; "
+                               "n=$((n + 1)); done; echo $n");
+    spec.cgroup_mount = CgroupMount::read_write;
+    CHECK(attempt(spec) == "16\n");
+}
+
 TEST_CASE("CVE-2019-14891: a payload that runs out of memory is killed, and its keeper is in another group") {
     if (!can_run()) CAISSON_SKIP(why_not());
     if (const char* why = cannot()) CAISSON_SKIP(why);

@@ -268,6 +268,20 @@ TEST_CASE("what is written to and read from a block device is counted for that d
     CHECK(found->read_operations < 30);
 }
 
+TEST_CASE("a file that cannot be read any more hinders no other figure") {
+    if (const char* why = cannot()) CAISSON_SKIP(why);
+    Cgroup group = Cgroup::create("switched-off");
+    const std::string file = path_for(group, "cgroup.pressure");
+    if (file.empty()) CAISSON_SKIP("no hierarchy's pressure can be switched off here");
+    REQUIRE(group.usage().cpu_pressure);
+    REQUIRE(detail::sys::write_file(AT_FDCWD, file.c_str(), "0"));
+    for (int i = 0; i < 2; ++i) {
+        const Usage usage = group.usage();
+        CHECK(usage.cpu);
+        CHECK_FALSE(usage.cpu_pressure);
+    }
+}
+
 TEST_CASE("pressure is told wherever there is a v2 hierarchy with it") {
     if (const char* why = cannot()) CAISSON_SKIP(why);
     Cgroup group = Cgroup::create("pressure");

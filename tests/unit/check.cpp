@@ -97,6 +97,9 @@ TEST_CASE("each refusal names the field, the value and the remedy") {
           }) == "mounts[0].source: it holds a NUL byte");
     CHECK(refusal([](S& s) { s.limits.memory = 0; }) ==
           "limits.memory: 0 bytes hold no process: leave it out for no limit");
+    CHECK(refusal([](S& s) {
+              s.limits.memory = 100;
+          }).starts_with("limits.memory: 100 bytes are less than a page: give "));
 }
 
 TEST_CASE("id maps that the kernel would refuse are refused by name") {
@@ -190,6 +193,8 @@ TEST_CASE("limits that contradict each other, or mean nothing, are refused") {
           "limits.block[0]: it limits nothing: give a weight or a rate, or leave it out");
     CHECK(limits([](L& l) { l.block = {{.device = "/dev/sda", .write_bytes = 0}}; }) ==
           "limits.block[0].write_bytes: 0 a second never ends: leave it out for no limit");
+    CHECK(limits([](L& l) { l.block = {{.device = "8:0", .read_operations = std::uint64_t{1} << 32}}; }) ==
+          "limits.block[0].read_operations: 4294967296 is not possible: give 1 to 4294967294");
     CHECK(
         limits([](L& l) {
             l.block = {{.device = "8:0", .weight = 1}, {.device = "8:16", .weight = 1}, {.device = "8:0", .weight = 2}};
