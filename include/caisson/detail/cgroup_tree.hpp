@@ -213,7 +213,8 @@ struct CgroupRef {
 }
 
 /// Lets `uid` and `gid` make groups below a v2 group, 16 deep, as far as the keeper looks for them, and move its own
-/// processes among them; its limits stay the caller's. Throws `Step::cgroup`. See cgroups(7), "Delegating a hierarchy to a less privileged user".
+/// processes among them; its limits stay the caller's. Throws `Step::cgroup`. See cgroups(7), "Delegating a hierarchy
+/// to a less privileged user".
 inline void delegate_group(int parent, const std::string& name, uid_t uid, gid_t gid) {
     for (const char* file : {"", "/cgroup.procs", "/cgroup.threads", "/cgroup.subtree_control"}) {
         const std::string path = name + file;
