@@ -156,3 +156,29 @@ TEST_CASE("Debian's systemd boots to a login on the console, without a failed un
     REQUIRE(status);
     CHECK(status->request() == ExitStatus::Request::poweroff);
 }
+
+TEST_CASE("groups are made, filled, emptied and removed by a program in a container, too") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const std::string tests = program("system-cgroup");
+    for (std::size_t slash = tests.find('/', 1); slash != std::string::npos; slash = tests.find('/', slash + 1)) {
+        struct stat directory {};
+        REQUIRE(::stat(tests.substr(0, slash).c_str(), &directory) == 0);
+        if ((directory.st_mode & S_IXOTH) == 0) CAISSON_SKIP("the build folder is not everybody's to read");
+    }
+    bool has_v2 = false;
+    for (const auto& hierarchy : detail::cgroup_hierarchies()) has_v2 |= hierarchy.v2() && !hierarchy.places.empty();
+    if (!has_v2) CAISSON_SKIP("no v2 hierarchy is mounted");
+    ContainerSpec spec = ContainerSpec::system();
+    spec.name = "outer";
+    spec.root = "/";
+    spec.uid_map = spec.gid_map = {{0, 700'000, 65'536}};
+    // What a sanitizer needs of the machine, if it is built with one, is not handed down to a container.
+    spec.command = {
+        "/usr/bin/setarch", "-R", tests, "--no-colors=true",
+        "--test-case=*writes 0 to each tasks*,remove takes the groups*,kill ends frozen*,the destructor kills*"};
+    const std::string said = run(spec);
+    CAPTURE(said);
+    CHECK(said.find("4 passed | 0 failed") != std::string::npos);
+    CHECK(said.find("skipped:") == std::string::npos);
+}
