@@ -365,8 +365,17 @@ private:
         for (const char* controller : controllers) {
             if (!detail::list_has(without_newline(there), controller, ' ')) continue;
             if (detail::list_has(without_newline(enabled), controller, ' ')) continue;
+            if (!may_hand_down(dir)) return;
             (void)detail::sys::write_file(dir, "cgroup.subtree_control", std::string{"+"} + controller);
         }
+    }
+    /// False for a group that has processes of its own, and is not the topmost: by `pids` or `cpu` it would become a
+    /// threaded domain, and a group below it could have no process at all. See cgroups(7), "Thread mode".
+    static bool may_hand_down(int dir) {
+        if (!detail::sys::open_at(dir, "cgroup.type", O_RDONLY)) return true;
+        const Fd processes = detail::sys::open_at(dir, "cgroup.procs", O_RDONLY);
+        char one = 0;
+        return processes && detail::sys::retry([&] { return ::read(processes.get(), &one, 1); }) == 0;
     }
 
     /// The directory where a controller's files are: its v1 hierarchy's, else the v2 one if it has them.

@@ -9,6 +9,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -36,6 +37,7 @@ inline pid_t spawn_in(Cgroup& group, const std::function<int()>& run) {
         args.cgroup = static_cast<std::uint64_t>(group.into_fd());
     }
     const auto pid = static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
+    if (pid < 0) throw std::runtime_error{"clone3: " + std::generic_category().message(errno)};
     if (pid != 0) return pid;
     for (const int fd : tasks) {
         if (::write(fd, "0", 1) != 1) ::_exit(99);
