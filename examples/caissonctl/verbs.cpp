@@ -7,8 +7,9 @@
 
 #include "console.hpp"
 #include "failure.hpp"
+#include "listing.hpp"
+#include "names.hpp"
 #include "statistics.hpp"
-#include "table.hpp"
 #include "tuning.hpp"
 
 namespace caissonctl {
@@ -90,22 +91,6 @@ int define(const Session& session, const Arguments& arguments) {
     return 0;
 }
 
-int undefine(const Session& session, const Arguments& arguments) {
-    const Entry entry = session.domains.find(arguments.get("domain"));
-    const std::string outer = "Failed to undefine domain " + quoted(entry.name);
-    because(outer, [&] {
-        const Store::Lock lock = session.domains.store().lock();
-        const auto now = session.domains.by_name(entry.name);
-        if (!now) throw Failure{"failed to get domain " + quoted(entry.name)};
-        if (!now->persistent) {
-            throw Failure{outer, "Requested operation is not valid: cannot undefine transient domain"};
-        }
-        session.domains.store().remove(lock, entry.name);
-    });
-    session.say("Domain " + quoted(entry.name) + " has been undefined\n");
-    return 0;
-}
-
 int start(const Session& session, const Arguments& arguments) {
     const std::string name = session.domains.find(arguments.get("domain"), By{.id = false}).name;
     Entry entry = because("Failed to start domain " + quoted(name), [&] {
@@ -181,102 +166,6 @@ int shutdown(const Session& session, const Arguments& arguments) {
     return 0;
 }
 
-int list(const Session& session, const Arguments& arguments) {
-    const bool running = arguments.has("all") || !arguments.has("inactive");
-    const bool inactive = arguments.has("all") || arguments.has("inactive");
-    bool plain = false;
-    for (const char* option : {"name", "uuid", "id"}) {
-        if (!arguments.has(option)) continue;
-        plain = true;
-        if (arguments.has("table")) {
-            throw Failure{std::string{"Options --table and --"} + option + " are mutually exclusive"};
-        }
-    }
-    Table table{{"Id", "Name", "State"}};
-    std::string lines;
-    for (Entry& entry : session.domains.all()) {
-        if (entry.running ? !running : !inactive) continue;
-        if (arguments.has("persistent") != arguments.has("transient") &&
-            entry.persistent != arguments.has("persistent")) {
-            continue;
-        }
-        if (!plain) {
-            const char* const state = entry.state();
-            if (entry.running ? running : inactive) table.add({entry.id(), entry.name, state});
-            continue;
-        }
-        std::string line;
-        const auto add = [&](std::string_view option, const std::string& text) {
-            if (arguments.has(option)) line.append(line.empty() ? "" : " ").append(text);
-        };
-        if (arguments.has("uuid")) {
-            const auto uuid = session.domains.uuid(entry);
-            add("uuid", uuid ? uuid->str() : "-");
-        }
-        // As virsh: an inactive domain has no line of its own where only ids are asked for.
-        if (entry.running || line.size() > 0 || arguments.has("name")) add("id", entry.id());
-        add("name", entry.name);
-        if (!line.empty()) lines += line + '\n';
-    }
-    print(plain ? lines : table.str(session.quiet));
-    return 0;
-}
-
-int dominfo(const Session& session, const Arguments& arguments) {
-    Entry entry = session.domains.find(arguments.get("domain"));
-    const xml::Domain domain = session.domains.current(entry);
-    const auto usage = entry.ask(
-        [](caisson::Helper& helper) { return helper.usage(caisson::UsagePart::cpu | caisson::UsagePart::memory); });
-    std::string text;
-    const auto row = [&](std::string key, const std::string& value) {
-        key.resize(16, ' ');
-        text += key + value + '\n';
-    };
-    row("Id:", entry.id());
-    row("Name:", entry.name);
-    row("UUID:", domain.uuid.str());
-    row("OS Type:", "exe");
-    row("State:", entry.state());
-    row("CPU(s):", std::to_string(domain.vcpus));
-    std::uint64_t used_kib = domain.current_memory_kib;
-    if (usage) {
-        if (usage->cpu.value_or(0) > 0) {
-            std::array<char, 32> seconds;
-            std::snprintf(seconds.data(), seconds.size(), "%.1fs", static_cast<double>(*usage->cpu) / 1e9);
-            row("CPU time:", seconds.data());
-        }
-        if (usage->memory) used_kib = *usage->memory / 1024;
-    }
-    row("Max memory:", std::to_string(domain.memory_kib) + " KiB");
-    row("Used memory:", std::to_string(used_kib) + " KiB");
-    row("Persistent:", entry.persistent ? "yes" : "no");
-    row("Autostart:", "disable");
-    row("Managed save:", "no");
-    print(text);
-    return 0;
-}
-
-int domstate(const Session& session, const Arguments& arguments) {
-    print(std::string{session.domains.find(arguments.get("domain")).state()} + "\n");
-    return 0;
-}
-
-int domid(const Session& session, const Arguments& arguments) {
-    print(session.domains.find(arguments.get("domain"), By{.id = false}).id() + "\n");
-    return 0;
-}
-
-int domname(const Session& session, const Arguments& arguments) {
-    print(session.domains.find(arguments.get("domain"), By{.name = false}).name + "\n");
-    return 0;
-}
-
-int domuuid(const Session& session, const Arguments& arguments) {
-    Entry entry = session.domains.find(arguments.get("domain"), By{.uuid = false});
-    print(session.domains.current(entry).uuid.str() + "\n");
-    return 0;
-}
-
 int security(const Session& session, const Arguments& arguments) {
     Entry entry = session.domains.find(arguments.get("domain"));
     const std::string outer = "Failed to get the security report of domain " + quoted(entry.name);
@@ -331,9 +220,6 @@ constexpr std::array define_options{
 constexpr std::array file_console{a_file, to_console};
 constexpr std::array start_options{Option{"domain", positional, "name of the inactive domain"}, to_console};
 constexpr std::array dumpxml_options{a_domain, Option{"inactive", flag, "show inactive defined XML"}};
-constexpr std::array id_options{Option{"domain", positional, "domain name or uuid"}};
-constexpr std::array name_options{Option{"domain", positional, "domain id or uuid"}};
-constexpr std::array uuid_options{Option{"domain", positional, "domain id or name"}};
 constexpr std::array help_options{Option{"command", optional, "name of a command or of a group of commands"}};
 constexpr std::array cpu_options{a_domain, Option{"total", flag, "Show total statistics only"},
                                  Option{"start", optional, "Show statistics from this CPU", "number"},
@@ -342,15 +228,6 @@ constexpr std::array block_options{a_domain, Option{"device", optional, "block d
                                    Option{"human", flag, "print a more human readable output"}};
 constexpr std::array interface_options{
     a_domain, Option{"interface", positional, "interface device specified by name or MAC Address"}};
-constexpr std::array list_options{Option{"inactive", flag, "list inactive domains"},
-                                  Option{"all", flag, "list inactive & active domains"},
-                                  Option{"transient", flag, "list transient domains"},
-                                  Option{"persistent", flag, "list persistent domains"},
-                                  Option{"uuid", flag, "list uuid's only"},
-                                  Option{"name", flag, "list domain names only"},
-                                  Option{"id", flag, "list domain IDs only"},
-                                  Option{"table", flag, "list table (default)"}};
-
 constexpr std::array all_verbs{
     Verb{"blkiotune", "Get or set blkio parameters", "Get or set the current blkio parameters for a guest domain.",
          tuning::blkiotune_options, tuning::blkiotune},
