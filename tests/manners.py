@@ -22,7 +22,7 @@ ALLOWED = {
     "include/caisson/namespace.hpp": {"fchdir", "chroot"},
 }
 # Signals are blocked and the code after clone ends in the one file that is made for it.
-AFTER_CLONE = re.compile(r"^src/(stage/|launch|helper_main)")
+AFTER_CLONE = re.compile(r"^src/(stage/|launch|helper/)")
 
 complaints = []
 

@@ -1,5 +1,5 @@
-// run_directory.hpp - the place of one container's helper, RUN/NAME/, which belongs to whom holds the lock on its file
-// `owner`.
+// helper/run_directory.hpp - the place of one container's helper, RUN/NAME/, which belongs to whom holds the lock on
+// its file `owner`.
 #pragma once
 
 #include <cerrno>

@@ -1,0 +1,105 @@
+// helper/answers.cpp - the questions that a helper's clients may ask.
+#include "ward.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+
+#include <caisson/process.hpp>
+
+namespace caisson_helper {
+namespace {
+
+/// False also where it cannot be told: nothing else about the container depends on it.
+bool is_suspended(Controller& controller, const Ward& ward) {
+    try {
+        return controller.suspended(ward.id);
+    } catch (const Error&) {
+        return false;
+    }
+}
+
+void set_note(Ward& ward, const Fd& file) {
+    // Of anything else than a file in memory, the reading might never end.
+    constexpr int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+    const int seals = ::fcntl(file.get(), F_GET_SEALS);
+    if (seals < 0 || (seals & sealed) != sealed) {
+        throw Error{Step::helper, EBADMSG, "message of caisson: it has no note"};
+    }
+    detail::Info info = ward.info;
+    info.note = detail::read_memory_file(file.get());
+    if (info.note.size() > detail::most_note) throw Error{Step::helper, EMSGSIZE, "note"};
+    ward.info_file = detail::to_memory_file(detail::encode(info));
+    ward.info = std::move(info);
+}
+
+Fd copy(int fd) {
+    Fd made{::fcntl(fd, F_DUPFD_CLOEXEC, 3)};
+    if (!made) detail::fail(Step::helper, "descriptor of an answer");
+    return made;
+}
+
+}  // namespace
+
+Answer answer(Controller& controller, Ward& ward, const Message& question, const Fd& passed) {
+    Answer done;
+    switch (question.kind) {
+        case Message::Kind::info:
+            done.message.number = is_suspended(controller, ward) ? 1 : 0;
+            done.passed = copy(ward.info_file.get());
+            return done;
+        case Message::Kind::signal:
+            if (question.number < 0 || question.number > 64) {
+                throw Error{Step::signal, EINVAL, "signal " + std::to_string(question.number)};
+            }
+            done.message.number = controller.signal(ward.id, static_cast<int>(question.number)) ? 1 : 0;
+            return done;
+        case Message::Kind::stop:
+            done.message.number = controller.stop(ward.id, std::chrono::milliseconds{question.number}) ? 1 : 0;
+            return done;
+        case Message::Kind::kill: done.message.number = controller.signal(ward.id, SIGKILL) ? 1 : 0; return done;
+        case Message::Kind::usage: {
+            const auto parts = UsageParts::of_bits(static_cast<std::uint32_t>(question.number));
+            done.message.body = detail::encode(controller.usage(ward.id, parts));
+            return done;
+        }
+        case Message::Kind::resize:
+            done.message.number = controller.resize(ward.id, question.size) ? 1 : 0;
+            return done;
+        case Message::Kind::console: done.passed = controller.open_console(ward.id); return done;
+        case Message::Kind::process: {
+            const Process init = Process::open(controller.init_pid(ward.id));
+            // It runs after the descriptor was opened: so its pid was nobody else's then.
+            if (!controller.signal(ward.id, 0)) throw Error{Step::helper, ESRCH, "container", "it has ended"};
+            done.message.number = ward.has_command_below ? 1 : 0;
+            done.passed = copy(init.pidfd());
+            return done;
+        }
+        case Message::Kind::suspend: controller.suspend(ward.id); return done;
+        case Message::Kind::resume: controller.resume(ward.id); return done;
+        case Message::Kind::limit: controller.limit(ward.id, detail::decode<LimitSpec>(question.body)); return done;
+        case Message::Kind::limits: done.message.body = detail::encode(controller.limits(ward.id)); return done;
+        case Message::Kind::note: set_note(ward, passed); return done;
+        case Message::Kind::done:
+        case Message::Kind::refused:
+        case Message::Kind::exited: break;
+    }
+    throw Error{Step::helper, EBADMSG, "message of caisson: its kind is not a question"};
+}
+
+Message refusal(const Error& e) {
+    Message message{.kind = Message::Kind::refused};
+    auto plain = detail::PlainError::of(e);
+    plain.context.resize(std::min<std::size_t>(plain.context.size(), 32768));
+    message.body = detail::encode(plain);
+    return message;
+}
+
+}  // namespace caisson_helper
