@@ -256,6 +256,7 @@ void check(const ContainerSpec& spec) {
     }
     check_group_limits(spec);
     if (spec.count_cpus && !spec.cgroup) refuse("count_cpus", "it needs a control group", "set cgroup to true");
+    check_lifecycle(spec);
     check_no_nul("uuid", spec.uuid);
     if (!spec.cgroup_parent.empty()) check_path("cgroup_parent", spec.cgroup_parent);
     if (!spec.stage_path.empty()) check_path("stage_path", spec.stage_path);

@@ -22,6 +22,7 @@ void check_path(const std::string& field, const std::string& path);
 
 void check_devices(const ContainerSpec& spec);
 void check_group_limits(const ContainerSpec& spec);
+void check_lifecycle(const ContainerSpec& spec);
 void check_mounts(const ContainerSpec& spec);
 void check_process(const ContainerSpec& spec);
 void check_root(const ContainerSpec& spec);

@@ -48,6 +48,18 @@ MountSpec mount_of(const Filesystem& fs) {
     return MountSpec::bind(fs.source, fs.target, options);
 }
 
+EndAction end_action(Action action) {
+    switch (action) {
+        case Action::destroy:
+        case Action::coredump_destroy: break;
+        case Action::restart:
+        case Action::rename_restart:
+        case Action::coredump_restart: return EndAction::restart;
+        case Action::preserve: return EndAction::preserve;
+    }
+    return EndAction::destroy;
+}
+
 /// libvirt's name for a part of a partition's path: none that a file of the kernel's could have.
 std::string group_name(std::string_view part, bool first) {
     constexpr std::string_view fixed[] = {"machine", "system", "user"};
@@ -184,6 +196,9 @@ ContainerSpec to_spec(const Domain& domain) {
     spec.limits = domain.limits;
     if (!spec.limits.memory) spec.limits.memory = domain.memory_kib * 1024;
     spec.cgroup_parent = group_of(domain.partition);
+    spec.on_poweroff = end_action(domain.on_poweroff);
+    spec.on_reboot = end_action(domain.on_reboot);
+    spec.on_crash = end_action(domain.on_crash);
 
     const std::uint64_t kept = domain.capability_policy == CapabilityPolicy::standard ? CapabilitySet::libvirt().bits()
                                : domain.capability_policy == CapabilityPolicy::allow  ? CapabilitySet::all().bits()

@@ -14,6 +14,7 @@
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/helper.hpp>
+#include <caisson/lifecycle.hpp>
 #include <caisson/limits.hpp>
 #include <caisson/loop.hpp>
 #include <caisson/mount.hpp>

@@ -12,6 +12,7 @@
 #include <caisson/address.hpp>
 #include <caisson/capability.hpp>
 #include <caisson/device.hpp>
+#include <caisson/lifecycle.hpp>
 #include <caisson/limits.hpp>
 #include <caisson/namespace.hpp>
 #include <caisson/pty.hpp>
@@ -239,6 +240,15 @@ struct ContainerSpec {
     std::string stage_path{};
     /// An ordinary user's containers: the directory of newuidmap(1) and newgidmap(1). Empty: as the library was built.
     std::string id_map_tools{};
+    /// What is to follow the container's end, for who runs it by a Controller or a Helper. An end that was asked for
+    /// there counts as what was asked for (`stop`: nothing follows), however the container has ended.
+    EndAction on_poweroff = EndAction::destroy;
+    EndAction on_reboot = EndAction::restart;
+    EndAction on_crash = EndAction::destroy;
+    BackOff back_off{};
+    /// What its init takes to power off and to restart, 1 to 64; nothing: recognised, see ShutdownMode.
+    std::optional<std::int32_t> shutdown_signal{};
+    std::optional<std::int32_t> reboot_signal{};
     friend bool operator==(const ContainerSpec&, const ContainerSpec&) = default;
 
     /// For a root with an init such as systemd: more capabilities, privileges that may be gained inside, its control
@@ -285,6 +295,16 @@ struct ContainerSpec {
     /// True where the id maps are to be found by the library.
     [[nodiscard]] bool wants_automatic_map() const noexcept {
         return has_user_namespace() && uid_map.empty() && gid_map.empty();
+    }
+    /// True where it may be started again by itself: an end of its own is followed by that. A command without
+    /// CAP_SYS_BOOT cannot reboot.
+    [[nodiscard]] bool may_restart() const noexcept {
+        constexpr unsigned sys_boot = *CapabilitySet::number("sys_boot");
+        return on_poweroff == EndAction::restart || on_crash == EndAction::restart ||
+               (on_reboot == EndAction::restart && capabilities.bounding.has(sys_boot));
+    }
+    [[nodiscard]] EndAction after(EndKind kind) const noexcept {
+        return kind == EndKind::poweroff ? on_poweroff : kind == EndKind::reboot ? on_reboot : on_crash;
     }
     /// True where the root and binds are seen through id-mapped mounts.
     [[nodiscard]] bool maps_mounts() const noexcept { return wants_automatic_map() || id_mapped_mounts; }

@@ -89,8 +89,8 @@ struct Uuid {
     friend bool operator==(const Uuid&, const Uuid&) = default;
 };
 
-/// What is to happen when a domain ends in one of three ways. It is for the program that runs domains to do it: the
-/// library itself does not start anything again.
+/// What is to happen when a domain ends in one of three ways, see EndAction and `to_spec`. A container's name stays
+/// what it is, and no core of it is dumped: the last three are as the two of the same word.
 enum class Action : std::uint8_t { destroy, restart, preserve, rename_restart, coredump_destroy, coredump_restart };
 
 /// `<clock offset=>`; without effect on a container, which shares the host's clock.

@@ -87,6 +87,12 @@ ContainerSpec full() {
     s.uuid = "8369f1ac-7e46-e869-4ca5-759d51478066";
     s.stage_path = "/stage";
     s.id_map_tools = "/tools";
+    s.on_poweroff = EndAction::restart;
+    s.on_reboot = EndAction::destroy;
+    s.on_crash = EndAction::preserve;
+    s.back_off = {1, 2, 3, 4};
+    s.shutdown_signal = 38;
+    s.reboot_signal = 39;
     return s;
 }
 

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include <signal.h>
+
 #include "support/doctest.hpp"
 #include "support/refusal.hpp"
 
@@ -132,4 +134,49 @@ TEST_CASE("numbers and words of a command have their bounds") {
           "masked_paths[0]: 'proc' is not absolute: begin it with '/'");
     CHECK(refusal([](S& s) { s.read_only_paths = {"/a/../b"}; }) ==
           "read_only_paths[0]: '/a/../b' holds '..': write the path without it");
+}
+
+TEST_CASE("pauses between restarts are bounded, and an init is asked by signals that it can catch") {
+    CHECK(refusal([](S& s) { s.back_off.first_pause_ms = 9; }) ==
+          "back_off.first_pause_ms: 9 ms: 10 to 86400000 are possible");
+    CHECK(refusal([](S& s) { s.back_off.longest_pause_ms = 86400001; }) ==
+          "back_off.longest_pause_ms: 86400001 ms: 10 to 86400000 are possible");
+    CHECK(refusal([](S& s) { s.back_off = {.first_pause_ms = 200, .longest_pause_ms = 199}; }) ==
+          "back_off.longest_pause_ms: 199 ms are less than back_off.first_pause_ms, 200: give at least that");
+    CHECK(refusal([](S& s) { s.back_off = {10, 10, 0, 0}; }) == "accepted");
+    CHECK(refusal([](S& s) { s.shutdown_signal = 0; }) == "shutdown_signal: 0 is no signal: give 1 to 64");
+    CHECK(refusal([](S& s) { s.reboot_signal = 65; }) == "reboot_signal: 65 is no signal: give 1 to 64");
+    CHECK(refusal([](S& s) { s.shutdown_signal = SIGKILL; }) ==
+          "shutdown_signal: 9 is SIGKILL, which no init is told of: give one that it catches");
+    CHECK(refusal([](S& s) { s.reboot_signal = SIGSTOP; }) ==
+          "reboot_signal: 19 is SIGSTOP, which no init is told of: give one that it catches");
+    CHECK(refusal([](S& s) { s.shutdown_signal = 38; }) == "accepted");
+}
+
+TEST_CASE("an end is a reboot, a poweroff or a crash, and pauses double up to the longest") {
+    using Request = ExitStatus::Request;
+    CHECK(end_kind(ExitStatus::exited(0)) == EndKind::poweroff);
+    CHECK(end_kind(ExitStatus::exited(0).with_out_of_memory(true)) == EndKind::poweroff);
+    CHECK(end_kind(ExitStatus::killed(SIGINT).with(Request::poweroff)) == EndKind::poweroff);
+    CHECK(end_kind(ExitStatus::killed(SIGHUP).with(Request::restart)) == EndKind::reboot);
+    CHECK(end_kind(ExitStatus::killed(SIGHUP)) == EndKind::crash);
+    CHECK(end_kind(ExitStatus::exited(1)) == EndKind::crash);
+    const BackOff pauses{.first_pause_ms = 100, .longest_pause_ms = 1000};
+    CHECK(pauses.pause_ms(0) == 100);
+    CHECK(pauses.pause_ms(3) == 800);
+    CHECK(pauses.pause_ms(4) == 1000);
+    CHECK(pauses.pause_ms(4000000000u) == 1000);
+}
+
+TEST_CASE("a container may restart by itself only where one of its ends is followed by that, and can come") {
+    ContainerSpec spec;
+    CHECK_FALSE(spec.may_restart());
+    spec.capabilities.bounding.add(22);
+    CHECK(spec.may_restart());
+    spec.on_reboot = EndAction::destroy;
+    CHECK_FALSE(spec.may_restart());
+    spec.on_crash = EndAction::restart;
+    CHECK(spec.may_restart());
+    CHECK(spec.after(EndKind::crash) == EndAction::restart);
+    CHECK(spec.after(EndKind::reboot) == EndAction::destroy);
 }

@@ -103,6 +103,21 @@ TEST_CASE("init runs as the user and group that the document names, with the ker
           Personality::native);
 }
 
+TEST_CASE("what is to follow an end is what the document says") {
+    const auto spec = [](std::string_view pieces) { return xml::to_spec(xml::parse(domain_with("", pieces))); };
+    CHECK(spec("").on_poweroff == EndAction::destroy);
+    CHECK(spec("").on_reboot == EndAction::restart);
+    CHECK(spec("").on_crash == EndAction::destroy);
+    const ContainerSpec other =
+        spec("<on_poweroff>restart</on_poweroff><on_reboot>preserve</on_reboot><on_crash>preserve</on_crash>");
+    CHECK(other.on_poweroff == EndAction::restart);
+    CHECK(other.on_reboot == EndAction::preserve);
+    CHECK(other.on_crash == EndAction::preserve);
+    CHECK(spec("<on_reboot>rename-restart</on_reboot>").on_reboot == EndAction::restart);
+    CHECK(spec("<on_crash>coredump-restart</on_crash>").on_crash == EndAction::restart);
+    CHECK(spec("<on_crash>coredump-destroy</on_crash>").on_crash == EndAction::destroy);
+}
+
 TEST_CASE("a domain's security label, masks and control groups are the container's") {
     const ContainerSpec plain = spec_of("");
     CHECK(plain.security_label.empty());

@@ -145,18 +145,25 @@ void fields(A& archive, S& s) {
     archive.enumerator(profile, SeccompProfile::system);
     archive(rules, compat, audit);
 }
+template <class A, SameButConst<BackOff> S>
+void fields(A& archive, S& s) {
+    auto& [first_pause_ms, longest_pause_ms, forget_after_ms, most] = s;
+    archive(first_pause_ms, longest_pause_ms, forget_after_ms, most);
+}
 template <class A, SameButConst<ContainerSpec> S>
 void fields(A& archive, S& s) {
     auto& [name, root, root_read_only, root_overlay, command, environment, working_directory, hostname, namespaces,
            uid_map, gid_map, id_mapped_mounts, proc, sys, dev, cgroup_mount, mounts, masked_paths, read_only_paths,
            console, stdio, networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent, count_cpus,
            capabilities, no_new_privileges, seccomp, security_label, uid, gid, groups, user, group, descriptors,
-           sysctls, oom_score_adj, personality, umask, init, uuid, stage_path, id_map_tools] = s;
+           sysctls, oom_score_adj, personality, umask, init, uuid, stage_path, id_map_tools, on_poweroff, on_reboot,
+           on_crash, back_off, shutdown_signal, reboot_signal] = s;
     archive(name, root, root_read_only, root_overlay, command, environment, working_directory, hostname, namespaces,
             uid_map, gid_map, id_mapped_mounts, proc, sys, dev, mounts, masked_paths, read_only_paths, console, stdio,
             networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent, count_cpus, capabilities,
             no_new_privileges, seccomp, security_label, uid, gid, groups, user, group, descriptors, sysctls,
-            oom_score_adj, umask, init, uuid, stage_path, id_map_tools);
+            oom_score_adj, umask, init, uuid, stage_path, id_map_tools, back_off, shutdown_signal, reboot_signal);
+    for (auto* action : {&on_poweroff, &on_reboot, &on_crash}) archive.enumerator(*action, EndAction::preserve);
     archive.enumerator(cgroup_mount, CgroupMount::read_write);
     archive.enumerator(personality, Personality::linux32);
 }
