@@ -135,6 +135,18 @@ void adopt(Netlink& net, unsigned index, const std::string& alias, std::optional
     answer.require(context);
 }
 
+/// No frame goes from this port to another such one.
+void isolate(Netlink& net, unsigned index, std::string_view context) {
+    Request request{RTM_NEWLINK, 0, link_header(index, false)};
+    nlattr* const info = request.begin(IFLA_LINKINFO);
+    request.put(IFLA_INFO_SLAVE_KIND, std::string{"bridge"});
+    nlattr* const port = request.begin(IFLA_INFO_SLAVE_DATA);
+    request.put(IFLA_BRPORT_ISOLATED, std::uint8_t{1});
+    request.end(port);
+    request.end(info);
+    net.ask(request, context).require(context);
+}
+
 /// Router advertisements cannot be turned off through netlink, so this goes through the calling thread's /proc/sys/net.
 void refuse_router_advertisements(const std::string& name) {
     const std::string path = "/proc/sys/net/ipv6/conf/" + name;
@@ -286,6 +298,7 @@ PluggedLink lay(Netlink& host, const Link& bridge, const NetworkSpec& spec, cons
     const Link outer = make_pair(host, bridge, spec, inner, netns, inside, context);
     Undo undo{host, outer.index};
     // There is no carrier until the inner end is up, so the kernel makes up no address before it is told not to.
+    if (spec.isolated) isolate(host, outer.index, "isolated port for " + context);
     adopt(host, outer.index, alias, std::nullopt, context);
     Request up{RTM_NEWLINK, 0, link_header(outer.peer, true)};
     inside.ask(up, context).require(context);

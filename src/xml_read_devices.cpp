@@ -165,6 +165,7 @@ Interface interface(const Element& e) {
         (void)mtu->needed_attribute("size");
         net.mtu = static_cast<std::uint32_t>(mtu->number("size", 68, 65535));
     }
+    if (const auto port = e.child("port")) net.isolated = port->needed_attribute("isolated") == "yes";
     for (const Element& ip : e.children("ip")) net.addresses.push_back(prefixed(ip, 1));
     for (const Element& r : e.children("route")) net.routes.push_back(route(r));
     if (const auto link = e.child("link")) {

@@ -137,9 +137,9 @@ constexpr Content contents[] = {
     {"domain/devices/hostdev/source/block", "", "", "", true, "", ""},
     {"domain/devices/hostdev/source/char", "", "", "", true, "", ""},
 
-    {"domain/devices/interface", "type", "mac source target guest link mtu", "ip route", false,
+    {"domain/devices/interface", "type", "mac source target guest link mtu port", "ip route", false,
      "managed trustGuestRxFilters",
-     "acpi address alias backend backenddomain bandwidth boot coalesce downscript driver filterref model port "
+     "acpi address alias backend backenddomain bandwidth boot coalesce downscript driver filterref model "
      "portForward rom script teaming tune virtualport vlan"},
     {"domain/devices/interface/mac", "address", "", "", false, "type check", ""},
     {"domain/devices/interface/source", "bridge network", "", "", false,
@@ -151,6 +151,7 @@ constexpr Content contents[] = {
     {"domain/devices/interface/route", "family address prefix netmask gateway metric", "", "", false, "", ""},
     {"domain/devices/interface/link", "state", "", "", false, "", ""},
     {"domain/devices/interface/mtu", "size", "", "", false, "", ""},
+    {"domain/devices/interface/port", "isolated", "", "", false, "", ""},
 
     // The paths and names of a running domain's console are taken and dropped.
     {"domain/devices/console", "type tty", "source target alias", "", false, "", "acpi address log protocol"},
@@ -197,6 +198,7 @@ constexpr Words words[] = {
     {"domain/devices/interface/ip", "family", "ipv4 ipv6", ""},
     {"domain/devices/interface/route", "family", "ipv4 ipv6", ""},
     {"domain/devices/interface/link", "state", "up", "down"},
+    {"domain/devices/interface/port", "isolated", "yes no", ""},
     {"domain/devices/console", "type", "pty",
      "dbus dev file nmdm null pipe qemu-vdagent spiceport spicevmc stdio tcp udp unix vc"},
     {"domain/devices/console/target", "type", "lxc", "openvz sclp sclplm serial uml virtio xen"},

@@ -254,6 +254,7 @@ void write_interface(Writer& out, const Interface& interface) {
     out.open("interface", {{"type", "bridge"}});
     if (net.mac) out.empty("mac", {{"address", net.mac->str()}});
     out.empty("source", {{"bridge", net.bridge}});
+    if (net.isolated) out.empty("port", {{"isolated", "yes"}});
     for (const IpPrefix& ip : net.addresses) {
         out.empty(
             "ip",

@@ -116,6 +116,9 @@ struct NetworkSpec {
     std::vector<IpPrefix> addresses{};   ///< of the inner end
     std::vector<RouteSpec> routes{};     ///< inside
     std::optional<std::uint32_t> mtu{};  ///< bytes, 68 to 65535; nothing: the bridge's
+    /// No frame goes between two ports of the bridge that are both isolated; the host and ports that are not are
+    /// reached as ever. See bridge(8).
+    bool isolated = false;
     friend bool operator==(const NetworkSpec&, const NetworkSpec&) = default;
 };
 

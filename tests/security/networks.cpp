@@ -253,3 +253,52 @@ TEST_CASE("CVE-2017-5985, CVE-2018-6556, CVE-2022-47952, CVE-2026-39402: links o
     CHECK(has(mine, "somebody else"));
     CHECK(has(look(), "somebody else"));
 }
+
+TEST_CASE("CVE-2021-20199: two isolated ports of a bridge reach everybody but each other, whatever address they take") {
+    if (!possible()) CAISSON_SKIP("needs root");
+    const LeavesNothing nothing;
+    const Lab lab;
+    Bridge bridge = Bridge::create("br0", {prefix("10.9.0.1/24")});
+    const Namespace other = Namespace::create(NamespaceKind::net);
+    const Namespace open = Namespace::create(NamespaceKind::net);
+    const auto plug = [&](const Namespace& net, const char* address, bool isolated) {
+        NetworkSpec spec;
+        spec.addresses = {prefix(address)};
+        spec.isolated = isolated;
+        (void)bridge.plug(net, spec);
+    };
+    plug(lab.inside, "10.9.0.2/24", true);
+    plug(other, "10.9.0.3/24", true);
+    plug(open, "10.9.0.4/24", false);
+    // A datagram from one to another's address, and whether it comes within that time.
+    const auto reaches = [](const Namespace& from, const Namespace& to, const char* at, int milliseconds = 5000) {
+        const auto socket = [](const Namespace& net) {
+            const Namespace::Scope there = net.enter_scoped();
+            return Fd{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+        };
+        const Fd receiver = socket(to);
+        const Fd sender = socket(from);
+        sockaddr_in place{};
+        place.sin_family = AF_INET;
+        place.sin_port = htons(7777);
+        REQUIRE(::bind(receiver.get(), reinterpret_cast<const sockaddr*>(&place), sizeof place) == 0);
+        std::memcpy(&place.sin_addr, address(at).octets.data(), 4);
+        REQUIRE(::sendto(sender.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&place), sizeof place) == 1);
+        return detail::wait_readable(receiver.get(), milliseconds);
+    };
+    CHECK(reaches(lab.inside, lab.host, "10.9.0.1"));
+    CHECK(reaches(lab.inside, open, "10.9.0.4"));
+    CHECK(reaches(open, other, "10.9.0.3"));
+    CHECK_FALSE(reaches(lab.inside, other, "10.9.0.3", 500));
+    CHECK_FALSE(reaches(other, lab.inside, "10.9.0.2", 500));
+    // One that takes a third one's address is not asked for it by the other.
+    (void)lab.in("ip addr add 10.9.0.4/24 dev eth0");
+    CHECK(reaches(other, open, "10.9.0.4"));
+    const auto said = [](const Namespace& of, const std::string& command) {
+        const Namespace::Scope there = of.enter_scoped();
+        return output(command);
+    };
+    const std::string mac = said(open, "ip -o link show eth0");
+    const std::size_t at = mac.find("link/ether ") + 11;
+    CHECK(has(said(other, "ip neigh show 10.9.0.4"), mac.substr(at, 17)));
+}

@@ -39,6 +39,7 @@ ContainerSpec full() {
     n.addresses = {*IpPrefix::parse("10.0.0.2/24"), *IpPrefix::parse("fd00::2/64")};
     n.routes = {{*IpPrefix::parse("0.0.0.0/0"), IpAddress::parse("10.0.0.1"), 7}, {*IpPrefix::parse("::/0"), {}, 0}};
     n.mtu = 1400;
+    n.isolated = true;
     s.networks = {n};
     s.limits = {.memory = std::uint64_t{1} << 40,
                 .memory_soft = 1,

@@ -99,6 +99,7 @@ xml::Domain full_domain() {
                           {*IpPrefix::parse("::/0"), IpAddress::parse("fd00::1"), 0},
                           {*IpPrefix::parse("0.0.0.0/1"), IpAddress::parse("192.168.122.1"), 4294967295}};
     net.network.mtu = 1400;
+    net.network.isolated = true;
     d.interfaces = {net, xml::Interface{}};
     d.interfaces.back().network.bridge = "br-1.x_y";
     d.host_devices = {{xml::HostDevice::Type::storage, "/dev/sdf1"}, {xml::HostDevice::Type::misc, "/dev/net/tun"}};

@@ -98,6 +98,10 @@ TEST_CASE("what nobody knows and what only libvirt knows are different messages"
         {"<hostdev mode='capabilities' type='misc'><source><char>/dev/x</char></source></hostdev>"
          "<hostdev mode='capabilities' type='misc'><source><char>/dev//x</char></source></hostdev>",
          "x.xml:6: a second <hostdev> of '/dev/x': the first is in line 6"},
+        {"<interface type='bridge'><source bridge='b'/><port/></interface>",
+         "x.xml:6: <port> needs the attribute 'isolated'"},
+        {"<interface type='bridge'><source bridge='b'/><port isolated='maybe'/></interface>",
+         "x.xml:6: attribute 'isolated' of <port> is 'maybe': it must be 'yes' or 'no'"},
         {"<filesystem type='template'/>",
          "x.xml:6: <filesystem type='template'> is libvirt's, but caisson does not support it yet"},
         {"<filesystem type='volume'/>",

@@ -64,8 +64,8 @@ void fields(A& archive, S& s) {
 }
 template <class A, SameButConst<NetworkSpec> S>
 void fields(A& archive, S& s) {
-    auto& [bridge, name, host_name, mac, addresses, routes, mtu] = s;
-    archive(bridge, name, host_name, mac, addresses, routes, mtu);
+    auto& [bridge, name, host_name, mac, addresses, routes, mtu, isolated] = s;
+    archive(bridge, name, host_name, mac, addresses, routes, mtu, isolated);
 }
 template <class A, SameButConst<BlockLimit> S>
 void fields(A& archive, S& s) {
