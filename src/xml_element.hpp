@@ -53,6 +53,8 @@ public:
         throw XmlError{source_, line > 0 ? line : this->line(), message};
     }
 
+    /// One of the same document.
+    [[nodiscard]] Element of(const tinyxml2::XMLElement* other) const { return {other, source_}; }
     [[nodiscard]] auto nodes() const { return Siblings<tinyxml2::XMLNode, next_sibling>{element_->FirstChild()}; }
     [[nodiscard]] auto attributes() const {
         return Siblings<tinyxml2::XMLAttribute, next_attribute>{element_->FirstAttribute()};

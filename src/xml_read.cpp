@@ -10,6 +10,7 @@
 #include <range/v3/view/sliding.hpp>
 #include <range/v3/view/transform.hpp>
 
+#include "xml_metadata.hpp"
 #include "xml_words.hpp"
 
 namespace caisson::inline v0::xml::reading {
@@ -208,6 +209,7 @@ Domain domain(const Element& root) {
     domain.uuid = read_uuid(root);
     domain.title = read_title(root);
     domain.description = optional_text(root, "description");
+    if (const auto e = root.child("metadata")) domain.metadata = metadata::read(*e);
     limits(root, domain);
     if (const auto vcpu = root.child("vcpu")) domain.vcpus = static_cast<std::uint32_t>(vcpu->number("", 1, 65535));
     read_os(root.needed_child("os"), domain);

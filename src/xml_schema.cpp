@@ -41,10 +41,10 @@ constexpr std::string_view capability_elements =
 // clang-format off
 constexpr Content contents[] = {
     {"domain", "type id",
-     "name uuid title description memory currentMemory blkiotune memtune vcpu cputune numatune resource os idmap features clock on_poweroff on_reboot on_crash "
+     "name uuid title description metadata memory currentMemory blkiotune memtune vcpu cputune numatune resource os idmap features clock on_poweroff on_reboot on_crash "
      "devices", "seclabel", false,
      "xmlns:lxc xmlns:qemu xmlns:xen xmlns:bhyve xmlns:vmware",
-     "genid metadata maxMemory memoryBacking cpu iothreads iothreadids "
+     "genid maxMemory memoryBacking cpu iothreads iothreadids "
      "defaultiothread vcpus sysinfo bootloader bootloader_args pm perf on_lockfailure keywrap launchSecurity "
      "throttlegroups lxc:namespace qemu:capabilities qemu:commandline qemu:deprecation qemu:override xen:commandline "
      "bhyve:commandline vmware:datacenterpath"},
@@ -52,6 +52,7 @@ constexpr Content contents[] = {
     {"domain/uuid", "", "", "", true, "", ""},
     {"domain/title", "", "", "", true, "", ""},
     {"domain/description", "", "", "", true, "", ""},
+    {"domain/metadata", "", "", "", false, "", ""},
     {"domain/memory", "unit", "", "", true, "dumpCore", ""},
     {"domain/currentMemory", "unit", "", "", true, "", ""},
     {"domain/vcpu", "placement cpuset", "", "", true, "current", ""},
@@ -235,6 +236,7 @@ public:
         words_of(e, content.path);
         attributes(e, content);
         if (!content.text) no_text(e);
+        if (content.path == "domain/metadata") return;  // whatever applications like
         std::map<std::string_view, int> seen;
         for (const Element& child : e.children()) {
             const std::string_view name = child.name();

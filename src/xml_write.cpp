@@ -14,27 +14,6 @@
 namespace caisson::inline v0::xml::writing {
 namespace {
 
-/// Text of an element. White space at the ends is written in numbers: a parser may drop text of nothing else, and a
-/// carriage return anywhere.
-std::string escaped_text(std::string_view text) {
-    std::string out;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const char c = text[i];
-        const bool edge = i == 0 || i + 1 == text.size();
-        switch (c) {
-            case '&': out += "&amp;"; break;
-            case '<': out += "&lt;"; break;
-            case '>': out += "&gt;"; break;
-            case '\r': out += "&#xD;"; break;
-            case ' ': out += edge ? "&#x20;" : " "; break;
-            case '\t': out += edge ? "&#x9;" : "\t"; break;
-            case '\n': out += edge ? "&#xA;" : "\n"; break;
-            default: out += c;
-        }
-    }
-    return out;
-}
-
 /// An attribute's value with its quotes: those that need less escaping, so that a tag never becomes longer than that
 /// which it was read from.
 std::string quoted(std::string_view value) {
@@ -83,6 +62,11 @@ public:
     void leaf(std::string_view name, std::string_view text, std::initializer_list<Attribute> attributes = {}) {
         start(name, attributes);
         text_.append(">").append(escaped_text(text)).append("</").append(name).append(">\n");
+    }
+    /// An element that is text already.
+    void raw(std::string_view element) {
+        indent();
+        text_.append(element).append("\n");
     }
     [[nodiscard]] std::string take() { return std::move(text_); }
 
@@ -294,6 +278,25 @@ void write_host_device(Writer& out, const HostDevice& device) {
 
 }  // namespace
 
+std::string escaped_text(std::string_view text) {
+    std::string out;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        const bool edge = i == 0 || i + 1 == text.size();
+        switch (c) {
+            case '&': out += "&amp;"; break;
+            case '<': out += "&lt;"; break;
+            case '>': out += "&gt;"; break;
+            case '\r': out += "&#xD;"; break;
+            case ' ': out += edge ? "&#x20;" : " "; break;
+            case '\t': out += edge ? "&#x9;" : "\t"; break;
+            case '\n': out += edge ? "&#xA;" : "\n"; break;
+            default: out += c;
+        }
+    }
+    return out;
+}
+
 std::string document(const Domain& domain, const std::optional<Live>& live) {
     Writer out;
     out.open("domain", {{"type", "lxc"}, {"id", live ? std::to_string(live->id) : ""}});
@@ -301,6 +304,11 @@ std::string document(const Domain& domain, const std::optional<Live>& live) {
     out.leaf("uuid", domain.uuid.str());
     if (!domain.title.empty()) out.leaf("title", domain.title);
     if (!domain.description.empty()) out.leaf("description", domain.description);
+    if (!domain.metadata.empty()) {
+        out.open("metadata");
+        for (const Metadata& metadata : domain.metadata) out.raw(metadata.xml);
+        out.close("metadata");
+    }
     out.leaf("memory", std::to_string(domain.memory_kib), {{"unit", "KiB"}});
     out.leaf("currentMemory", std::to_string(domain.current_memory_kib), {{"unit", "KiB"}});
     write_limits(out, domain);

@@ -115,6 +115,13 @@ struct SecurityLabel {
     friend bool operator==(const SecurityLabel&, const SecurityLabel&) = default;
 };
 
+/// An element of `<metadata>`: what one application keeps in the document. It is told by its namespace.
+struct Metadata {
+    std::string uri{};  ///< of the namespace
+    std::string xml{};  ///< the element, which declares it: `<app:site xmlns:app="http://example.org/app">x</app:site>`
+    friend bool operator==(const Metadata&, const Metadata&) = default;
+};
+
 /// `<filesystem>`: what is seen at `target`.
 struct Filesystem {
     enum class Type : std::uint8_t {
@@ -155,6 +162,7 @@ struct Domain {
     Uuid uuid{};
     std::string title{};                   ///< one line; empty: none
     std::string description{};             ///< empty: none
+    std::vector<Metadata> metadata{};      ///< one for each namespace; without comments, and white space between tags
     std::uint64_t memory_kib = 0;          ///< KiB, 1 to 2^54 - 1; the limit, where `limits.memory` is nothing
     std::uint64_t current_memory_kib = 0;  ///< KiB, 1 to `memory_kib`; only told
     std::uint32_t vcpus = 1;               ///< 1 to 65535; only told
@@ -236,6 +244,16 @@ struct Live {
 /// partition "/a/b" is the control group "a.partition/b.partition", which must be there, as without systemd;
 /// "/machine", libvirt's default, is where caisson chooses. Throws nothing but std::bad_alloc, and touches nothing.
 [[nodiscard, gnu::visibility("default")]] ContainerSpec to_spec(const Domain& domain);
+
+/// What the application whose namespace is `uri` keeps in the domain: its element, without that namespace; nothing if
+/// there is none. Throws `XmlError` if `Metadata::xml` is no XML.
+[[nodiscard, gnu::visibility("default")]] std::optional<std::string> metadata_of(const Domain& domain,
+                                                                                 std::string_view uri);
+/// Puts `element`, XML without a namespace, into the domain, in the place of what that application has there; in the
+/// document `key` stands for the namespace. Throws `XmlError` ("<metadata>:1: ...") if it is no XML, and
+/// `Step::check_spec`. (To take it out: std::erase_if on `Domain::metadata`.)
+[[gnu::visibility("default")]] void set_metadata(Domain& domain, std::string_view uri, std::string_view key,
+                                                 std::string_view element);
 
 /// A map for `Domain::uid_map` and `gid_map`: 65,536 ids from 0 on inside, which none of `others` has and no running
 /// container has at this moment. They are of 2,048 such ranges, ids 2013265920 to 2147483647 of the host, that

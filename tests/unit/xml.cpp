@@ -39,6 +39,8 @@ xml::Domain full_domain() {
     d.uuid = *xml::Uuid::parse("8369f1ac-7e46-e869-4ca5-759d51478066");
     d.title = "  a <title> & \"more\" ";
     d.description = "two\nlines, a tab\t, a CR \r and 'quotes' ]]> \xc3\xa9 \xf0\x9f\x90\xa7\n";
+    d.metadata = {{"http://example.org/a", R"(<a:x xmlns:a="http://example.org/a" q='"'>&#x20;1 &lt; 2<b/>3</a:x>)"},
+                  {"urn:b", R"(<site xmlns="urn:b"/>)"}};
     d.memory_kib = (std::uint64_t{1} << 54) - 1;
     d.current_memory_kib = 7;
     d.vcpus = 65535;
@@ -261,10 +263,10 @@ TEST_CASE("a domain that no document says is not written") {
         return std::string{"written"};
     };
     CHECK(message([](xml::Domain& d) { d.memory_kib = 0; }) ==
-          "write the domain 'web.1' as XML: <dump>:7: <memory> is '0': it must be a decimal number from 1 to "
+          "write the domain 'web.1' as XML: <dump>:11: <memory> is '0': it must be a decimal number from 1 to "
           "18446744073709551615");
     CHECK(message([](xml::Domain& d) { d.init_arguments = {"a\x01"}; }) ==
-          "write the domain 'web.1' as XML: <dump>:44: the character U+0001 is not allowed in XML");
+          "write the domain 'web.1' as XML: <dump>:48: the character U+0001 is not allowed in XML");
     for (const auto& change :
          {+[](LimitSpec& l) { l.pids = 5; }, +[](LimitSpec& l) { l.memory = 7 * 1024 - 1; },
           +[](LimitSpec& l) { l.memory_and_swap = std::uint64_t{1} << 63; }, +[](LimitSpec& l) { l.cpus = "0,1"; },
@@ -446,4 +448,39 @@ TEST_CASE("a file is loaded under its name") {
         CHECK(e.line() == 2);
         CHECK(e.step() == Step::read_xml);
     }
+}
+
+TEST_CASE("what applications keep in a document is found by its namespace, replaced and taken out") {
+    const std::string kept = domain_with("", R"(<metadata>
+  <app:site xmlns:app='urn:app' n="1"> <!-- one --> <app:port app:tls='no'>80</app:port><plain/> </app:site>
+  <b xmlns='urn:b'>text</b></metadata>)");
+    xml::Domain domain = xml::parse(kept);
+    REQUIRE(domain.metadata.size() == 2);
+    CHECK(xml::metadata_of(domain, "urn:app") == R"(<site n="1"><port app:tls="no">80</port><plain/></site>)");
+    CHECK(xml::metadata_of(domain, "urn:b") == "<b>text</b>");
+    CHECK(xml::metadata_of(domain, "urn:c") == std::nullopt);
+
+    xml::set_metadata(domain, "urn:b", "key", "<a c='1'>\n  <b>x</b>\n</a>");
+    CHECK(domain.metadata.back().xml == R"(<key:a xmlns:key="urn:b" c="1"><key:b>x</key:b></key:a>)");
+    CHECK(xml::metadata_of(domain, "urn:b") == R"(<a c="1"><b>x</b></a>)");
+    CHECK(xml::parse(xml::dump(domain)) == domain);
+    std::erase_if(domain.metadata, [](const xml::Metadata& m) { return m.uri == "urn:app"; });
+    CHECK(xml::parse(xml::dump(domain)).metadata.size() == 1);
+
+    const auto refusal = [&](std::string_view uri, std::string_view key, std::string_view element) {
+        try {
+            xml::set_metadata(domain, uri, key, element);
+        } catch (const Error& e) {
+            return std::string{e.what()};
+        }
+        return std::string{"taken"};
+    };
+    CHECK(refusal("", "k", "<a/>") == "metadata of domain 'web': the namespace is empty: give a URI of your own");
+    CHECK(refusal("u", "1", "<a/>") ==
+          "metadata of domain 'web': the key '1' is no prefix of a namespace: give a letter and letters, digits, '-', "
+          "'_' and '.', not beginning with 'xml'");
+    CHECK(refusal("u", "k", "<a xmlns='v'/>") ==
+          "metadata of domain 'web': <a> has a namespace already: leave it out: the URI and the key stand for it");
+    CHECK(refusal("u", "k", "<a").starts_with("<metadata>:1: "));
+    CHECK(refusal("u", "k", "<a/><b/>").starts_with("<metadata>:1: "));
 }

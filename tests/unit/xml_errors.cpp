@@ -46,6 +46,11 @@ void check_whole(const std::vector<Row>& rows) {
 
 TEST_CASE("what nobody knows and what only libvirt knows are different messages") {
     check_extra({
+        {"<metadata><app:a/></metadata>", "x.xml:5: <app:a> in <metadata> must say its namespace: xmlns:app='URI'"},
+        {"<metadata><a xmlns=''/></metadata>", "x.xml:5: <a> in <metadata> must say its namespace: xmlns='URI'"},
+        {"<metadata><a xmlns='u'/>\n<b:c xmlns:b='u'/></metadata>",
+         "x.xml:6: a second element of the namespace 'u' in <metadata>: the first is in line 5"},
+        {"<metadata>x</metadata>", "x.xml:5: unexpected text in <metadata>"},
         {"<cputun/>", "x.xml:5: unknown element <cputun> in <domain>"},
         {"<sysinfo/>", "x.xml:5: <sysinfo> is libvirt's, but caisson does not support it yet"},
         {"\n<memtune><min_guarantee>1</min_guarantee></memtune>",

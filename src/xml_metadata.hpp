@@ -1,0 +1,16 @@
+// xml_metadata.hpp - what applications keep in a document.
+#pragma once
+
+#include <vector>
+
+#include <caisson/xml.hpp>
+
+#include "xml_element.hpp"
+
+namespace caisson::inline v0::xml::metadata {
+
+/// The elements of `<metadata>`. Throws XmlError for one that does not declare its namespace, and for a second of one
+/// namespace.
+[[nodiscard]] std::vector<Metadata> read(const Element& e);
+
+}  // namespace caisson::inline v0::xml::metadata
