@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -52,7 +54,8 @@ void Controller::unwatch_relay(Entry& entry) noexcept {
 }
 
 Controller::Entry& Controller::insert(ContainerId id, Container&& container, ConsoleUse use) {
-    Entry entry{.id = id, .container = std::move(container)};
+    auto made = std::make_unique<Entry>(Entry{.id = id, .container = std::move(container)});
+    Entry& entry = *made;
     if (use == ConsoleUse::relay && entry.container.console() != nullptr) {
         entry.relay.emplace(*entry.container.console());
     }
@@ -69,13 +72,15 @@ Controller::Entry& Controller::insert(ContainerId id, Container&& container, Con
         entry.oom = group->oom_notice();
         if (entry.oom) watch(entry.oom->fd(), key(id, part_oom), entry.oom->events());
     }
-    return *entries_.insert(place(id), std::move(entry));
+    entries_.insert(place(id), std::move(made));
+    return entry;
 }
 
 void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
     const std::lock_guard lock{mutex_};
     std::size_t filled = 0;
-    for (Entry& entry : entries_) {
+    for (const auto& owned : entries_) {
+        Entry& entry = *owned;
         if (entry.status) continue;
         if (filled == into.size()) into.emplace_back();
         ContainerUsage& one = into[filled];
@@ -110,7 +115,7 @@ void Controller::look_at_kills(Entry& entry) {
     const auto kills = entry.oom->take();
     if (!kills) return unwatch_kills(entry);
     if (*kills > 0) push_kills(entry, *kills);
-    if (entry.oom->again_in() > 0) arm(entry.oom_at = detail::deadline_in(entry.oom->again_in()));
+    if (entry.oom->again_in() > 0) arm(entry, entry.oom_at = detail::deadline_in(entry.oom->again_in()));
 }
 
 void Controller::unwatch_kills(Entry& entry) noexcept {
@@ -143,7 +148,7 @@ void Controller::watch_pressure(ContainerId id, MemoryPressure level) {
         if (notice.fd() >= 0) watch(notice.fd(), key(id, part_pressure), EPOLLIN);
         unwatch_pressure(entry);
         entry.pressure.emplace(std::move(notice));
-        if (entry.pressure->fd() < 0) arm(entry.pressure_at = next_period());
+        if (entry.pressure->fd() < 0) arm(entry, entry.pressure_at = next_period());
     } catch (const Error& e) {
         refuse(id, what, e);
     }
@@ -302,12 +307,12 @@ void Controller::serve(ContainerId id, Entry& entry) {
 
 void Controller::give_up_later(Entry& entry) {
     entry.give_up_at = detail::monotonic_ms() + patience_ms;
-    arm(entry.give_up_at);
+    arm(entry, entry.give_up_at);
 }
 
 void Controller::finish(ContainerId id) {
     const auto found = place(id);
-    Entry& entry = *found;
+    Entry& entry = **found;
     Event event{.kind = Event::Kind::exited, .id = id, .name = entry.container.name(), .status = entry.status};
     if (entry.relay) {
         unwatch_relay(entry);
@@ -345,34 +350,53 @@ void Controller::kill(Entry& entry, std::int64_t now) noexcept {
     }
 }
 
+void Controller::arm(Entry& entry, std::int64_t at) {
+    if (at >= entry.due) return;
+    if (dues_.size() > 64 + 4 * entries_.size()) {
+        // Those of who has ended before his time.
+        std::erase_if(dues_, [this](const Due& due) {
+            const Entry* const found = look_up(due.id);
+            return found == nullptr || found->due != due.at;
+        });
+        std::make_heap(dues_.begin(), dues_.end(), std::greater{});
+    }
+    dues_.push_back({at, entry.id});
+    std::push_heap(dues_.begin(), dues_.end(), std::greater{});
+    entry.due = at;
+    arm(at);
+}
+
+void Controller::attend(Entry& entry, std::int64_t now) {
+    if (entry.give_up_at <= now) return finish(entry.id);
+    if (entry.kill_at <= now) kill(entry, now);
+    if (entry.oom_at <= now) look_at_kills(entry);
+    if (entry.pressure_at <= now) {
+        look_at_pressure(entry);
+        entry.pressure_at = next_period();
+    }
+    arm(entry, std::min({entry.give_up_at, entry.kill_at, entry.oom_at, entry.pressure_at}));
+}
+
 void Controller::expire() {
     if (!drain(timer_)) return;
     armed_ = never;
     const std::int64_t now = detail::monotonic_ms();
-    std::int64_t next = never;
-    const auto later = [&next](std::int64_t at) { next = at < next ? at : next; };
-    std::vector<ContainerId> given_up;
-    for (Entry& entry : entries_) {
-        if (entry.kill_at <= now) kill(entry, now);
-        if (entry.oom_at <= now) look_at_kills(entry);
-        if (entry.pressure_at <= now) {
-            look_at_pressure(entry);
-            entry.pressure_at = next_period();
-        }
-        later(entry.oom_at);
-        later(entry.pressure_at);
-        if (entry.give_up_at <= now) given_up.push_back(entry.id);
-        else later(entry.give_up_at);
-        later(entry.kill_at);
+    while (!dues_.empty() && dues_.front().at <= now) {
+        const Due due = dues_.front();
+        std::pop_heap(dues_.begin(), dues_.end(), std::greater{});
+        dues_.pop_back();
+        Entry* const entry = look_up(due.id);
+        if (entry == nullptr || entry->due != due.at) continue;
+        entry->due = never;
+        attend(*entry, now);
     }
-    for (const ContainerId id : given_up) finish(id);
     std::erase_if(lingering_, [now](Lingering& l) {
         const std::size_t unread = l.relay.unread();
         if (unread != std::exchange(l.unread, unread)) l.give_up_at = now + patience_ms;
         return unread == 0 || l.give_up_at <= now;
     });
-    if (!lingering_.empty()) later(now + linger_step_ms);
-    if (next != never) arm(next);
+    if (!lingering_.empty()) arm(now + linger_step_ms);
+    if (!dues_.empty()) arm(dues_.front().at);
 }
 
 }  // namespace caisson::inline v0

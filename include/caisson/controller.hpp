@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -118,9 +119,9 @@ public:
     ~Controller() {
         if (::getpid() != owner_) return;
         // All at once, so that the time does not add up.
-        for (Entry& entry : entries_) {
+        for (const auto& entry : entries_) {
             try {
-                if (!entry.status) (void)entry.container.signal(SIGKILL);
+                if (!entry->status) (void)entry->container.signal(SIGKILL);
             } catch (...) {
                 // A destructor is silent.
             }
@@ -180,7 +181,7 @@ public:
         const std::lock_guard lock{mutex_};
         Entry* const entry = find(id);
         if (entry == nullptr || entry->status || !entry->container.signal(number)) return false;
-        if (number == SIGKILL) arm(entry->kill_at = detail::deadline_in(kill_again_ms));
+        if (number == SIGKILL) arm(*entry, entry->kill_at = detail::deadline_in(kill_again_ms));
         return true;
     }
     /// Sends SIGTERM to init, and SIGKILL once `grace` is over; returns at once, and `exited` follows. False if it has
@@ -192,7 +193,7 @@ public:
         note_suspended(*entry, is_suspended(entry->container));
         const std::int64_t at = detail::deadline_in(grace.count());
         if (at < entry->kill_at) entry->kill_at = at;
-        arm(entry->kill_at);
+        arm(*entry, entry->kill_at);
         return true;
     }
     /// See Container::suspend; `suspended` follows, unless it was that already. Others go on while this waits. Throws
@@ -325,7 +326,15 @@ private:
         std::int64_t pressure_at = never;
         std::int64_t kill_at = never;
         std::int64_t give_up_at = never;
+        std::int64_t due = never;  // when `attend` is called next
     };
+    /// An entry's time to be attended to. Of several, only the one that `Entry::due` says counts.
+    struct Due {
+        std::int64_t at;
+        ContainerId id;
+        friend bool operator>(const Due& a, const Due& b) noexcept { return a.at > b.at; }
+    };
+    using Entries = std::vector<std::unique_ptr<Entry>>;
     /// A call of `run` that is under way.
     struct Running {
         explicit Running(Controller& controller) : all{controller} { all.count_runs(1); }
@@ -345,13 +354,13 @@ private:
         const std::lock_guard lock{mutex_};
         return ContainerId{++last_id_};
     }
-    std::vector<Entry>::iterator place(ContainerId id) noexcept {
+    Entries::iterator place(ContainerId id) noexcept {
         return std::lower_bound(entries_.begin(), entries_.end(), id,
-                                [](const Entry& entry, ContainerId value) { return entry.id < value; });
+                                [](const auto& entry, ContainerId value) { return entry->id < value; });
     }
     Entry* look_up(ContainerId id) noexcept {
         const auto found = place(id);
-        return found != entries_.end() && found->id == id ? &*found : nullptr;
+        return found != entries_.end() && (*found)->id == id ? found->get() : nullptr;
     }
     Entry* find(ContainerId id) {
         const auto number = static_cast<std::uint64_t>(id);
@@ -395,6 +404,10 @@ private:
     void finish(ContainerId id);
     /// Sees to it that `expire` is called at `at` or before.
     void arm(std::int64_t at);
+    /// Sees to it that `attend` is called at `at` or before.
+    void arm(Entry& entry, std::int64_t at);
+    /// Does what an entry's deadlines ask for.
+    void attend(Entry& entry, std::int64_t now);
     static void kill(Entry& entry, std::int64_t now) noexcept;
     static bool is_suspended(Container& container) noexcept {
         try {
@@ -409,7 +422,8 @@ private:
     Fd epoll_, wake_, stop_, timer_;
     pid_t owner_;
     std::uint64_t last_id_ = 0;
-    std::vector<Entry> entries_;  // in the order of their ids
+    Entries entries_;        // in the order of their ids
+    std::vector<Due> dues_;  // a heap, the earliest first: a tick costs nothing for who is not due
     std::vector<Lingering> lingering_;
     std::vector<Event> events_;  // those before `taken_` have been given out
     std::size_t taken_ = 0;
