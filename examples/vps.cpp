@@ -122,7 +122,7 @@ int main(int argc, char** argv) try {
     {
         const RawTerminal raw;
         do {
-            spec.console = window_size();
+            spec.console->size = window_size();
             auto machine = caisson::Container::start(spec);
             status = attend(machine);
         } while (status->request() == caisson::ExitStatus::Request::restart);

@@ -251,9 +251,7 @@ void check(const ContainerSpec& spec) {
     check_networks(spec);
     check_devices(spec);
     check_seccomp(spec);
-    if (spec.console && !(spec.stdio == StdioSpec{})) {
-        refuse("stdio", "it is given together with a console", "set console to nothing");
-    }
+    check_consoles(spec);
     check_group_limits(spec);
     if (spec.count_cpus && !spec.cgroup) refuse("count_cpus", "it needs a control group", "set cgroup to true");
     check_lifecycle(spec);

@@ -14,6 +14,7 @@
 #include <range/v3/view/enumerate.hpp>
 #include <range/v3/view/split.hpp>
 
+#include <caisson/detail/consoles.hpp>
 #include <caisson/detail/device_node.hpp>
 
 namespace caisson::inline v0::checking {
@@ -31,7 +32,7 @@ void check_access(const std::string& field, const DeviceAccess& access) {
     refuse(field, "it allows nothing", "allow to read, to write or to make, or leave it out");
 }
 
-void check_target(const std::string& field, const DeviceSpec& device) {
+void check_target(const std::string& field, const ContainerSpec& spec, const DeviceSpec& device) {
     const std::string& written = device.target.empty() ? device.source : device.target;
     const std::optional<std::string> path = detail::path_below_dev(device);
     if (!path) {
@@ -50,6 +51,11 @@ void check_target(const std::string& field, const DeviceSpec& device) {
     if (ranges::contains(taken, std::string_view{parts.front()})) {
         refuse(field, quote(written) + " is not free: each container has '/dev/" + parts.front() + "'",
                "choose another place");
+    }
+    for (std::size_t i = 1; i <= detail::consoles_of(spec); ++i) {
+        if (parts.front() != "tty" + std::to_string(i)) continue;
+        refuse(field, quote(written) + " is not free: '/dev/" + parts.front() + "' is a console of the container's",
+               "choose another place, or set console to nothing");
     }
 }
 
@@ -92,7 +98,7 @@ void check_devices(const ContainerSpec& spec) {
         const auto field = [&](const char* member) { return indexed("devices", index, member); };
         check_path(field(".source"), device.source);
         check_no_nul(field(".target"), device.target);
-        check_target(field(".target"), device);
+        check_target(field(".target"), spec, device);
         for (std::size_t j = 0; j < index; ++j) {
             if (!collide(*detail::path_below_dev(spec.devices[j]), *detail::path_below_dev(device))) continue;
             refuse(field(".target"),

@@ -20,6 +20,7 @@ void check_path(const std::string& field, const std::string& path);
 /// True for "/", "//", "/.": they all lead to the root.
 [[nodiscard]] bool names_root(std::string_view path);
 
+void check_consoles(const ContainerSpec& spec);
 void check_devices(const ContainerSpec& spec);
 void check_group_limits(const ContainerSpec& spec);
 void check_lifecycle(const ContainerSpec& spec);

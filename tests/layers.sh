@@ -15,6 +15,7 @@ put 0 detail/sys detail/owner detail/descriptor                                #
 put 0 detail/kernel_paths detail/cpu_counters
 put 1 process namespace pty loop detail/path detail/fscontext detail/superblock # handles of one kernel thing each
 put 2 lifecycle spec                                                # values: what a container is to be
+put 2 console detail/consoles                            # and of its terminals
 put 3 mount cgroup bridge                           # resources that are made from values
 put 3 detail/root_tree
 put 3 detail/usage_files

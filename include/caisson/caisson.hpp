@@ -8,6 +8,7 @@
 #include <caisson/cgroup.hpp>
 #include <caisson/cgroup_watch.hpp>
 #include <caisson/check.hpp>
+#include <caisson/console.hpp>
 #include <caisson/container.hpp>
 #include <caisson/controller.hpp>
 #include <caisson/device.hpp>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -66,9 +67,12 @@ public:
     [[nodiscard]] const Process& init() const noexcept { return running_.init; }
     /// Readable for poll(2) once `try_wait` has the exit status. Owned by this object; do not read from it.
     [[nodiscard]] int fd() const noexcept { return running_.channel.fd(); }
-    /// The controlling end of the container's console; nullptr if the spec asked for none. Read what comes out of it,
-    /// or the container will block once some kilobytes wait.
-    [[nodiscard]] Pty* console() noexcept { return running_.console ? &*running_.console : nullptr; }
+    /// The controlling end of the container's console, or of another of its terminals: 1 is the first of
+    /// `ContainerSpec::more_consoles`; nullptr if the spec asked for none. Read what comes out of it, or the container
+    /// will block once some kilobytes wait.
+    [[nodiscard]] Pty* console(std::size_t number = 0) noexcept {
+        return number < running_.consoles.size() ? &running_.consoles[number] : nullptr;
+    }
     /// Its control group; nullptr if it has none, or has ended. It is removed with the container, by nobody else.
     [[nodiscard]] Cgroup* cgroup() noexcept { return running_.cgroup ? &*running_.cgroup : nullptr; }
     /// A handle of one of the container's namespaces. Throws `Step::open_namespace`, with ESRCH once it has ended.

@@ -11,11 +11,11 @@
 
 #include <caisson/address.hpp>
 #include <caisson/capability.hpp>
+#include <caisson/console.hpp>
 #include <caisson/device.hpp>
 #include <caisson/lifecycle.hpp>
 #include <caisson/limits.hpp>
 #include <caisson/namespace.hpp>
-#include <caisson/pty.hpp>
 #include <caisson/resource_limit.hpp>
 #include <caisson/seccomp.hpp>
 
@@ -196,9 +196,12 @@ struct ContainerSpec {
     /// cannot unmount: no CAP_SYS_ADMIN, or `seccomp` application.
     std::vector<std::string> masked_paths = default_masked_paths();
     std::vector<std::string> read_only_paths = default_read_only_paths();
-    /// The container's console: stdin, stdout, stderr and the controlling terminal of its first process, with this size
-    /// at first. Nothing: `stdio` instead.
-    std::optional<WindowSize> console = WindowSize{};
+    /// The container's console: stdin, stdout, stderr and the controlling terminal of its first process, /dev/console
+    /// and /dev/tty1. Nothing: `stdio` instead.
+    std::optional<ConsoleSpec> console = ConsoleSpec{};
+    /// Terminals beside it: /dev/tty2, /dev/tty3 and so on, which `container_ttys` names by their places below /dev,
+    /// for an init that starts a login on each. At most 62.
+    std::vector<ConsoleSpec> more_consoles{};
     StdioSpec stdio{};  ///< only where `console` is nothing
     std::vector<NetworkSpec> networks{};
     LimitSpec limits{};

@@ -16,8 +16,10 @@ s64 open_terminal(const Instr& instr) {
     if (result == 0) result = call(__NR_ioctl, controller, 0x5414 /* TIOCSWINSZ */, &size);
     if (result == 0) result = call(__NR_ioctl, controller, 0x5441 /* TIOCGPTPEER */, flags);
     if (result >= 0) {
-        made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(result);
-        result = call(__NR_fchown, result, instr.x >> 32, instr.x & 0xffffffff);
+        const s64 terminal = result;
+        result = call(__NR_fchown, terminal, instr.x >> 32, instr.x & 0xffffffff);
+        if (instr.slot == plan::no_slot) close(terminal);
+        else made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(terminal);
     }
     if (result == 0) {
         plan::Report report{};

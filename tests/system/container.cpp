@@ -375,7 +375,7 @@ TEST_CASE("the console has the size that was asked for, and follows a change") {
     const TestRoot root;
     ContainerSpec spec =
         shell(root, "stty size; trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done");
-    spec.console = WindowSize{30, 100};
+    spec.console->size = {30, 100};
     Container container = Container::start(spec);
     std::string text;
     char buffer[256];

@@ -275,7 +275,7 @@ TEST_CASE("the console's size is the payload's, at first and after a change") {
     Controller controller;
     ContainerSpec spec =
         shell(root, "size", "stty size; trap 'stty size; exit' WINCH; echo set; while :; do sleep 0.05; done");
-    spec.console = WindowSize{30, 90};
+    spec.console->size = {30, 90};
     const ContainerId id = started(controller, spec);
     const Fd user = attach(controller, id);
     CHECK(read_until(controller, user, "set").find("30 90") != std::string::npos);

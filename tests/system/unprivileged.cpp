@@ -123,7 +123,7 @@ TEST_CASE("the console is a controlling terminal of the container's own, at /dev
         if (with_range && !OrdinaryUser::has_tools()) continue;
         const std::string text = home.as_user(with_range, [&]() -> std::string {
             ContainerSpec spec = shell(home.root, script);
-            spec.console = WindowSize{50, 132};
+            spec.console->size = {50, 132};
             Container container = Container::start(spec);
             if (container.console()->size() != WindowSize{50, 132}) return "another size";
             (void)!::write(container.console()->fd(), "hello\n", 6);

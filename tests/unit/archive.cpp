@@ -29,7 +29,8 @@ ContainerSpec full() {
     s.mounts[0].work = "/w";
     s.mounts[1].options.no_dev = s.mounts[1].options.recursive = false;
     s.mounts[1].options.no_exec = s.mounts[1].options.follow_links = true;
-    s.console = WindowSize{50, 132};
+    s.console = ConsoleSpec{{50, 132}, "/var/log/web", false, 8192, 7, WhenFull::drop_oldest};
+    s.more_consoles = {{.size = {1, 2}}};
     s.stdio = {3, 4, 5};
     NetworkSpec n;
     n.bridge = "br0";

@@ -216,3 +216,43 @@ TEST_CASE("a change of limits is checked as the limits of a start are, and may n
     change.pids = 0;
     CHECK_THROWS_WITH(check_limit_change(change), "limits.pids: 0 allows no process: leave it out for no limit");
 }
+
+TEST_CASE("consoles that cannot be are refused") {
+    using S = ContainerSpec;
+    CHECK(refusal([](S& s) {
+              s.console.reset();
+              s.more_consoles.resize(1);
+          }) == "more_consoles: they are given without a console: set console, too");
+    CHECK(refusal([](S& s) {
+              s.dev = false;
+              s.more_consoles.resize(1);
+          }) == "more_consoles: there is no /dev of the container's own: set dev to true");
+    CHECK(refusal([](S& s) { s.more_consoles.resize(63); }) == "more_consoles: 63 are given: at most 62 are possible");
+    CHECK(refusal([](S& s) { s.more_consoles.resize(62); }) == "accepted");
+    CHECK(refusal([](S& s) { s.console->scroll_back = 16777217; }) ==
+          "console.scroll_back: 16777217 bytes: at most 16777216 are possible");
+    CHECK(refusal([](S& s) { s.console->log_limit = 8192; }) == "console.log_limit: there is no log: give log, too");
+    CHECK(refusal([](S& s) {
+              s.more_consoles.resize(2);
+              s.more_consoles[1].log = "x";
+          }) == "more_consoles[1].log: 'x' is not absolute: begin it with '/'");
+    CHECK(refusal([](S& s) { s.console->log = "/var/log/"; }) ==
+          "console.log: '/var/log/' is a directory: name the file in it");
+    CHECK(refusal([](S& s) {
+              s.console->log = "/l";
+              s.console->log_limit = 4095;
+          }) == "console.log_limit: 4095 bytes: give at least 4096, or 0 for no limit");
+    CHECK(refusal([](S& s) {
+              s.more_consoles.resize(1);
+              s.console->log = s.more_consoles[0].log = "/l";
+          }) == "more_consoles[0].log: '/l' is that of console: give each a file of its own");
+    CHECK(
+        refusal([](S& s) { s.devices = {{.source = "/dev/x", .target = "tty1"}}; }) ==
+        "devices[0].target: 'tty1' is not free: '/dev/tty1' is a console of the container's: choose another place, or "
+        "set console to nothing");
+    CHECK(refusal([](S& s) { s.devices = {{.source = "/dev/x", .target = "tty2"}}; }) == "accepted");
+    CHECK(refusal([](S& s) {
+              s.console.reset();
+              s.devices = {{.source = "/dev/x", .target = "tty1"}};
+          }) == "accepted");
+}

@@ -94,6 +94,28 @@ void fields(A& archive, S& s) {
     auto& [rows, columns] = s;
     archive(rows, columns);
 }
+template <class A, SameButConst<ConsoleSpec> S>
+void fields(A& archive, S& s) {
+    auto& [size, log, log_append, log_limit, scroll_back, when_full] = s;
+    archive(size, log, log_append, log_limit, scroll_back);
+    archive.enumerator(when_full, WhenFull::drop_oldest);
+}
+template <class A, SameButConst<ViewerOptions> S>
+void fields(A& archive, S& s) {
+    auto& [console, read_only, when_full] = s;
+    archive(console, read_only);
+    archive.enumerator(when_full, WhenFull::drop_oldest);
+}
+template <class A, SameButConst<ConsoleViewer> S>
+void fields(A& archive, S& s) {
+    auto& [number, lost] = s;
+    archive(number, lost);
+}
+template <class A, SameButConst<ConsoleState> S>
+void fields(A& archive, S& s) {
+    auto& [size, written, log_lost, log_error, viewers] = s;
+    archive(size, written, log_lost, log_error, viewers);
+}
 template <class A, SameButConst<RootOverlay> S>
 void fields(A& archive, S& s) {
     auto& [lower, upper, work, bytes] = s;
@@ -154,15 +176,16 @@ template <class A, SameButConst<ContainerSpec> S>
 void fields(A& archive, S& s) {
     auto& [name, root, root_read_only, root_overlay, command, environment, working_directory, hostname, namespaces,
            uid_map, gid_map, id_mapped_mounts, proc, sys, dev, cgroup_mount, mounts, masked_paths, read_only_paths,
-           console, stdio, networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent, count_cpus,
-           capabilities, no_new_privileges, seccomp, security_label, uid, gid, groups, user, group, descriptors,
-           sysctls, oom_score_adj, personality, umask, init, uuid, stage_path, id_map_tools, on_poweroff, on_reboot,
-           on_crash, back_off, shutdown_signal, reboot_signal] = s;
+           console, more_consoles, stdio, networks, limits, resource_limits, devices, device_rules, cgroup,
+           cgroup_parent, count_cpus, capabilities, no_new_privileges, seccomp, security_label, uid, gid, groups, user,
+           group, descriptors, sysctls, oom_score_adj, personality, umask, init, uuid, stage_path, id_map_tools,
+           on_poweroff, on_reboot, on_crash, back_off, shutdown_signal, reboot_signal] = s;
     archive(name, root, root_read_only, root_overlay, command, environment, working_directory, hostname, namespaces,
-            uid_map, gid_map, id_mapped_mounts, proc, sys, dev, mounts, masked_paths, read_only_paths, console, stdio,
-            networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent, count_cpus, capabilities,
-            no_new_privileges, seccomp, security_label, uid, gid, groups, user, group, descriptors, sysctls,
-            oom_score_adj, umask, init, uuid, stage_path, id_map_tools, back_off, shutdown_signal, reboot_signal);
+            uid_map, gid_map, id_mapped_mounts, proc, sys, dev, mounts, masked_paths, read_only_paths, console,
+            more_consoles, stdio, networks, limits, resource_limits, devices, device_rules, cgroup, cgroup_parent,
+            count_cpus, capabilities, no_new_privileges, seccomp, security_label, uid, gid, groups, user, group,
+            descriptors, sysctls, oom_score_adj, umask, init, uuid, stage_path, id_map_tools, back_off, shutdown_signal,
+            reboot_signal);
     for (auto* action : {&on_poweroff, &on_reboot, &on_crash}) archive.enumerator(*action, EndAction::preserve);
     archive.enumerator(cgroup_mount, CgroupMount::read_write);
     archive.enumerator(personality, Personality::linux32);

@@ -1,6 +1,7 @@
 // caisson/detail/device_tree.hpp - a container's /dev, made in the host as two detached mounts.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -9,6 +10,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <caisson/detail/consoles.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
@@ -24,8 +26,9 @@ struct DeviceTree {
     Mount terminals;
 
     /// `uid` and `gid` are root's inside, `tty_gid` the group of terminals (5 inside), all as the host numbers them.
-    /// `console`: an empty file /dev/console for the terminal to be bound on. Throws `Step::mount`.
-    [[nodiscard]] static DeviceTree make(uid_t uid, gid_t gid, gid_t tty_gid, bool console) {
+    /// `consoles`: for the first an empty file /dev/console that the terminal is to be bound on, and a link for each.
+    /// Throws `Step::mount`.
+    [[nodiscard]] static DeviceTree make(uid_t uid, gid_t gid, gid_t tty_gid, std::size_t consoles) {
         DeviceTree tree{Mount::tmpfs(65536, {.no_suid = true, .no_dev = false, .no_exec = true}, 0755),
                         Mount::devpts({.gid = tty_gid}, {.no_exec = true})};
         const int dir = tree.devices.fd();
@@ -59,19 +62,25 @@ struct DeviceTree {
             const char* name;
             const char* target;
         };
-        for (const Link& link :
-             {Link{"fd", "/proc/self/fd"}, Link{"stdin", "/proc/self/fd/0"}, Link{"stdout", "/proc/self/fd/1"},
-              Link{"stderr", "/proc/self/fd/2"}, Link{"ptmx", "pts/ptmx"}}) {
+        const auto make_link = [&](const Link& link) {
             if (::symlinkat(link.target, dir, link.name) != 0) {
                 fail(Step::mount, std::string{"symbolic link '/dev/"} + link.name + "'");
             }
             own(link.name);
+        };
+        for (const Link& link :
+             {Link{"fd", "/proc/self/fd"}, Link{"stdin", "/proc/self/fd/0"}, Link{"stdout", "/proc/self/fd/1"},
+              Link{"stderr", "/proc/self/fd/2"}, Link{"ptmx", "pts/ptmx"}}) {
+            make_link(link);
+        }
+        for (std::size_t i = 0; i < consoles; ++i) {
+            make_link({("tty" + std::to_string(i + 1)).c_str(), terminal_of_console(i).c_str()});
         }
         for (const char* name : {"pts", "shm", "mqueue"}) {
             if (::mkdirat(dir, name, 0755) != 0) fail(Step::mount, std::string{"directory '/dev/"} + name + "'");
             own(name);
         }
-        if (console) {
+        if (consoles > 0) {
             if (::mknodat(dir, "console", S_IFREG | 0600, 0) != 0) fail(Step::mount, "file '/dev/console'");
             own("console");
         }

@@ -56,8 +56,8 @@ enum class Op : std::uint16_t {
                         ///< or, without one, of what the path a is in the tree that init has; x: CloneFlag bits; y:
                         ///< AT_RECURSIVE or 0
     make_node,          ///< slot: a mount; a: a name in its root; b: a link's target; x: mode of a directory or file
-    open_terminal,      ///< other: a devpts; slot: takes the terminal, the host its controlling end; x: uid << 32 |
-                        ///< gid of the owner, y: rows << 16 | columns
+    open_terminal,      ///< other: a devpts; slot: takes the terminal, if there is one, the host its controlling
+                        ///< end; x: uid << 32 | gid of the owner, y: rows << 16 | columns
     enter_root,         ///< slot: a detached tree that becomes "/"; the old root goes away
     place,              ///< slot: a detached mount, a: target path, x: PlaceFlag bits; other: a mount that has been
                         ///< placed, below which the path is, or none

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <caisson/detail/consoles.hpp>
 #include <caisson/detail/filter.hpp>
 #include <caisson/detail/plan_builder.hpp>
 #include <caisson/detail/sys.hpp>
@@ -184,6 +186,11 @@ inline void plan_limits(PlanBuilder& plan, const std::vector<ResourceLimit>& lim
     add_default("HOME", identity.home.empty() ? "/" : identity.home);
     add_default("container", "caisson");
     if (!spec.uuid.empty()) add_default("container_uuid", spec.uuid);
+    if (!spec.more_consoles.empty()) {
+        std::string names;
+        for (std::size_t i = 1; i < consoles_of(spec); ++i) names += (i > 1 ? " " : "") + terminal_of_console(i);
+        add_default("container_ttys", names);
+    }
     for (const auto& [key, value] : spec.environment) all.push_back(key + "=" + value);
     return all;
 }

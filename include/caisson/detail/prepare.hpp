@@ -18,6 +18,7 @@
 
 #include <caisson/cgroup.hpp>
 #include <caisson/check.hpp>
+#include <caisson/detail/consoles.hpp>
 #include <caisson/detail/device_tree.hpp>
 #include <caisson/detail/host_devices.hpp>
 #include <caisson/detail/id_range.hpp>
@@ -100,11 +101,13 @@ public:
         }
     }
     [[nodiscard]] const CallersIds& callers_ids() const noexcept { return callers_ids_; }
-    /// True where init opens the console, and sends its controlling end.
-    [[nodiscard]] bool has_console_inside() const noexcept { return inside_.console() != no_slot; }
+    /// How many consoles init opens, of which it sends the controlling ends.
+    [[nodiscard]] std::size_t consoles_inside() const noexcept {
+        return inside_.console() != no_slot ? consoles_of(spec_) : 0;
+    }
     /// For the running container.
     [[nodiscard]] std::optional<Cgroup> take_cgroup() noexcept { return std::move(cgroup_); }
-    [[nodiscard]] std::optional<Pty> take_console() noexcept { return std::move(console_); }
+    [[nodiscard]] std::vector<Pty> take_consoles() noexcept { return std::move(consoles_); }
 
 private:
     static constexpr std::uint64_t attributes_of_proc = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
@@ -160,14 +163,17 @@ private:
     void open_terminal() {
         const std::uint32_t uid = outside(uid_map_, 0);
         const std::uint32_t tty = outside(gid_map_, 5);
-        if (spec_.dev) devices_.emplace(DeviceTree::make(uid, outside(gid_map_, 0), tty, spec_.console.has_value()));
+        if (spec_.dev) devices_.emplace(DeviceTree::make(uid, outside(gid_map_, 0), tty, consoles_of(spec_)));
         if (devices_) host_devices_->make_in(devices_->devices.fd(), uid_map_, gid_map_);
-        if (!spec_.console) return;
-        console_.emplace(devices_ ? Pty::open_in(devices_->terminals.fd(), *spec_.console) : Pty::open(*spec_.console));
-        terminal_ = console_->open_peer();
-        // Made by the host's root, it would belong to nobody inside.
-        if (::fchown(terminal_.get(), outside(uid_map_, identity_.uid), tty) != 0)
-            fail(Step::terminal, "owner of the console");
+        for (std::size_t i = 0; i < consoles_of(spec_); ++i) {
+            const WindowSize size = console_of(spec_, i).size;
+            consoles_.push_back(devices_ ? Pty::open_in(devices_->terminals.fd(), size) : Pty::open(size));
+            Fd terminal = consoles_.back().open_peer();
+            // Made by the host's root, it would belong to nobody inside.
+            if (::fchown(terminal.get(), outside(uid_map_, identity_.uid), tty) != 0)
+                fail(Step::terminal, "owner of " + name_of_console(i));
+            if (i == 0) terminal_ = std::move(terminal);
+        }
     }
 
     void compile_first() {
@@ -464,7 +470,7 @@ private:
     std::optional<IdRange> range_;
     std::optional<IdRange> shared_ids_;
     std::optional<Cgroup> cgroup_;
-    std::optional<Pty> console_;
+    std::vector<Pty> consoles_;
     std::optional<RootTree> root_;
     std::vector<OverlayTree> overlays_;  // those that the keeper makes
     std::optional<HostDevices> host_devices_;

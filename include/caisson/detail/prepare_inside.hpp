@@ -18,6 +18,7 @@
 
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/fscontext.hpp>
+#include <caisson/detail/consoles.hpp>
 #include <caisson/detail/plan_builder.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
@@ -60,7 +61,7 @@ class PrepareInside {
 public:
     PrepareInside(const ContainerSpec& spec, PlanBuilder& plan) : spec_{spec}, plan_{plan} {}
 
-    /// The devpts and the console, in the plan's first part: the host gets the console's controlling end. `uid`:
+    /// The devpts and the consoles, in the plan's first part: the host gets the consoles' controlling ends. `uid`:
     /// inside, of the command.
     void make_terminals(const std::vector<IdMap>& gid_map, std::uint32_t uid) {
         if (!spec_.dev && !spec_.console) return;
@@ -77,12 +78,18 @@ public:
                    .b = plan_.pairs(options),
                    .x = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC},
                   Step::mount, "mount 'devpts' on '/dev/pts'");
-        if (!spec_.console) return;
-        console_ = plan_.dynamic();
         const std::uint64_t owner = std::uint64_t{uid} << 32 | (has_terminal_group ? tty : 0);
-        const std::uint64_t size = std::uint64_t{spec_.console->rows} << 16 | spec_.console->columns;
-        plan_.add({.op = Op::open_terminal, .slot = console_, .other = terminals_, .x = owner, .y = size},
-                  Step::terminal, "open the console");
+        for (std::size_t i = 0; i < consoles_of(spec_); ++i) {
+            if (i == 0) console_ = plan_.dynamic();
+            const WindowSize wanted = console_of(spec_, i).size;
+            const std::uint64_t size = std::uint64_t{wanted.rows} << 16 | wanted.columns;
+            plan_.add({.op = Op::open_terminal,
+                       .slot = i == 0 ? console_ : no_slot,
+                       .other = terminals_,
+                       .x = owner,
+                       .y = size},
+                      Step::terminal, "open " + name_of_console(i));
+        }
     }
     /// The console's terminal; `no_slot` where there is none.
     [[nodiscard]] Slot console() const noexcept { return console_; }
@@ -215,8 +222,10 @@ public:
         for (const auto& [name, target] : {std::pair{"fd", "/proc/self/fd"}, std::pair{"stdin", "/proc/self/fd/0"},
                                            std::pair{"stdout", "/proc/self/fd/1"},
                                            std::pair{"stderr", "/proc/self/fd/2"}, std::pair{"ptmx", "pts/ptmx"}}) {
-            plan_.add({.op = Op::make_node, .slot = devices_, .a = plan_.text(name), .b = plan_.text(target)},
-                      Step::mount, std::string{"symbolic link '/dev/"} + name + "'");
+            link(name, target);
+        }
+        for (std::size_t i = 0; i < consoles_of(spec_); ++i) {
+            link("tty" + std::to_string(i + 1), terminal_of_console(i));
         }
         for (const char* name : {"pts", "shm", "mqueue"}) node(name, S_IFDIR | 0755);
         if (spec_.console) node("console", S_IFREG | 0600);
@@ -245,6 +254,10 @@ private:
     void node(const char* name, std::uint64_t mode) {
         plan_.add({.op = Op::make_node, .slot = devices_, .a = plan_.text(name), .x = mode}, Step::mount,
                   std::string{"'/dev/"} + name + "'");
+    }
+    void link(const std::string& name, const std::string& target) {
+        plan_.add({.op = Op::make_node, .slot = devices_, .a = plan_.text(name), .b = plan_.text(target)}, Step::mount,
+                  "symbolic link '/dev/" + name + "'");
     }
     void place_below(const char* name, Slot slot, const std::string& what, Step step) {
         plan_.add({.op = Op::place, .slot = slot, .other = devices_, .a = plan_.text(name)}, step, "mount " + what);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -25,7 +26,7 @@ struct Running {
     bool has_command_below = false;  ///< init is that of `ContainerSpec::init`
     Fd keeper{};
     std::optional<Cgroup> cgroup{};
-    std::optional<Pty> console{};
+    std::vector<Pty> consoles{};
     Links links{};
 };
 

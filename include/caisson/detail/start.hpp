@@ -40,14 +40,14 @@ public:
             prepare_rest();
             send_rest();
             wait_for_exec();
-            while (preparation_.has_console_inside() && !console_) (void)next_report();
+            while (consoles_.size() < preparation_.consoles_inside()) (void)next_report();
         } catch (...) {
             abandon();
             throw;
         }
         running_.has_command_below = preparation_.spec().init;
         running_.cgroup = preparation_.take_cgroup();
-        running_.console = console_ ? Pty::adopt(std::move(console_)) : preparation_.take_console();
+        running_.consoles = consoles_.empty() ? preparation_.take_consoles() : std::move(consoles_);
         if (running_.cgroup) running_.cgroup->settle();
         return std::move(running_);
     }
@@ -235,7 +235,7 @@ private:
                     return message;
                 case Report::Kind::terminal:
                     require_descriptor(message.fd);
-                    console_ = std::move(message.fd);
+                    consoles_.push_back(Pty::adopt(std::move(message.fd)));
                     return message;
                 case Report::Kind::refused:
                 case Report::Kind::ended: break;
@@ -347,7 +347,7 @@ private:
     Channel launch_;  // to the keeper, until its own is here; `Go` goes this way
     Channel rest_;
     Fd status_;
-    Fd console_;                    // the controlling end, where init has opened it
+    std::vector<Pty> consoles_;     // the controlling ends, where init has opened them
     std::optional<Error> failure_;  // what the stage told of its end, or did not live to tell
 };
 
