@@ -2,14 +2,9 @@
 
 #include <algorithm>
 
-#include <sys/stat.h>
-
-#include <tinyxml2.h>
-
 #include <caisson/detail/id_range.hpp>
-#include <caisson/detail/sys.hpp>
 
-#include "xml_gate.hpp"
+#include "xml_document.hpp"
 #include "xml_read.hpp"
 #include "xml_schema.hpp"
 #include "xml_words.hpp"
@@ -18,34 +13,10 @@
 namespace caisson::inline v0::xml {
 namespace {
 
-/// A file's name as it may stand at the front of a message.
-std::string printable(std::string_view source) {
-    const std::string quoted = caisson::detail::quote(source);
-    return quoted.substr(1, quoted.size() - 2);
-}
-
 /// Domain values that no maker of documents can have meant. Nothing else needs a look here: the reading does it.
 [[noreturn]] void refuse(const Domain& domain, std::string_view why) {
     throw Error{Step::check_spec, 0,
                 "write the domain " + caisson::detail::quote(domain.name) + " as XML: " + std::string{why}};
-}
-
-MountSpec mount_of(const Filesystem& fs) {
-    const MountOptions options{.read_only = fs.read_only,
-                               .no_suid = false,
-                               .no_dev = false,
-                               .no_exec = false,
-                               .recursive = false,
-                               .follow_links = true};
-    switch (fs.type) {
-        case Filesystem::Type::mount: break;
-        case Filesystem::Type::bind: return MountSpec::bind_inside(fs.source, fs.target, options);
-        case Filesystem::Type::ram:
-            return MountSpec::tmpfs(fs.target, fs.usage_kib * 1024, {.read_only = fs.read_only});
-        case Filesystem::Type::block:
-        case Filesystem::Type::file: return MountSpec::image(fs.source, fs.target, options);
-    }
-    return MountSpec::bind(fs.source, fs.target, options);
 }
 
 EndAction end_action(Action action) {
@@ -89,35 +60,13 @@ std::string group_of(std::string_view partition) {
 }  // namespace
 
 Domain load(const std::string& path) {
-    const std::string what = "read " + caisson::detail::quote(path);
-    // Not to wait for the other end of a FIFO: what is not a regular file is refused after the open, not before it.
-    const Fd file = caisson::detail::sys::open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    if (!file) caisson::detail::fail(Step::read_xml, what);
-    struct stat status {};
-    if (::fstat(file.get(), &status) != 0) caisson::detail::fail(Step::read_xml, what);
-    if (!S_ISREG(status.st_mode)) throw Error{Step::read_xml, 0, what + ": not a regular file"};
-    std::string text;
-    char buffer[8192];
-    while (text.size() <= gate::max_bytes) {
-        const ssize_t n = caisson::detail::sys::retry([&] { return ::read(file.get(), buffer, sizeof buffer); });
-        if (n < 0) caisson::detail::fail(Step::read_xml, what);
-        if (n == 0) break;
-        text.append(buffer, static_cast<std::size_t>(n));
-    }
-    return parse(text, path);
+    return parse(gate::read(path), path);
 }
 
 Domain parse(std::string_view text, std::string_view source) {
-    const std::string shown = printable(source);
-    gate::check(text, shown);
-    tinyxml2::XMLDocument document;
-    if (document.Parse(text.data(), text.size()) != tinyxml2::XML_SUCCESS) {
-        // Not reached as far as is known: the gate lets pass only well-formed XML.
-        throw XmlError{shown, std::max(1, document.ErrorLineNum()), document.ErrorName()};
-    }
-    const Element root{document.RootElement(), shown};
-    schema::check(root);
-    return reading::domain(root);
+    const gate::Document document{text, source};
+    schema::check(document.root());
+    return reading::domain(document.root());
 }
 
 std::string dump(const Domain& domain, const std::optional<Live>& live) {
@@ -173,24 +122,13 @@ ContainerSpec to_spec(const Domain& domain) {
             spec.root = fs.source;
             spec.root_read_only = fs.read_only;
         } else {
-            spec.mounts.push_back(mount_of(fs));
+            spec.mounts.push_back(to_spec(fs));
         }
     }
     spec.id_mapped_mounts = spec.root != "/" && has_free_id_map(domain);
-    for (const Interface& interface : domain.interfaces) {
-        spec.networks.push_back(interface.network);
-        // libvirt's metric where the document has none; the kernel's differs between IPv4 and IPv6.
-        for (RouteSpec& route : spec.networks.back().routes) route.metric = std::max(route.metric, 1u);
-    }
-    for (const HostDevice& host : domain.host_devices) {
-        const std::size_t slash = host.source.find('/', 1);
-        const bool storage = host.type == HostDevice::Type::storage;
-        spec.devices.push_back({.source = host.source,
-                                .target = host.source.substr(slash == std::string::npos ? 1 : slash + 1),
-                                .type = storage ? DeviceSpec::Type::block : DeviceSpec::Type::character,
-                                .access = {.read = true, .write = true, .make = true},
-                                .mode = 0700});
-    }
+    for (const Interface& interface : domain.interfaces) spec.networks.push_back(to_spec(interface));
+    for (const HostDevice& device : domain.host_devices) spec.devices.push_back(to_spec(device));
+    for (const Disk& disk : domain.disks) spec.devices.push_back(to_spec(disk));
     // libvirt lets every container use fuse, of which it makes no node.
     spec.device_rules.push_back({DeviceRule::Type::character, 10, 229, {.read = true, .write = true, .make = true}});
     spec.limits = domain.limits;

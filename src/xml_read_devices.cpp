@@ -3,6 +3,7 @@
 #include <map>
 
 #include <range/v3/algorithm/all_of.hpp>
+#include <range/v3/algorithm/any_of.hpp>
 
 #include "xml_words.hpp"
 
@@ -190,6 +191,29 @@ HostDevice host_device(const Element& e) {
     return device;
 }
 
+Disk disk(const Element& e) {
+    (void)e.needed_attribute("type");
+    Disk disk;
+    const Element source = e.needed_child("source");
+    disk.source = source.path("dev");
+    if (disk.source == "/") source.wrong("dev", "/", "the path of a block device");
+    const Element target = e.needed_child("target");
+    disk.target = target.needed_attribute("dev");
+    const auto word = [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+    };
+    constexpr std::string_view kinds[] = {"fd", "hd", "sd", "vd", "xvd", "ubd"};
+    const bool known = ranges::any_of(kinds, [&](std::string_view kind) {
+        return disk.target.starts_with(kind) && disk.target.size() > kind.size();
+    });
+    // 255: see NAME_MAX.
+    if (!known || disk.target.size() > 255 || !ranges::all_of(disk.target, word)) {
+        target.wrong("dev", disk.target, "'vd', 'sd', 'hd', 'xvd', 'fd' or 'ubd', and letters, digits and '_'");
+    }
+    disk.read_only = e.child("readonly").has_value();
+    return disk;
+}
+
 /// There is one console, asked for or not: only its form is looked at.
 void consoles(const Element& devices) {
     int count = 0;
@@ -202,9 +226,20 @@ void consoles(const Element& devices) {
 
 }  // namespace
 
+Device device(const Element& root) {
+    if (root.name() == "disk") return disk(root);
+    if (root.name() == "filesystem") return filesystem(root);
+    if (root.name() == "interface") return interface(root);
+    return host_device(root);
+}
+
 void devices(const Element& e, Domain& domain) {
     if (const auto emulator = e.child("emulator")) domain.emulator = emulator->file_path("");
-    Once targets;
+    Once disks, targets;
+    for (const Element& child : e.children("disk")) {
+        domain.disks.push_back(disk(child));
+        disks.note(child, domain.disks.back().target, "<disk> with the target device");
+    }
     for (const Element& child : e.children("filesystem")) {
         domain.filesystems.push_back(filesystem(child));
         targets.note(child.needed_child("target"), domain.filesystems.back().target, "<filesystem> on");

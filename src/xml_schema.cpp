@@ -116,10 +116,24 @@ constexpr Content contents[] = {
     {"domain/on_reboot", "", "", "", true, "", ""},
     {"domain/on_crash", "", "", "", true, "", ""},
 
-    {"domain/devices", "", "emulator", "filesystem interface console hostdev", false, "",
-     "audio channel controller crypto disk graphics hub input iommu lease memballoon memory nvram panic "
+    {"domain/devices", "", "emulator", "disk filesystem interface console hostdev", false, "",
+     "audio channel controller crypto graphics hub input iommu lease memballoon memory nvram panic "
      "parallel pstore redirdev redirfilter rng serial shmem smartcard sound tpm video vsock watchdog"},
     {"domain/devices/emulator", "", "", "", true, "", ""},
+
+    {"domain/devices/disk", "type device", "driver source target readonly", "", false, "model rawio sgio snapshot",
+     "acpi address alias auth backenddomain backingStore blockio boot encryption geometry iotune mirror product serial "
+     "shareable throttlefilters transient vendor wwn"},
+    {"domain/devices/disk/driver", "type", "", "", false,
+     "ats cache copy_on_read detect_zeroes discard error_policy event_idx io ioeventfd iommu iothread name packed "
+     "page_per_vq queue_size queues rerror_policy",
+     "iothreads metadata_cache"},
+    {"domain/devices/disk/source", "dev", "", "", false,
+     "dir file index mode name pool protocol query startupPolicy tls tlsHostname type volume",
+     "address auth config cookies encryption host identity initiator knownHosts namespace readahead reconnect "
+     "reservations seclabel slices snapshot ssl timeout"},
+    {"domain/devices/disk/target", "dev bus", "", "", false, "dpofua removable rotation_rate tray", ""},
+    {"domain/devices/disk/readonly", "", "", "", false, "", ""},
 
     {"domain/devices/filesystem", "type accessmode", "driver source target readonly", "", false,
      "model fmode dmode multidevs",
@@ -187,6 +201,11 @@ constexpr Words words[] = {
     {"domain/on_poweroff", "", "destroy restart preserve rename-restart", ""},
     {"domain/on_reboot", "", "destroy restart preserve rename-restart", ""},
     {"domain/on_crash", "", "destroy restart preserve rename-restart coredump-destroy coredump-restart", ""},
+    {"domain/devices/disk", "type", "block", "dir file network nvme vhostuser vhostvdpa volume"},
+    {"domain/devices/disk", "device", "disk", "cdrom floppy lun"},
+    {"domain/devices/disk/driver", "type", "raw",
+     "aio bochs cloop cow dir dmg fat iso luks phy ploop qcow qcow2 qed vdi vhd vmdk vpc"},
+    {"domain/devices/disk/target", "bus", "fdc ide nvme sata scsi sd uml usb virtio xen", ""},
     {"domain/devices/filesystem", "type", "mount bind block file ram", "template volume"},
     {"domain/devices/filesystem", "accessmode", "passthrough", "mapped squash"},
     {"domain/devices/filesystem/driver", "type", "loop", "handle mtp nbd path virtiofs"},
@@ -295,6 +314,15 @@ private:
 void check(const Element& root) {
     if (root.name() != "domain") root.fail("the root element is " + root.tag() + ": it must be <domain>");
     Walk{}.element(root, "domain");
+}
+
+void check_device(const Element& root) {
+    constexpr std::string_view devices = "disk filesystem hostdev interface";
+    const std::string path = "domain/devices/" + std::string{root.name()};
+    if (has(devices, root.name())) return Walk{}.element(root, path);
+    const Content& all = *ranges::find(contents, std::string_view{"domain/devices"}, &Content::path);
+    if (has(all.libvirts_elements, root.name())) root.fail(root.tag().append(not_yet));
+    root.fail("the root element is " + root.tag() + ": it must be <disk>, <filesystem>, <hostdev> or <interface>");
 }
 
 }  // namespace caisson::inline v0::xml::schema

@@ -8,5 +8,7 @@ namespace caisson::inline v0::xml::schema {
 /// Looks through the whole document: every element, attribute and enumerated word is one that is read, each is there as
 /// often as it may be, and there is text only where text is read. Throws XmlError at the first that is not so.
 void check(const Element& root);
+/// The same of a document that is one device.
+void check_device(const Element& root);
 
 }  // namespace caisson::inline v0::xml::schema

@@ -210,6 +210,15 @@ void write_features(Writer& out, const Domain& domain) {
     out.close("features");
 }
 
+void write_disk(Writer& out, const Disk& disk) {
+    out.open("disk", {{"type", "block"}, {"device", "disk"}});
+    out.empty("driver", {{"type", "raw"}});
+    out.empty("source", {{"dev", disk.source}});
+    out.empty("target", {{"dev", disk.target}});
+    if (disk.read_only) out.empty("readonly");
+    out.close("disk");
+}
+
 void write_filesystem(Writer& out, const Filesystem& fs) {
     out.open("filesystem", {{"type", std::string{words::name(fs.type)}}, {"accessmode", "passthrough"}});
     switch (fs.type) {
@@ -321,6 +330,7 @@ std::string document(const Domain& domain, const std::optional<Live>& live) {
     out.leaf("on_crash", words::name(domain.on_crash));
     out.open("devices");
     if (!domain.emulator.empty()) out.leaf("emulator", domain.emulator);
+    for (const Disk& disk : domain.disks) write_disk(out, disk);
     for (const Filesystem& fs : domain.filesystems) write_filesystem(out, fs);
     for (const Interface& interface : domain.interfaces) write_interface(out, interface);
     write_console(out, live);

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <sys/random.h>
@@ -148,6 +149,14 @@ struct HostDevice {
     friend bool operator==(const HostDevice&, const HostDevice&) = default;
 };
 
+/// `<disk type='block'>`: a block device of the host.
+struct Disk {
+    std::string source{};  ///< absolute path on the host, without "//", "." and ".."
+    std::string target{};  ///< name of its node in /dev, as libvirt's schema has it: "vda"
+    bool read_only = false;
+    friend bool operator==(const Disk&, const Disk&) = default;
+};
+
 /// `<interface type='bridge'>`.
 struct Interface {
     NetworkSpec network{};
@@ -192,7 +201,8 @@ struct Domain {
     Action on_poweroff = Action::destroy;
     Action on_reboot = Action::restart;
     Action on_crash = Action::destroy;
-    std::string emulator{};                 ///< kept for those who ask; nothing is run from it. Empty: none
+    std::string emulator{};  ///< kept for those who ask; nothing is run from it. Empty: none
+    std::vector<Disk> disks{};
     std::vector<Filesystem> filesystems{};  ///< in the order of the document
     std::vector<Interface> interfaces{};
     std::vector<HostDevice> host_devices{};
@@ -208,6 +218,9 @@ struct Domain {
 #endif
     }
 };
+
+/// One device, as virsh's attach-device reads it.
+using Device = std::variant<Disk, Filesystem, Interface, HostDevice>;
 
 /// What only a running domain has.
 struct Live {
@@ -227,6 +240,12 @@ struct Live {
 /// The same from memory; `source` stands for the file in messages.
 [[nodiscard, gnu::visibility("default")]] Domain parse(std::string_view text, std::string_view source = "<string>");
 
+/// The one device that a document describes, whose root is `<disk>`, `<filesystem>`, `<hostdev>` or `<interface>`. As
+/// `load` and `parse`.
+[[nodiscard, gnu::visibility("default")]] Device load_device(const std::string& path);
+[[nodiscard, gnu::visibility("default")]] Device parse_device(std::string_view text,
+                                                              std::string_view source = "<string>");
+
 /// The domain as libvirt writes it, valid against libvirt's schema. With `live`, as of a running one: `parse` ignores
 /// what that adds.
 ///
@@ -244,6 +263,11 @@ struct Live {
 /// partition "/a/b" is the control group "a.partition/b.partition", which must be there, as without systemd;
 /// "/machine", libvirt's default, is where caisson chooses. Throws nothing but std::bad_alloc, and touches nothing.
 [[nodiscard, gnu::visibility("default")]] ContainerSpec to_spec(const Domain& domain);
+/// What `to_spec` makes of one device. Of a `<filesystem>` that is no root.
+[[nodiscard, gnu::visibility("default")]] MountSpec to_spec(const Filesystem& fs);
+[[nodiscard, gnu::visibility("default")]] NetworkSpec to_spec(const Interface& interface);
+[[nodiscard, gnu::visibility("default")]] DeviceSpec to_spec(const HostDevice& device);
+[[nodiscard, gnu::visibility("default")]] DeviceSpec to_spec(const Disk& disk);
 
 /// What the application whose namespace is `uri` keeps in the domain: its element, without that namespace; nothing if
 /// there is none. Throws `XmlError` if `Metadata::xml` is no XML.

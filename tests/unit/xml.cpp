@@ -82,6 +82,7 @@ xml::Domain full_domain() {
     d.on_reboot = xml::Action::rename_restart;
     d.on_crash = xml::Action::coredump_restart;
     d.emulator = "/usr/libexec/libvirt_lxc";
+    d.disks = {{"/dev/mapper/a", "vda", false}, {"/dev/sdf", "sd_1", true}};
     d.filesystems = {{xml::Filesystem::Type::mount, "/", 0, "/", true},
                      {xml::Filesystem::Type::ram, "", 8192, "/run", false},
                      {xml::Filesystem::Type::mount, "/srv/'\"&<>", 0, "/mnt/both \"'", false},

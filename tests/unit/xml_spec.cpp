@@ -252,6 +252,19 @@ TEST_CASE("limits out of range and lists that are none are refused with value an
               .ends_with("'...: it must be a list of at most 4000 bytes when it is written without '^'"));
 }
 
+TEST_CASE("a disk is a node in /dev, with the right to read, write and make it") {
+    const ContainerSpec spec = spec_of(
+        "<disk type='block'><source dev='/dev/x'/><target dev='vda'/></disk>"
+        "<disk type='block'><source dev='/dev/y'/><target dev='vdb'/><readonly/></disk>");
+    REQUIRE(spec.devices.size() == 2);
+    CHECK(spec.devices[0] == DeviceSpec{.source = "/dev/x",
+                                        .target = "vda",
+                                        .type = DeviceSpec::Type::block,
+                                        .access = {.read = true, .write = true, .make = true},
+                                        .mode = 0700});
+    CHECK(spec.devices[1].access == DeviceAccess{.read = true, .write = false, .make = true});
+}
+
 TEST_CASE("a domain has a network namespace with <privnet/> or an interface, else the host's") {
     CHECK_FALSE(spec_of("").namespaces.has(NamespaceKind::net));
     CHECK(spec_of("", "<features><privnet/></features>").namespaces.has(NamespaceKind::net));
@@ -373,4 +386,75 @@ TEST_CASE("host devices become nodes below /dev that may be used and made again,
                                   {"/host/net/tun", "net/tun", DeviceSpec::Type::character, all, 0700, 0, 0}});
     CHECK(spec.device_rules == std::vector<DeviceRule>{{DeviceRule::Type::character, 10, 229, all}});
     CHECK_NOTHROW(check(spec));
+}
+
+TEST_CASE("one device is read as it is in a domain") {
+    const auto disk = xml::parse_device(
+        "<disk type='block' device='disk'><driver type='raw'/><source dev='/dev//sdb'/><target dev='vdb' "
+        "bus='virtio'/></disk>");
+    CHECK(std::get<xml::Disk>(disk) == xml::Disk{"/dev/sdb", "vdb", false});
+    const auto fs = xml::parse_device("<filesystem><source dir='/srv'/><target dir='/mnt'/><readonly/></filesystem>");
+    CHECK(std::get<xml::Filesystem>(fs) == xml::Filesystem{xml::Filesystem::Type::mount, "/srv", 0, "/mnt", true});
+    const auto device = xml::parse_device(
+        "<hostdev mode='capabilities' type='misc'><source><char>/dev/net/tun</char></source></hostdev>");
+    CHECK(std::get<xml::HostDevice>(device) == xml::HostDevice{xml::HostDevice::Type::misc, "/dev/net/tun"});
+    const auto net = xml::parse_device(
+        "<interface type='bridge'><source bridge='br0'/><port isolated='yes'/><guest dev='lan'/></interface>");
+    NetworkSpec expected;
+    expected.bridge = "br0";
+    expected.name = "lan";
+    expected.isolated = true;
+    CHECK(std::get<xml::Interface>(net) == xml::Interface{expected, false});
+    CHECK_FALSE(std::get<xml::Interface>(xml::parse_device("<interface type='bridge'><source bridge='br0'/>"
+                                                           "<port isolated='no'/></interface>"))
+                    .network.isolated);
+}
+
+TEST_CASE("a document of one device is refused with file and line") {
+    const auto refused = [](std::string_view text) {
+        try {
+            (void)xml::parse_device(text, "d.xml");
+        } catch (const xml::XmlError& e) {
+            return std::string{e.what()};
+        }
+        return std::string{};
+    };
+    CHECK(refused("<domain/>") ==
+          "d.xml:1: the root element is <domain>: it must be <disk>, <filesystem>, <hostdev> or <interface>");
+    CHECK(refused("<rng model='virtio'/>") == "d.xml:1: <rng> is libvirt's, but caisson does not support it yet");
+    CHECK(refused("<interface\ntype='bridge'><source\nbridge='a b'/></interface>") ==
+          "d.xml:3: attribute 'bridge' of <source> is 'a b': it must be 1 to 15 letters, digits, '.', '_' and '-', the "
+          "first no '-'");
+    CHECK(refused("<disk type='block'>") != "");
+    CHECK_THROWS_WITH_AS((void)xml::load_device("/nowhere/d.xml"), "read '/nowhere/d.xml': No such file or directory",
+                         Error);
+}
+
+TEST_CASE("a disk that is none is refused with its line") {
+    const auto refused = [](std::string_view text) {
+        try {
+            (void)xml::parse(domain_with(text), "x.xml");
+        } catch (const xml::XmlError& e) {
+            return std::string{e.what()};
+        }
+        return std::string{};
+    };
+    const struct {
+        std::string_view piece, expected;
+    } rows[] = {
+        {"<disk type='file'/>", ": <disk type='file'> is libvirt's, but caisson does not support it yet"},
+        {"<disk type='block'/>", ": <disk> needs the element <source>"},
+        {"<disk type='block'><source dev='/'/></disk>",
+         ": attribute 'dev' of <source> is '/': it must be the "
+         "path of a block device"},
+        {"<disk type='block'><source dev='/dev/x'/><target dev='null'/></disk>",
+         ": attribute 'dev' of <target> is 'null': it must be 'vd', 'sd', 'hd', 'xvd', 'fd' or 'ubd', and "
+         "letters, digits and '_'"},
+        {"<disk type='block'><source dev='/dev/x'/><target dev='vda'/></disk>"
+         "<disk type='block'><source dev='/dev/y'/><target dev='vda'/></disk>",
+         ": a second <disk> with the target device 'vda': the first is in line 6"},
+        {"<disk type='block'><source dev='/dev/x'/><target dev='vda'/><serial>1</serial></disk>",
+         ": <serial> is libvirt's, but caisson does not support it yet"},
+    };
+    for (const auto& row : rows) CHECK(refused(row.piece).ends_with(row.expected));
 }
