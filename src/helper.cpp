@@ -1,18 +1,23 @@
 // src/helper.cpp - where the helper program is, and how it is started.
 #include <caisson/helper.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <caisson/check.hpp>
@@ -67,6 +72,47 @@ std::string absolute(const std::string& path) {
     return here + ("/" + path);
 }
 
+const char* if_denied() noexcept {
+    return errno == EACCES ? "it is another user's: run as that user, or use a run directory of your own" : "";
+}
+
+/// Of RUN/ENTRY/sock, which `what` names; nothing if nobody listens there.
+struct Connection {
+    Fd socket;
+    Process helper;
+};
+std::optional<Connection> connect_to(const std::string& run, const std::string& entry, const std::string& what) {
+    const Fd directory = detail::sys::open(run + "/" + entry, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+    if (!directory) {
+        if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+        detail::fail(Step::helper, "directory " + quote(run + "/" + entry), if_denied());
+    }
+    Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+    if (!socket) detail::fail(Step::helper, "socket");
+    // By descriptor: the path may be longer than a socket's address can be.
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const std::string path = "/proc/thread-self/fd/" + std::to_string(directory.get()) + "/sock";
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+        if (errno == ENOENT || errno == ECONNREFUSED) return std::nullopt;
+        detail::fail(Step::helper, what, errno == EAGAIN ? "it has too many clients waiting" : "");
+    }
+    ucred peer{};
+    socklen_t size = sizeof peer;
+    if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) detail::fail(Step::helper, what);
+    if (peer.uid != 0 && peer.uid != ::geteuid()) throw Error{Step::helper, EPERM, what, "it is another user's"};
+    if (peer.pid == 0) {
+        throw Error{Step::helper, ESRCH, what, "it is in a pid namespace that this process does not see into"};
+    }
+    try {
+        return Connection{std::move(socket), Process::open(peer.pid)};
+    } catch (const Error& e) {
+        if (e.code().value() == ESRCH) return std::nullopt;
+        throw;
+    }
+}
+
 void check_note(const std::string& note) {
     if (note.size() <= detail::most_note) return;
     throw Error{Step::check_spec, E2BIG, "note of " + std::to_string(note.size()) + " bytes",
@@ -102,13 +148,81 @@ void Helper::set_note(const std::string& note) {
     (void)ask({.kind = detail::Message::Kind::note}, nullptr, file.get());
 }
 
-Helper Helper::begin(const ContainerSpec& spec, const HelperOptions& options) {
-    if (options.run_directory.empty() || options.run_directory.find('\0') != std::string::npos) {
-        throw Error{Step::check_spec, 0, "run_directory: " + detail::quote(options.run_directory) + " is no path",
-                    "name a directory, such as /run/caisson"};
+std::optional<Helper> Helper::find(const std::string& name, const std::string& run_directory) {
+    if (!is_valid_name(name)) return std::nullopt;
+    auto found = connect_to(run_directory, name, "helper of container " + quote(name));
+    if (!found) return std::nullopt;
+    return Helper{name, std::move(found->helper), std::move(found->socket)};
+}
+
+std::vector<std::string> Helper::list(const std::string& run_directory) {
+    std::vector<std::string> names;
+    Fd directory = detail::sys::open(run_directory, O_RDONLY | O_DIRECTORY);
+    if (!directory) {
+        if (errno == ENOENT) return names;
+        detail::fail(Step::helper, "directory " + quote(run_directory), if_denied());
     }
-    check_note(options.note);
-    detail::check_descriptors(spec);
+    DIR* const stream = ::fdopendir(directory.get());
+    if (stream == nullptr) detail::fail(Step::helper, "directory " + quote(run_directory));
+    (void)directory.release();
+    try {
+        while (const dirent* entry = ::readdir(stream)) {
+            if (is_valid_name(entry->d_name)) names.emplace_back(entry->d_name);
+        }
+    } catch (...) {
+        (void)::closedir(stream);
+        throw;
+    }
+    (void)::closedir(stream);
+    std::erase_if(names, [&](const std::string& name) { return !find(name, run_directory); });
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+std::optional<Event> Helper::next_event() {
+    (void)try_wait();
+    if (events_.empty()) return std::nullopt;
+    std::optional<Event> event{std::move(events_.front())};
+    events_.erase(events_.begin());
+    return event;
+}
+
+/// What a helper is asked for, and the descriptors that go with it.
+struct Helper::Request {
+    detail::StartRequest start;
+    std::vector<int> passed;
+
+    Request(const ContainerSpec& spec, const HelperOptions& options)
+        : start{.run_directory = absolute(options.run_directory),
+                .group = options.group,
+                .note = options.note,
+                .open_console = options.open_console,
+                .spec = spec} {
+        const auto pass = [&](std::int32_t& fd) {
+            if (fd < 0) return;
+            passed.push_back(fd);
+            fd = detail::helper_stdio + static_cast<std::int32_t>(passed.size()) - 1;
+        };
+        if (spec.console) start.spec.stdio = {};
+        StdioSpec& stdio = start.spec.stdio;
+        for (std::int32_t* const fd : {&stdio.in, &stdio.out, &stdio.err}) pass(*fd);
+        for (std::int32_t& fd : start.spec.descriptors) pass(fd);
+    }
+};
+
+detail::Taken Helper::take_start(detail::Message& answer) {
+    detail::Taken taken;
+    // As long as a start takes; the helper's death ends it.
+    while ((taken = detail::take_message(fd(), answer, &console_)) == detail::Taken::nothing_yet) {
+        (void)detail::wait_readable(fd(), -1);
+    }
+    if (taken == detail::Taken::message && answer.kind == detail::Message::Kind::refused) {
+        throw detail::decode<detail::PlainError>(answer.body).error();
+    }
+    return taken;
+}
+
+std::optional<Helper> Helper::launch(const Request& request, const HelperOptions& options) {
     const Fd program = detail::open_helper_program(options.helper_path);
     const Fd null = detail::sys::open("/dev/null", O_RDWR | O_NOCTTY);
     if (!null) detail::fail(Step::helper, "'/dev/null'");
@@ -118,27 +232,12 @@ Helper Helper::begin(const ContainerSpec& spec, const HelperOptions& options) {
     }
     Fd ours{ends[0]};
     Fd theirs{ends[1]};
-
-    detail::StartRequest request{.run_directory = absolute(options.run_directory),
-                                 .note = options.note,
-                                 .open_console = options.open_console,
-                                 .spec = spec};
-    std::vector<int> descriptors{null.get(), null.get(), null.get(), theirs.get(), -1};
-    const auto send = [&](std::int32_t& fd) {
-        if (fd < 0) return;
-        descriptors.push_back(fd);
-        fd = static_cast<std::int32_t>(descriptors.size()) - 1;  // as the helper has it
-    };
-    if (spec.console) request.spec.stdio = {};
-    for (std::int32_t* const fd : {&request.spec.stdio.in, &request.spec.stdio.out, &request.spec.stdio.err}) {
-        send(*fd);
-    }
-    for (std::int32_t& fd : request.spec.descriptors) send(fd);
-    const Fd file = detail::to_memory_file(detail::encode(request));
-    descriptors[detail::helper_request] = file.get();
+    const Fd file = detail::to_memory_file(detail::encode(request.start));
+    std::vector<int> descriptors{null.get(), null.get(), null.get(), theirs.get(), file.get()};
+    descriptors.insert(descriptors.end(), request.passed.begin(), request.passed.end());
 
     std::string title = "caisson-helper";
-    std::string name = spec.name;
+    std::string name = options.group.empty() ? request.start.spec.name : options.group;
     char* const argv[] = {title.data(), name.data(), nullptr};
     char* const envp[] = {nullptr};
     detail::LaunchFailure failure;
@@ -158,19 +257,65 @@ Helper Helper::begin(const ContainerSpec& spec, const HelperOptions& options) {
                 : ""};
     }
     theirs.reset();
-    Helper helper{spec.name, Process{launched.pid, std::move(launched.pidfd)}, std::move(ours)};
+    Helper helper{request.start.spec.name, Process{launched.pid, std::move(launched.pidfd)}, std::move(ours)};
     detail::Message answer;
-    detail::Taken taken;
-    // As long as a start takes; the helper's death ends it.
-    while ((taken = detail::take_message(helper.fd(), answer, &helper.console_)) == detail::Taken::nothing_yet) {
-        (void)detail::wait_readable(helper.fd(), -1);
-    }
-    if (taken == detail::Taken::closed) {
+    if (helper.take_start(answer) == detail::Taken::closed) {
         throw Error{Step::helper, ECONNRESET, "helper program: it ended before it had started the container",
                     "run it by hand to see whether it can be loaded"};
     }
-    if (answer.kind == detail::Message::Kind::refused) throw detail::decode<detail::PlainError>(answer.body).error();
+    if (answer.kind == detail::Message::Kind::elsewhere) return std::nullopt;
     return helper;
+}
+
+std::optional<Helper> Helper::join(const Request& request) {
+    const std::string what = "helper of group " + quote(request.start.group);
+    auto found = connect_to(request.start.run_directory, "." + request.start.group, what);
+    if (!found) return std::nullopt;
+    Helper helper{request.start.spec.name, std::move(found->helper), std::move(found->socket)};
+    // False where it goes away at this moment, with its last container.
+    const auto send = [&](detail::Message::Kind kind, int fd) {
+        while (!detail::send_message(helper.fd(), {.kind = kind}, fd)) {
+            if (errno == EPIPE || errno == ECONNRESET) return false;
+            if (errno != EAGAIN) detail::fail(Step::helper, what);
+            pollfd p{helper.fd(), POLLOUT, 0};
+            (void)detail::sys::retry([&] { return ::poll(&p, 1, -1); });
+        }
+        return true;
+    };
+    for (const int fd : request.passed) {
+        if (!send(detail::Message::Kind::descriptor, fd)) return std::nullopt;
+    }
+    const Fd file = detail::to_memory_file(detail::encode(request.start));
+    if (!send(detail::Message::Kind::start, file.get())) return std::nullopt;
+    detail::Message answer;
+    if (helper.take_start(answer) == detail::Taken::closed) return std::nullopt;
+    return helper;
+}
+
+Helper Helper::begin(const ContainerSpec& spec, const HelperOptions& options) {
+    if (options.run_directory.empty() || options.run_directory.find('\0') != std::string::npos) {
+        throw Error{Step::check_spec, 0, "run_directory: " + detail::quote(options.run_directory) + " is no path",
+                    "name a directory, such as /run/caisson"};
+    }
+    if (!options.group.empty() && !is_valid_name(options.group)) {
+        throw Error{Step::check_spec, 0, "group: " + detail::quote(options.group) + " is no valid name",
+                    "use a letter or digit, then up to 62 letters, digits, '_', '.' and '-'"};
+    }
+    check_note(options.note);
+    detail::check_descriptors(spec);
+    const Request request{spec, options};
+    const std::int64_t deadline = detail::monotonic_ms() + answer_ms;
+    for (;;) {
+        if (!options.group.empty()) {
+            if (auto helper = join(request)) return std::move(*helper);
+        }
+        if (auto helper = launch(request, options)) return std::move(*helper);
+        // Between the moments in which another has taken the group and listens for its starts, or has left it.
+        if (detail::monotonic_ms() > deadline) {
+            throw Error{Step::helper, ETIMEDOUT, "helper of group " + quote(options.group), "it does not answer"};
+        }
+        (void)::poll(nullptr, 0, 2);
+    }
 }
 
 Helper Helper::start(const ContainerSpec& spec, const HelperOptions& options) {

@@ -1,7 +1,6 @@
 // caisson/helper.hpp - containers that outlive the program that started them, and can be found again.
 #pragma once
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -12,13 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
+#include <caisson/controller.hpp>
 #include <caisson/detail/archive.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/helper_wire.hpp>
@@ -51,6 +46,10 @@ struct HelperOptions {
     /// also where the container has ended by then. Without effect if it has no console. Who sets this reads it: until
     /// then, for at most 2 seconds, the helper stays after the end.
     bool open_console = false;
+    /// A name: the helper is shared with the other containers of that group in the same `run_directory`. The first of
+    /// them starts it, with its rights, limits and namespaces, in which the paths of the others' specs count; it ends
+    /// with the last one. It keeps all its privileges, for the starts that are to come. Empty: one for itself.
+    std::string group{};
 };
 
 /// What a helper tells about its container.
@@ -67,14 +66,16 @@ namespace detail {
 [[nodiscard]] [[gnu::visibility("default")]] Fd open_helper_program(const std::string& path);
 }  // namespace detail
 
-/// A client of a helper: a process of its own that runs one container in a Controller, and lives as long as that.
+/// A client of a helper: a process of its own that runs one container, or those of a group, in a Controller, and lives
+/// as long as they do.
 ///
 /// The helper is no child of the caller, has a session of its own and outlives it; by its name the container is found
 /// again, by this program or another of the same user. If the helper is killed, the container dies, within a second; in
 /// `RUN/NAME/` the helper keeps its socket and a locked file `owner`, removed before `wait` returns. What a killed
-/// helper left there is replaced by the next `start` of that name, or removed by `sweep()`. It keeps no capability but
-/// CAP_KILL and CAP_DAC_OVERRIDE (to signal the container, and to limit and remove its control groups), and gains none.
-/// It stays in the control group of who started it.
+/// helper left there is replaced by the next `start` of that name, or removed by `sweep()`. A group's are in
+/// `RUN/.GROUP/` in addition. A helper of one container keeps no capability but CAP_KILL and CAP_DAC_OVERRIDE (to
+/// signal the container, and to limit and remove its control groups), and gains none. It stays in the control group of
+/// who started it.
 ///
 /// Move-only; destroying it changes nothing for the container. Any number of clients at a time; one object is used by
 /// one thread at a time. Throws `Step::helper` where the helper does not answer within 10 seconds.
@@ -88,69 +89,11 @@ public:
     [[nodiscard]] [[gnu::visibility("default")]] static Helper start(const ContainerSpec& spec,
                                                                      const HelperOptions& options = {});
     /// The helper that runs the container of this name; nothing if there is none (or it is just starting).
-    [[nodiscard]] static std::optional<Helper> find(const std::string& name,
-                                                    const std::string& run_directory = default_run_directory) {
-        if (!is_valid_name(name)) return std::nullopt;
-        const Fd directory = detail::sys::open(run_directory + "/" + name, O_PATH | O_DIRECTORY | O_NOFOLLOW);
-        if (!directory) {
-            if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
-            detail::fail(Step::helper, "directory " + detail::quote(run_directory + "/" + name), if_denied());
-        }
-        Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
-        if (!socket) detail::fail(Step::helper, "socket");
-        // By descriptor: the path may be longer than a socket's address can be.
-        sockaddr_un address{};
-        address.sun_family = AF_UNIX;
-        const std::string path = "/proc/thread-self/fd/" + std::to_string(directory.get()) + "/sock";
-        path.copy(address.sun_path, sizeof address.sun_path - 1);
-        if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-            if (errno == ENOENT || errno == ECONNREFUSED) return std::nullopt;
-            detail::fail(Step::helper, "helper of container " + detail::quote(name),
-                         errno == EAGAIN ? "it has too many clients waiting" : "");
-        }
-        ucred peer{};
-        socklen_t size = sizeof peer;
-        if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
-            detail::fail(Step::helper, "helper of container " + detail::quote(name));
-        }
-        if (peer.uid != 0 && peer.uid != ::geteuid()) {
-            throw Error{Step::helper, EPERM, "helper of container " + detail::quote(name), "it is another user's"};
-        }
-        if (peer.pid == 0) {
-            throw Error{Step::helper, ESRCH, "helper of container " + detail::quote(name),
-                        "it is in a pid namespace that this process does not see into"};
-        }
-        try {
-            return Helper{name, Process::open(peer.pid), std::move(socket)};
-        } catch (const Error& e) {
-            if (e.code().value() == ESRCH) return std::nullopt;
-            throw;
-        }
-    }
+    [[nodiscard]] [[gnu::visibility("default")]] static std::optional<Helper> find(
+        const std::string& name, const std::string& run_directory = default_run_directory);
     /// The names of all containers that helpers run there, sorted; none if the directory does not exist.
-    [[nodiscard]] static std::vector<std::string> list(const std::string& run_directory = default_run_directory) {
-        std::vector<std::string> names;
-        Fd directory = detail::sys::open(run_directory, O_RDONLY | O_DIRECTORY);
-        if (!directory) {
-            if (errno == ENOENT) return names;
-            detail::fail(Step::helper, "directory " + detail::quote(run_directory), if_denied());
-        }
-        DIR* const stream = ::fdopendir(directory.get());
-        if (stream == nullptr) detail::fail(Step::helper, "directory " + detail::quote(run_directory));
-        (void)directory.release();
-        try {
-            while (const dirent* entry = ::readdir(stream)) {
-                if (is_valid_name(entry->d_name)) names.emplace_back(entry->d_name);
-            }
-        } catch (...) {
-            (void)::closedir(stream);
-            throw;
-        }
-        (void)::closedir(stream);
-        std::erase_if(names, [&](const std::string& name) { return !find(name, run_directory); });
-        std::sort(names.begin(), names.end());
-        return names;
-    }
+    [[nodiscard]] [[gnu::visibility("default")]] static std::vector<std::string> list(
+        const std::string& run_directory = default_run_directory);
 
     [[nodiscard]] const std::string& name() const noexcept { return name_; }
     /// The helper's own pid, as the caller's pid namespace numbers it.
@@ -239,7 +182,7 @@ public:
             const auto taken = detail::take_message(socket_.get(), message, nullptr);
             if (taken == detail::Taken::nothing_yet) return std::nullopt;
             note(taken, message);
-            if (status_ || taken != detail::Taken::message) continue;
+            if (status_ || taken != detail::Taken::message || message.kind == detail::Message::Kind::event) continue;
             if (late_ > 0) --late_;
             else if (message.kind == detail::Message::Kind::refused) throw refusal(message);
         }
@@ -248,16 +191,26 @@ public:
     /// Readable for poll(2) once `try_wait` has the exit status. Owned by this object; do not read from it.
     [[nodiscard]] int fd() const noexcept { return socket_.get(); }
 
+    /// From now on `next_event` tells what happens to the container. Throws as `info` does.
+    void watch() { (void)ask({.kind = detail::Message::Kind::watch}); }
+    /// What has happened since `watch`, but for the end, which `try_wait` tells; nothing if that is all. Never blocks.
+    /// Ask until there is nothing: `fd()` is readable for what no other function of this object has taken before.
+    [[nodiscard]] [[gnu::visibility("default")]] std::optional<Event> next_event();
+
 private:
     static constexpr std::int64_t answer_ms = 10000;
 
     Helper(std::string name, Process process, Fd socket)
         : name_{std::move(name)}, process_{std::move(process)}, socket_{std::move(socket)} {}
 
-    static const char* if_denied() noexcept {
-        return errno == EACCES ? "it is another user's: run as that user, or use a run directory of your own" : "";
-    }
     static Helper begin(const ContainerSpec& spec, const HelperOptions& options);
+    struct Request;
+    /// By a new process; nothing if the group has one.
+    static std::optional<Helper> launch(const Request& request, const HelperOptions& options);
+    /// By the group's process; nothing if it has none.
+    static std::optional<Helper> join(const Request& request);
+    /// How the start went.
+    [[nodiscard]] detail::Taken take_start(detail::Message& answer);
 
     void require_started() const {
         if (!socket_) throw std::logic_error{"this Helper has been moved from"};
@@ -279,6 +232,8 @@ private:
             status_ = ExitStatus::killed(SIGKILL);
         } else if (message.kind == detail::Message::Kind::exited) {
             status_ = detail::decode<detail::PlainStatus>(message.body).status();
+        } else if (message.kind == detail::Message::Kind::event) {
+            events_.push_back(detail::decode<detail::PlainEvent>(message.body).event(name_));
         }
     }
     /// The answer; nothing if the container has ended.
@@ -303,6 +258,7 @@ private:
             }
             note(taken, message);
             if (status_) break;
+            if (message.kind == detail::Message::Kind::event) continue;
             if (late_ > 0) {
                 --late_;
                 if (passed != nullptr) passed->reset();
@@ -325,6 +281,7 @@ private:
     Fd socket_;
     Fd console_;  // opened at the start, for the first who asks
     std::optional<ExitStatus> status_;
+    std::vector<Event> events_;
     unsigned late_ = 0;  // answers that are still to come, to questions that nobody waits for any more
 };
 

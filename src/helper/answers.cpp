@@ -27,14 +27,8 @@ bool is_suspended(Controller& controller, const Ward& ward) {
 }
 
 void set_note(Ward& ward, const Fd& file) {
-    // Of anything else than a file in memory, the reading might never end.
-    constexpr int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-    const int seals = ::fcntl(file.get(), F_GET_SEALS);
-    if (seals < 0 || (seals & sealed) != sealed) {
-        throw Error{Step::helper, EBADMSG, "message of caisson: it has no note"};
-    }
     detail::Info info = ward.info;
-    info.note = detail::read_memory_file(file.get());
+    info.note = read_sealed(file, "note");
     if (info.note.size() > detail::most_note) throw Error{Step::helper, EMSGSIZE, "note"};
     ward.info_file = detail::to_memory_file(detail::encode(info));
     ward.info = std::move(info);
@@ -48,7 +42,7 @@ Fd copy(int fd) {
 
 }  // namespace
 
-Answer answer(Controller& controller, Ward& ward, const Message& question, const Fd& passed) {
+Answer answer(Controller& controller, Ward& ward, Client& client, const Message& question, const Fd& passed) {
     Answer done;
     switch (question.kind) {
         case Message::Kind::info:
@@ -87,11 +81,26 @@ Answer answer(Controller& controller, Ward& ward, const Message& question, const
         case Message::Kind::limit: controller.limit(ward.id, detail::decode<LimitSpec>(question.body)); return done;
         case Message::Kind::limits: done.message.body = detail::encode(controller.limits(ward.id)); return done;
         case Message::Kind::note: set_note(ward, passed); return done;
+        case Message::Kind::watch: client.watches = true; return done;
+        case Message::Kind::descriptor:
+        case Message::Kind::start:
         case Message::Kind::done:
         case Message::Kind::refused:
+        case Message::Kind::elsewhere:
+        case Message::Kind::event:
         case Message::Kind::exited: break;
     }
     throw Error{Step::helper, EBADMSG, "message of caisson: its kind is not a question"};
+}
+
+std::string read_sealed(const Fd& file, const char* what) {
+    // Of anything else than a file in memory, the reading might never end.
+    constexpr int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+    const int seals = ::fcntl(file.get(), F_GET_SEALS);
+    if (seals < 0 || (seals & sealed) != sealed) {
+        throw Error{Step::helper, EBADMSG, std::string{"message of caisson: it has no "} + what};
+    }
+    return detail::read_memory_file(file.get());
 }
 
 Message refusal(const Error& e) {

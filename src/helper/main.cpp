@@ -1,9 +1,13 @@
-// helper/main.cpp - caisson-helper: a container, its console and its clients in one loop. Started by
+// helper/main.cpp - caisson-helper: containers, their consoles and their clients in one loop. Started by
 // caisson::Helper::start, which gives it a socket and a request; see helper.hpp for what is promised.
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -15,6 +19,44 @@
 #include "server.hpp"
 #include "ward.hpp"
 
+namespace caisson_helper {
+namespace {
+
+/// What the request names, which lies one beside the other.
+std::vector<Fd> passed_on(const ContainerSpec& spec) {
+    std::vector<int> named = spec.descriptors;
+    for (const int fd : {spec.stdio.in, spec.stdio.out, spec.stdio.err}) named.push_back(fd);
+    std::vector<Fd> passed;
+    const int last = *std::max_element(named.begin(), named.end());
+    for (int fd = detail::helper_stdio; fd <= last; ++fd) passed.emplace_back(fd);
+    return passed;
+}
+
+void serve(Client& first) {
+    become_independent();
+    detail::StartRequest request;
+    {
+        const Fd file{detail::helper_request};
+        const std::string bytes = detail::read_memory_file(file.get());
+        detail::require_wire_version(bytes);
+        request = detail::decode<detail::StartRequest>(bytes);
+    }
+    first.descriptors = passed_on(request.spec);
+    std::optional<Server> server;
+    try {
+        server.emplace(request);
+    } catch (const Error& e) {
+        if (e.code().value() != EEXIST) throw;
+        (void)detail::send_message(first.socket.get(), {.kind = Message::Kind::elsewhere});
+        return;
+    }
+    server->start_first(std::move(request), first);
+    server->run();
+}
+
+}  // namespace
+}  // namespace caisson_helper
+
 int main(int argc, char**) {
     using namespace caisson_helper;
     struct stat st {};
@@ -23,25 +65,16 @@ int main(int argc, char**) {
                    stderr);
         return 2;
     }
-    Fd first{detail::helper_socket};
-    const int answer_to = first.get();
+    Client first{.socket = Fd{detail::helper_socket}};
     Message answer;
     try {
-        become_independent();
-        const Fd file{detail::helper_request};
-        const std::string bytes = detail::read_memory_file(file.get());
-        detail::require_wire_version(bytes);
-        // A copy: the start's own refusal must find it open.
-        Fd client{::fcntl(answer_to, F_DUPFD_CLOEXEC, 3)};
-        Server server{detail::decode<detail::StartRequest>(bytes), std::move(client)};
-        first.reset();
-        server.run();
+        serve(first);
         return 0;
     } catch (const Error& e) {
         answer = refusal(e);
     } catch (const std::exception& e) {
         answer = refusal({Step::helper, 0, std::string{"helper: "} + e.what()});
     }
-    if (first) (void)detail::send_message(first.get(), answer);
+    if (first.socket) (void)detail::send_message(first.socket.get(), answer);
     return 1;
 }

@@ -5,7 +5,9 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <malloc.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,8 +16,6 @@
 #include <caisson/error.hpp>
 
 namespace caisson_helper {
-
-using namespace caisson;
 
 void become_independent() {
     for (int number = 1; number < NSIG; ++number) (void)::signal(number, SIG_DFL);
@@ -44,6 +44,16 @@ void lower_privileges() {
     if (::syscall(SYS_capset, &header, data) != 0 || ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
         detail::fail(Step::credentials, "capabilities of the helper");
     }
+}
+
+ResourceLimit make_room() {
+    (void)::mallopt(M_ARENA_MAX, 1);
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) detail::fail(Step::descriptors, "number of descriptors");
+    const ResourceLimit before{.kind = ResourceLimit::Kind::nofile, .soft = limit.rlim_cur, .hard = limit.rlim_max};
+    limit.rlim_cur = limit.rlim_max;
+    (void)::setrlimit(RLIMIT_NOFILE, &limit);
+    return before;
 }
 
 }  // namespace caisson_helper

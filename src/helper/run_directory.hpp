@@ -22,33 +22,19 @@ namespace caisson_helper {
 
 using namespace caisson;
 
-/// Owns RUN/NAME/ as long as it lives. The kernel gives the lock up with the process, however that dies.
+/// Owns RUN/NAME/, or a group's RUN/.NAME/, as long as it lives. The kernel gives the lock up with the process, however
+/// that dies.
 class RunDirectory {
 public:
     /// Throws `Step::helper`; EEXIST if somebody holds it.
     static RunDirectory acquire(const std::string& run, const std::string& name) {
-        RunDirectory made;
-        made.run_path_ = run;
-        made.name_ = name;
-        if (::mkdir(run.c_str(), 0700) != 0 && errno != EEXIST) {
-            detail::fail(Step::helper, "make directory " + detail::quote(run),
-                         errno == ENOENT ? "make its parent directory, or set run_directory" : "");
-        }
-        made.run_ = detail::sys::open(run, O_RDONLY | O_DIRECTORY);
-        struct stat st {};
-        if (!made.run_ || ::fstat(made.run_.get(), &st) != 0) {
-            detail::fail(Step::helper, "directory " + detail::quote(run));
-        }
-        if (st.st_uid != ::geteuid() || (st.st_mode & 022) != 0) {
-            throw Error{Step::helper, EPERM, "directory " + detail::quote(run),
-                        "it must belong to user " + std::to_string(::geteuid()) + " and be writable by no other"};
-        }
-        // Whoever gives a name up removes what it found its lock in; then the next one begins again.
-        for (int attempt = 0; attempt < 1000; ++attempt) {
-            if (made.try_once()) return made;
-        }
-        throw Error{Step::helper, EAGAIN, "lock " + made.text()};
+        return acquire(run, name, "a container " + detail::quote(name) + " runs already");
     }
+    /// The place of a group's helper, which takes the further starts.
+    static RunDirectory acquire_group(const std::string& run, const std::string& group) {
+        return acquire(run, "." + group, "the group " + detail::quote(group) + " has a helper already");
+    }
+    // A moved-from one holds no lock, so it removes nothing.
     RunDirectory(RunDirectory&& other) noexcept = default;
     RunDirectory& operator=(RunDirectory&&) = delete;
     ~RunDirectory() { release(); }
@@ -77,6 +63,30 @@ public:
 
 private:
     RunDirectory() = default;
+    static RunDirectory acquire(const std::string& run, const std::string& name, const std::string& if_held) {
+        RunDirectory made;
+        made.run_path_ = run;
+        made.name_ = name;
+        made.if_held_ = if_held;
+        if (::mkdir(run.c_str(), 0700) != 0 && errno != EEXIST) {
+            detail::fail(Step::helper, "make directory " + detail::quote(run),
+                         errno == ENOENT ? "make its parent directory, or set run_directory" : "");
+        }
+        made.run_ = detail::sys::open(run, O_RDONLY | O_DIRECTORY);
+        struct stat st {};
+        if (!made.run_ || ::fstat(made.run_.get(), &st) != 0) {
+            detail::fail(Step::helper, "directory " + detail::quote(run));
+        }
+        if (st.st_uid != ::geteuid() || (st.st_mode & 022) != 0) {
+            throw Error{Step::helper, EPERM, "directory " + detail::quote(run),
+                        "it must belong to user " + std::to_string(::geteuid()) + " and be writable by no other"};
+        }
+        // Whoever gives a name up removes what it found its lock in; then the next one begins again.
+        for (int attempt = 0; attempt < 1000; ++attempt) {
+            if (made.try_once()) return made;
+        }
+        throw Error{Step::helper, EAGAIN, "lock " + made.text()};
+    }
 
     [[nodiscard]] std::string text() const { return detail::quote(run_path_ + "/" + name_); }
     bool try_once() {
@@ -96,8 +106,7 @@ private:
                 (void)::poll(nullptr, 0, 1);
                 return false;
             }
-            throw Error{Step::helper, EEXIST, "lock " + text(),
-                        "a container " + detail::quote(name_) + " runs already"};
+            throw Error{Step::helper, EEXIST, "lock " + text(), if_held_};
         }
         // Of a file that is there still, in a directory that is there still.
         if (!same(lock.get(), directory_.get(), "owner") || !same(directory_.get(), run_.get(), name_.c_str())) {
@@ -124,6 +133,7 @@ private:
 
     std::string run_path_;
     std::string name_;
+    std::string if_held_;
     Fd run_;
     Fd directory_;
     Fd lock_;

@@ -1,37 +1,82 @@
 // helper/server.hpp - the helper's loop: containers, their consoles and their clients.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <optional>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include <caisson/controller.hpp>
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/fd.hpp>
 
+#include "run_directory.hpp"
 #include "ward.hpp"
 
 namespace caisson_helper {
 
 class Server {
 public:
-    /// Starts the container; `first` is told of it. Throws what the start throws.
-    Server(detail::StartRequest request, Fd first);
-    /// Returns once the container has ended, and its console's user has read what it wrote.
+    /// Of the request's group, if it names one: throws `Step::helper` with EEXIST if that has a helper already.
+    explicit Server(const detail::StartRequest& request);
+    Server(const Server&) = delete;
+    ~Server();
+
+    /// Starts a container in the calling thread, once. How that went is told to `client`, which it takes over, by
+    /// `run`. Throws, and takes nothing over, where it cannot begin.
+    void start_first(detail::StartRequest request, Client& client);
+    /// Returns once all containers have ended, and the users of their consoles have read what they wrote.
     void run();
 
 private:
-    void start(const ContainerSpec& spec);
-    /// What takes privileges that are given up next. Where the kernel refuses, each answer says so.
-    void count_cpus();
-    void accept_clients();
-    /// One question.
-    void serve(Fd& client);
-    /// First the name is free, then everybody is told: who waits for the end may start the next one at once.
-    void end(ExitStatus status);
+    /// A start that is under way.
+    struct Starting {
+        std::unique_ptr<Ward> ward;
+        ContainerSpec spec;
+        Client client;
+        bool opens_console = false;
+        std::vector<Fd> borrowed{};
+        std::atomic<bool> failed = false;  ///< without an event
+        std::thread thread{};
+    };
 
-    Ward ward_;
+    [[nodiscard]] bool is_idle() const;
+    void turn(int milliseconds);
+    /// Makes the ward, whose name is then taken, and what the start takes.
+    Starting& prepare(detail::StartRequest request, Client& client);
+    void begin(detail::StartRequest request, Client& client);
+    /// One that has been made known by an event, or has failed without.
+    void settle(std::unique_ptr<Starting> starting, const Event& event);
+    [[nodiscard]] std::unique_ptr<Starting> take_starting(const std::string& name);
+    void settle_failures();
+    void handle(const Event& event);
+    void make_known(Ward& ward);
+    /// What takes privileges that are given up next. Where the kernel refuses, each answer says so.
+    void count_cpus(const Ward& ward);
+    void serve_ward(Ward& ward, const std::vector<int>& ready);
+    void serve_group(const std::vector<int>& ready);
+    /// One question of a ward's client.
+    void serve(Ward& ward, Client& client);
+    /// A part of a start; true if that goes on with the client.
+    bool serve_start(Client& client);
+    void accept_clients(const Fd& listener, std::vector<Client>& into);
+    void watch(int fd);
+    void unwatch(int fd) noexcept;
+    /// First the name is free, then everybody is told: who waits for the end may start the next one at once.
+    void end(Ward& ward, ExitStatus status);
+
+    std::string run_directory_;
+    std::optional<RunDirectory> group_;
+    Fd group_listener_;
+    std::optional<ResourceLimit> descriptor_limit_;  // of the containers, where the helper's own is another
+    std::vector<Client> group_clients_;              // before they have asked for a start
+    Fd epoll_;                                       // listeners and clients
+    std::vector<std::unique_ptr<Ward>> wards_;
+    std::vector<std::unique_ptr<Starting>> starting_;
+    bool is_lowered_ = false;
     Controller controller_;  // destroyed first: no container outlives the lock
-    std::optional<ExitStatus> status_;
 };
 
 }  // namespace caisson_helper

@@ -1,6 +1,7 @@
 // helper/ward.hpp - a container in the helper's care, and what its clients are answered.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include <caisson/controller.hpp>
@@ -15,15 +16,22 @@ namespace caisson_helper {
 using namespace caisson;
 using detail::Message;
 
+struct Client {
+    Fd socket;
+    bool watches = false;  ///< it is told of what happens
+    /// What it has passed on, for the start that it asks for next.
+    std::vector<Fd> descriptors{};
+};
+
 /// A container, its place among the names, and who asks about it.
 struct Ward {
     RunDirectory directory;
     ContainerId id{};
-    bool has_command_below = false;  // see Running
+    bool has_command_below = false;  ///< see Running
     detail::Info info{};
     Fd info_file{};
     Fd listener{};
-    std::vector<Fd> clients{};
+    std::vector<Client> clients{};
 };
 
 /// What goes to who has asked.
@@ -33,7 +41,11 @@ struct Answer {
 };
 
 /// One question's answer. Throws `Error`: the refusal that the client gets.
-[[nodiscard]] Answer answer(Controller& controller, Ward& ward, const Message& question, const Fd& passed);
+[[nodiscard]] Answer answer(Controller& controller, Ward& ward, Client& client, const Message& question,
+                            const Fd& passed);
+
+/// All of a file in memory that a client has passed on. Throws `Step::helper`: the message has no such `what`.
+[[nodiscard]] std::string read_sealed(const Fd& file, const char* what);
 
 [[nodiscard]] Message refusal(const Error& e);
 

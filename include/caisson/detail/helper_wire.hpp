@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -15,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <caisson/controller.hpp>
 #include <caisson/detail/archive.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
@@ -24,7 +26,7 @@
 
 namespace caisson::inline v0::detail {
 
-inline constexpr std::uint32_t wire_version = 0x43530003;
+inline constexpr std::uint32_t wire_version = 0x43530004;
 inline constexpr std::size_t most_wire_message = std::size_t{128} * 1024;
 inline constexpr std::size_t most_note = std::size_t{1} << 20;
 /// A whole start request or Info: it crosses as a file in memory.
@@ -47,9 +49,14 @@ struct Message {
         limits,
         suspend,
         resume,
-        note,  ///< with a memory file
+        note,        ///< with a memory file
+        watch,       ///< from then on, each `event` is told
+        descriptor,  ///< of a group: passes one on, of those that the next start's request names
+        start,       ///< of a group: with a StartRequest as a memory file
         done,
         refused,
+        elsewhere,  ///< of a new helper: the group has another, which is to be asked
+        event,      ///< unasked, with a PlainEvent
         exited
     };
     std::uint32_t version = wire_version;
@@ -72,14 +79,15 @@ void fields(A& archive, S& s) {
 struct StartRequest {
     std::uint32_t version = wire_version;
     std::string run_directory{};
+    std::string group{};
     std::string note{};
     bool open_console = false;
-    ContainerSpec spec{};
+    ContainerSpec spec{};  ///< descriptors are numbered from `helper_stdio` on, in the order in which they are passed
 };
 template <class A, SameButConst<StartRequest> S>
 void fields(A& archive, S& s) {
-    auto& [version, run_directory, note, open_console, spec] = s;
-    archive(version, run_directory, note, open_console, spec);
+    auto& [version, run_directory, group, note, open_console, spec] = s;
+    archive(version, run_directory, group, note, open_console, spec);
 }
 
 /// What a helper tells about itself, as a file in memory that comes along with `done`.
@@ -93,6 +101,36 @@ template <class A, SameButConst<Info> S>
 void fields(A& archive, S& s) {
     auto& [name, init, console_path, note] = s;
     archive(name, init, console_path, note);
+}
+
+/// An Event in a form that has fields; whose it is goes without saying.
+struct PlainEvent {
+    Event::Kind kind = Event::Kind::started;
+    std::optional<PlainStatus> status{};
+    std::optional<PlainError> error{};
+    std::uint64_t count = 0;
+    MemoryPressure pressure = MemoryPressure::low;
+
+    [[nodiscard]] static PlainEvent of(const Event& event) {
+        const auto& [kind, id, name, status, error, count, pressure, console] = event;
+        PlainEvent plain{.kind = kind, .count = count, .pressure = pressure};
+        if (status) plain.status = PlainStatus::of(*status);
+        if (error) plain.error = PlainError::of(*error);
+        return plain;
+    }
+    [[nodiscard]] Event event(const std::string& name) const {
+        Event made{.kind = kind, .name = name, .count = count, .pressure = pressure};
+        if (status) made.status = status->status();
+        if (error) made.error = error->error();
+        return made;
+    }
+};
+template <class A, SameButConst<PlainEvent> S>
+void fields(A& archive, S& s) {
+    auto& [kind, status, error, count, pressure] = s;
+    archive.enumerator(kind, Event::Kind::memory_pressure);
+    archive(status, error, count);
+    archive.enumerator(pressure, MemoryPressure::critical);
 }
 
 /// Throws `Step::helper` with EBADMSG unless the bytes begin with this build's version.
