@@ -143,6 +143,12 @@ bool Cgroup::frozen() const {
     return freezer().frozen();
 }
 
+std::vector<pid_t> Cgroup::processes() const {
+    // Each hierarchy has the same ones.
+    return directories_.empty() ? std::vector<pid_t>{}
+                                : detail::processes_in_tree(AT_FDCWD, path(directories_.front()));
+}
+
 void Cgroup::thaw_for_kill() const noexcept {
     try {
         for (const CgroupDirectory& d : directories_) {

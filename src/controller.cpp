@@ -59,6 +59,13 @@ Controller::Entry& Controller::insert(ContainerId id, Container&& container, Con
     if (use == ConsoleUse::relay && entry.container.console() != nullptr) {
         entry.relay.emplace(*entry.container.console());
     }
+    watch_all(entry);
+    entries_.insert(place(id), std::move(made));
+    return entry;
+}
+
+void Controller::watch_all(Entry& entry) {
+    const ContainerId id = entry.id;
     // Where one of these throws, closing the descriptors takes them out of the set again.
     watch(entry.container.fd(), key(id, part_end), EPOLLIN);
     if (entry.relay) {
@@ -72,8 +79,6 @@ Controller::Entry& Controller::insert(ContainerId id, Container&& container, Con
         entry.oom = group->oom_notice();
         if (entry.oom) watch(entry.oom->fd(), key(id, part_oom), entry.oom->events());
     }
-    entries_.insert(place(id), std::move(made));
-    return entry;
 }
 
 void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
@@ -199,6 +204,10 @@ void Controller::freeze(ContainerId id, bool on) {
         if (Entry* const entry = find(id)) note_suspended(*entry, freezer.frozen());
     } catch (const Error& e) {
         if (!lock) lock.lock();
+        // One that did not come to rest goes on, whatever it did before.
+        if (Entry* const entry = find(id); entry != nullptr && !entry->status) {
+            note_suspended(*entry, is_suspended(entry->container));
+        }
         refuse(id, what, e);
     }
 }
@@ -216,7 +225,7 @@ void Controller::forget_taken() noexcept {
     if (taken_ != events_.size()) return;
     events_.clear();
     taken_ = 0;
-    (void)drain(wake_);
+    if (to_start_.empty()) (void)drain(wake_);
 }
 
 bool Controller::drain(const Fd& counter) noexcept {
@@ -269,7 +278,7 @@ void Controller::dispatch(ContainerId id, Part part) {
         if (!entry.status) return;
         unwatch(entry.container.fd());
         unwatch_pressure(entry);
-        entry.kill_at = never;
+        entry.kill_at = entry.stuck_at = never;
         if (entry.oom && entry.container.oom_kills() > entry.oom->seen()) {
             push_kills(entry, entry.container.oom_kills() - entry.oom->seen());
         }
@@ -289,13 +298,15 @@ void Controller::dispatch(ContainerId id, Part part) {
         return;
     }
     if (entry.relay) serve(id, entry);
-    if (entry.status && (!entry.relay || entry.relay->finished())) finish(id);
+    if (entry.status && !entry.told() && (!entry.relay || entry.relay->finished())) finish(id);
 }
 
 void Controller::serve(ContainerId id, Entry& entry) {
     detail::Relay& relay = *entry.relay;
-    if (relay.move() && entry.status) give_up_later(entry);
-    if (!relay.inner_open()) {
+    if (relay.move() && entry.status && !entry.told()) give_up_later(entry);
+    if (relay.inner() < 0) {
+        // Between two containers.
+    } else if (!relay.inner_open()) {
         unwatch(relay.inner());
     } else if (const auto events = relay.inner_events(); !entry.status && events != entry.inner_events) {
         control(EPOLL_CTL_MOD, relay.inner(), key(id, part_inner), entry.inner_events = events);
@@ -306,27 +317,8 @@ void Controller::serve(ContainerId id, Entry& entry) {
 }
 
 void Controller::give_up_later(Entry& entry) {
-    entry.give_up_at = detail::monotonic_ms() + patience_ms;
+    entry.give_up_at = std::min(detail::monotonic_ms() + patience_ms, entry.stop_by);
     arm(entry, entry.give_up_at);
-}
-
-void Controller::finish(ContainerId id) {
-    const auto found = place(id);
-    Entry& entry = **found;
-    Event event{.kind = Event::Kind::exited, .id = id, .name = entry.container.name(), .status = entry.status};
-    if (entry.relay) {
-        unwatch_relay(entry);
-        entry.relay->forget_inner();
-        if (const std::size_t unread = entry.relay->unread(); unread > 0) {
-            const std::int64_t now = detail::monotonic_ms();
-            lingering_.push_back({std::move(*entry.relay), unread, now + patience_ms});
-            arm(now + linger_step_ms);
-        }
-    } else if (Pty* console = entry.container.console()) {
-        event.console.emplace(std::move(*console));
-    }
-    entries_.erase(found);
-    push(std::move(event));
 }
 
 void Controller::arm(std::int64_t at) {
@@ -367,14 +359,25 @@ void Controller::arm(Entry& entry, std::int64_t at) {
 }
 
 void Controller::attend(Entry& entry, std::int64_t now) {
-    if (entry.give_up_at <= now) return finish(entry.id);
+    if (entry.give_up_at <= now) {
+        entry.give_up_at = never;
+        return finish(entry.id);
+    }
+    if (entry.restart_at <= now) {
+        entry.restart_at = never;
+        entry.starting = true;
+        to_start_.push_back(entry.id);
+    }
+    if (entry.kill_at <= now && entry.starting) entry.kill_at = now + kill_again_ms;
     if (entry.kill_at <= now) kill(entry, now);
+    if (entry.stuck_at <= now) look_at_end(entry, now);
     if (entry.oom_at <= now) look_at_kills(entry);
     if (entry.pressure_at <= now) {
         look_at_pressure(entry);
         entry.pressure_at = next_period();
     }
-    arm(entry, std::min({entry.give_up_at, entry.kill_at, entry.oom_at, entry.pressure_at}));
+    arm(entry,
+        std::min({entry.give_up_at, entry.kill_at, entry.oom_at, entry.pressure_at, entry.restart_at, entry.stuck_at}));
 }
 
 void Controller::expire() {

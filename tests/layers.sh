@@ -14,7 +14,7 @@ put 0 error fd address capability seccomp device resource_limit limits usage # t
 put 0 detail/sys detail/owner detail/descriptor                                # of containers
 put 0 detail/kernel_paths detail/cpu_counters
 put 1 process namespace pty loop detail/path detail/fscontext detail/superblock # handles of one kernel thing each
-put 2 lifecycle spec                                                # values: what a container is to be
+put 2 lifecycle spec detail/asking                                              # values: what a container is to be
 put 2 console detail/consoles                            # and of its terminals
 put 3 mount cgroup bridge                           # resources that are made from values
 put 3 detail/root_tree
@@ -31,7 +31,7 @@ put 4 detail/device_control detail/host_devices # which devices
 put 4 detail/filter  # the program of a system call filter
 put 4 security_report # of a running process, as values
 put 4 detail/archive # values as bytes between a program and its helper
-put 6 controller helper detail/relay detail/helper_wire
+put 6 controller event helper detail/relay detail/helper_wire
 put 7 caisson # the umbrella
 put 8 xml
 # Resources do not know each other.

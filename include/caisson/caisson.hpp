@@ -13,6 +13,7 @@
 #include <caisson/controller.hpp>
 #include <caisson/device.hpp>
 #include <caisson/error.hpp>
+#include <caisson/event.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/helper.hpp>
 #include <caisson/lifecycle.hpp>

@@ -221,6 +221,8 @@ public:
         return other;
     }
 
+    /// Of the group and those below it, as the caller's pid namespace numbers them.
+    [[nodiscard]] [[gnu::visibility("default")]] std::vector<pid_t> processes() const;
     /// Kills whom it finds in the group and below it, frozen or not, without waiting.
     void kill_once() { (void)kill_within(0); }
     /// Kills every process in the group and below it at once, without waiting: by the v2 group's cgroup.kill, which no

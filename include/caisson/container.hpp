@@ -1,18 +1,26 @@
 // caisson/container.hpp - a running container.
 #pragma once
 
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
+
+#include <sys/types.h>
 
 #include <caisson/cgroup.hpp>
 #include <caisson/check.hpp>
+#include <caisson/detail/asking.hpp>
 #include <caisson/detail/running.hpp>
 #include <caisson/error.hpp>
+#include <caisson/lifecycle.hpp>
 #include <caisson/limits.hpp>
 #include <caisson/namespace.hpp>
 #include <caisson/process.hpp>
@@ -217,13 +225,34 @@ public:
             (void)detail::wait_readable(fd(), left);
         }
     }
-    /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended. A suspended one is
-    /// resumed with the SIGTERM waiting for it. An ended one is no error.
+    /// Asks init to power off, in the way that it understands; false if it has ended. What init makes of it, and how
+    /// long that takes, is its own; a suspended one gets it when it is resumed. Throws `Step::signal`: with ENXIO where
+    /// `mode` is initctl and no init inside reads its fifo; else as `signal` does. Never blocks.
+    bool shutdown(ShutdownMode mode = ShutdownMode::automatic) { return ask(EndKind::poweroff, mode); }
+    /// Asks init to restart, see `shutdown`. That ends the container (ExitStatus::request()): who starts it again is a
+    /// Controller, or the caller.
+    bool reboot(ShutdownMode mode = ShutdownMode::automatic) { return ask(EndKind::reboot, mode); }
+    /// SIGTERM to init, then SIGKILL to everything if it has not ended after `grace`; returns how it ended. A suspended
+    /// one is resumed with the SIGTERM waiting for it. An ended one is no error. Throws `Step::signal` with ETIMEDOUT,
+    /// and names the process, where one that waits in the kernel has not ended half a second after SIGKILL: the
+    /// container then ends when that does, and `wait` tells.
     ExitStatus stop(std::chrono::milliseconds grace) {
         if (!try_wait() && ask_to_stop()) {
             if (const auto status = wait_for(grace)) return *status;
         }
-        return kill();
+        if (!try_wait()) (void)signal(SIGKILL);
+        for (std::int64_t deadline = detail::deadline_in(kill_ms);;) {
+            if (const auto status = wait_for(kill_again)) return *status;
+            // Once init has ended nobody is left in it, and what the kernel still counts goes by itself.
+            if (detail::monotonic_ms() >= deadline && !running_.init.ended()) throw stuck();
+            (void)kill_all();
+        }
+    }
+    /// What keeps a container that was killed from its end, as `stop` throws it.
+    [[nodiscard]] Error stuck() const {
+        const auto processes = running_.cgroup && !status_ ? running_.cgroup->processes() : std::vector<pid_t>{};
+        return {Step::signal, ETIMEDOUT, "container " + detail::quote(name_) + ": end",
+                detail::who_is_stuck(running_.init, processes)};
     }
     /// SIGTERM to init, which is resumed if it is suspended; false if it has ended.
     bool ask_to_stop() {
@@ -262,6 +291,16 @@ private:
 
     void require_started() const {
         if (owner_ < 0) throw std::logic_error{"this Container has been moved from"};
+    }
+    bool ask(EndKind kind, ShutdownMode mode) {
+        if (try_wait() || running_.init.ended()) return false;
+        if (mode != ShutdownMode::signal && detail::ask_by_initctl(running_.init, kind)) return true;
+        if (mode == ShutdownMode::initctl) {
+            throw Error{Step::signal, ENXIO, "container " + detail::quote(name_) + ": request to init",
+                        "no init reads '/run/initctl', '/dev/initctl' or '/etc/.initctl' inside: ask by a signal"};
+        }
+        const auto& chosen = kind == EndKind::reboot ? running_.reboot_signal : running_.shutdown_signal;
+        return signal(chosen ? *chosen : detail::signal_for(running_.init, running_.has_command_below, kind));
     }
     Cgroup& group(const char* what) {
         if (running_.cgroup && !status_) return *running_.cgroup;
@@ -319,6 +358,7 @@ private:
     }
 
     static constexpr std::chrono::milliseconds kill_again{100};
+    static constexpr std::int64_t kill_ms = 400;
 
     std::string name_;
     detail::Running running_;

@@ -25,7 +25,9 @@
 #include <caisson/container.hpp>
 #include <caisson/detail/relay.hpp>
 #include <caisson/error.hpp>
+#include <caisson/event.hpp>
 #include <caisson/fd.hpp>
+#include <caisson/lifecycle.hpp>
 #include <caisson/limits.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
@@ -34,49 +36,12 @@
 
 namespace caisson::inline v0 {
 
-/// Names a container within one controller; never used twice.
-enum class ContainerId : std::uint64_t {};
-
 /// Who reads and writes a container's console.
 enum class ConsoleUse : std::uint8_t {
     /// The controller carries it to a terminal of the host, `Controller::console_path`, where a user can come and go.
     relay,
     /// The caller, by `Controller::console_fd`.
     raw,
-};
-
-/// What one of a controller's containers has used.
-struct ContainerUsage {
-    ContainerId id{};
-    std::string name{};
-    Usage usage{};
-    std::string missing{};  ///< why there is nothing in `usage`; empty where it was answered
-    friend bool operator==(const ContainerUsage&, const ContainerUsage&) = default;
-};
-
-/// Something that happened to a container. Move-only.
-struct Event {
-    enum class Kind : std::uint8_t {
-        started,    ///< its command runs
-        failed,     ///< it did not start; the controller does not know it any more
-        exited,     ///< it has ended, and everything that was made for it is gone; the controller does not know it any
-                    ///< more
-        suspended,  ///< by `Controller::suspend`: its processes stand still
-        resumed,    ///< by `Controller::resume` or `stop`
-        /// The kernel's out-of-memory killer has ended processes of it: told of each container that has the controller
-        /// `memory`, and before `exited` if that ended init. On v1 it takes a descriptor for each container.
-        out_of_memory,
-        memory_pressure,  ///< as `Controller::watch_pressure` has asked; comes again as long as it lasts
-    };
-    Kind kind = Kind::started;
-    ContainerId id{};
-    std::string name{};                  ///< the container's
-    std::optional<ExitStatus> status{};  ///< of `exited`
-    std::optional<Error> error{};        ///< of `failed`
-    std::uint64_t count = 0;             ///< of `out_of_memory`: how many processes, since the last such event
-    MemoryPressure pressure = MemoryPressure::low;  ///< of `memory_pressure`: the level that was asked for
-    /// Of `exited`, with ConsoleUse::raw: the console, out of which the last bytes can still be read.
-    std::optional<Pty> console{};
 };
 
 class [[gnu::visibility("default")]] Controller;
@@ -97,6 +62,10 @@ class [[gnu::visibility("default")]] Controller;
 /// here, then the container's writes block, as libvirt's do. Output while no user is there waits for the first one to
 /// come. `exited` is told once the container's last byte has been written to that terminal, or once nobody has taken
 /// any for 2 seconds; the terminal stays until its user has read all, or nothing for 2 seconds.
+///
+/// Ends: what follows is as the spec's `on_poweroff`, `on_reboot` and `on_crash` say. A container that is started again
+/// keeps its id and the terminal of its relayed console, and is a fresh one in all else. What `stdio` and `descriptors`
+/// of a spec name that may restart by itself is held open until it does so no more.
 ///
 /// Throws `Step::event_loop` where the kernel refuses, and `std::logic_error` for an id that it never gave out.
 class Controller {
@@ -133,10 +102,12 @@ public:
     ContainerId start(const ContainerSpec& spec, ConsoleUse use = ConsoleUse::relay) {
         const ContainerId id = next_id();
         try {
+            auto origin = Origin::of(spec);
             // Without the lock: others go on meanwhile.
             Container container = Container::start(spec);
             const std::lock_guard lock{mutex_};
             Entry& entry = insert(id, std::move(container), use);
+            entry.origin = std::move(origin);
             push({.kind = Event::Kind::started, .id = id, .name = spec.name});
             if (entry.oom) look_at_kills(entry);
         } catch (const Error& e) {
@@ -145,7 +116,8 @@ public:
         }
         return id;
     }
-    /// Takes over a container that runs; `exited` will follow. Where that throws, the container has been killed.
+    /// Takes over a container that runs; `exited` will follow, and no restart. Where that throws, the container has
+    /// been killed.
     ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay) {
         if (container.fd() < 0) throw std::logic_error{"this Container has been moved from"};
         const ContainerId id = next_id();
@@ -176,26 +148,36 @@ public:
         return container;
     }
 
-    /// Sends a signal to the container's init; false if it has ended. See Container::signal.
+    /// Sends a signal to the container's init; false if it has ended. See Container::signal. If it ends, what follows
+    /// is as the spec says: who wants it ended for good calls `stop`.
     bool signal(ContainerId id, int number) {
         const std::lock_guard lock{mutex_};
         Entry* const entry = find(id);
         if (entry == nullptr || entry->status || !entry->container.signal(number)) return false;
-        if (number == SIGKILL) arm(*entry, entry->kill_at = detail::deadline_in(kill_again_ms));
+        if (number == SIGKILL) kill_from(*entry, detail::deadline_in(kill_again_ms));
         return true;
     }
-    /// Sends SIGTERM to init, and SIGKILL once `grace` is over; returns at once, and `exited` follows. False if it has
-    /// ended. A suspended one is resumed. A second call may bring the end forward, never put it off.
-    bool stop(ContainerId id, std::chrono::milliseconds grace) {
+    /// Sends SIGTERM to init, and SIGKILL to everything once `grace` is over; returns at once, and `exited` follows
+    /// within half a second of that, or `stuck` if a process cannot end. False if it has ended. A suspended one is
+    /// resumed. A second call may bring the end forward, never put it off. One that waits for its restart is not
+    /// started any more.
+    bool stop(ContainerId id, std::chrono::milliseconds grace);
+    /// See Container::shutdown; `exited` follows if init does it, or what `on_poweroff` says, however it ends. One that
+    /// waits for its restart is not started any more. False if it has ended.
+    bool shutdown(ContainerId id, ShutdownMode mode = ShutdownMode::automatic) {
+        return ask(id, EndKind::poweroff, mode);
+    }
+    /// See Container::reboot; if init does it, what `on_reboot` says follows, however it ends: so this restarts any
+    /// command that ends by SIGTERM. False if it has ended.
+    bool reboot(ContainerId id, ShutdownMode mode = ShutdownMode::automatic) { return ask(id, EndKind::reboot, mode); }
+    /// How a container has ended that is preserved or waits for its restart; nothing while it runs. Throws
+    /// `Step::event_loop` with ESRCH if the controller knows it no more.
+    [[nodiscard]] std::optional<ExitStatus> status(ContainerId id) {
         const std::lock_guard lock{mutex_};
-        Entry* const entry = find(id);
-        if (entry == nullptr || entry->status || !entry->container.ask_to_stop()) return false;
-        note_suspended(*entry, is_suspended(entry->container));
-        const std::int64_t at = detail::deadline_in(grace.count());
-        if (at < entry->kill_at) entry->kill_at = at;
-        arm(*entry, entry->kill_at);
-        return true;
+        return known(id).status;
     }
+    /// Forgets a preserved container, and what its console still held; false if there was none.
+    bool release(ContainerId id);
     /// See Container::suspend; `suspended` follows, unless it was that already. Others go on while this waits. Throws
     /// `Step::event_loop` with ESRCH if the container has ended, and `Step::cgroup`.
     void suspend(ContainerId id) { freeze(id, true); }
@@ -206,11 +188,9 @@ public:
     /// From now on, `memory_pressure` tells when the container's processes have had it as hard as `level`, or harder; a
     /// second call changes the level. Costs a descriptor. Throws as `suspend` does; see Cgroup::watch.
     void watch_pressure(ContainerId id, MemoryPressure level);
-    /// See Container::usage. Throws `Step::event_loop` with ESRCH if the container has ended.
-    [[nodiscard]] Usage usage(ContainerId id, UsageParts parts = UsageParts::all()) {
-        const std::lock_guard lock{mutex_};
-        return require(id).container.usage(parts);
-    }
+    /// See Container::usage. Of a preserved container, what was answered last, if anybody has asked. Throws
+    /// `Step::event_loop` with ESRCH if the container has ended.
+    [[nodiscard]] Usage usage(ContainerId id, UsageParts parts = UsageParts::all());
     /// See Container::limit. Others go on while the kernel looks for the memory that is to go. Throws
     /// `Step::event_loop` with ESRCH if the container has ended.
     void limit(ContainerId id, const LimitSpec& limits);
@@ -237,13 +217,13 @@ public:
     /// is in raw mode. Its owner is the caller's user, its mode what the host's devpts gives.
     [[nodiscard]] std::string console_path(ContainerId id) {
         const std::lock_guard lock{mutex_};
-        const Entry& entry = require(id);
+        const Entry& entry = known(id);
         return entry.relay ? entry.relay->path() : std::string{};
     }
     /// The same terminal, opened.
     [[nodiscard]] Fd open_console(ContainerId id) {
         const std::lock_guard lock{mutex_};
-        const Entry& entry = require(id);
+        const Entry& entry = known(id);
         if (!entry.relay)
             throw Error{Step::terminal, ENOTTY, "console of container " + detail::quote(entry.container.name()),
                         "it was started without a console to relay"};
@@ -264,7 +244,7 @@ public:
     /// Containers whose `exited` has not been made yet.
     [[nodiscard]] std::size_t size() const {
         const std::lock_guard lock{mutex_};
-        return entries_.size();
+        return entries_.size() - preserved_;
     }
     /// True while a console of an ended container waits for its user to read the rest.
     [[nodiscard]] bool has_unread_console() const {
@@ -276,9 +256,11 @@ public:
     /// as long as this object lives; do not read from it.
     [[nodiscard]] int fd() const noexcept { return epoll_.get(); }
     /// Does what can be done without blocking and returns the next event, if there is one.
+    /// A restart that is due is made here: that takes as long as `start`.
     [[nodiscard]] std::optional<Event> next() {
-        const std::lock_guard lock{mutex_};
+        std::unique_lock lock{mutex_};
         if (events_.empty()) turn();
+        while (events_.empty() && !to_start_.empty()) start_again(lock);
         if (events_.empty()) return std::nullopt;
         std::optional<Event> event{std::move(events_[taken_++])};
         forget_taken();
@@ -308,13 +290,32 @@ private:
     static constexpr std::int64_t patience_ms = 2000;  // for a user who does not read, once the container has ended
     static constexpr std::int64_t linger_step_ms = 20;
     static constexpr std::int64_t kill_again_ms = 100;  // see Container::kill_all
+    static constexpr std::int64_t stuck_ms = 400;       // after SIGKILL
     // What epoll reports: a container's number and one of these.
     static constexpr std::uint64_t key_wake = 0, key_stop = 1, key_timer = 2, part_mask = 7;
     enum Part : std::uint64_t { part_end, part_inner, part_outer, part_outer_peer, part_oom, part_pressure };
 
+    /// What a container is started again from.
+    struct Origin {
+        ContainerSpec spec;
+        std::vector<Fd> kept;         // what `spec` borrows, where it may restart by itself
+        bool can_start_again = true;  // else its descriptors are the caller's no more
+        static std::shared_ptr<const Origin> of(const ContainerSpec& spec);
+    };
+    enum class Asked : std::uint8_t { nothing, reboot, shutdown, stop };
+
     struct Entry {
         ContainerId id;
         Container container;
+        std::shared_ptr<const Origin> origin{};  // nothing for one that was adopted
+        Asked asked = Asked::nothing;
+        bool starting = false;
+        bool preserved = false;
+        std::uint32_t restarts_in_row = 0;
+        std::uint64_t restarts = 0;
+        std::int64_t started_at = detail::monotonic_ms();
+        std::int64_t restart_at = never;
+        std::unique_ptr<Usage> last_usage{};  // where it may be preserved
         std::optional<detail::Relay> relay{};
         std::uint32_t inner_events = 0;
         std::uint32_t outer_events = 0;
@@ -325,8 +326,14 @@ private:
         std::optional<detail::PressureNotice> pressure{};
         std::int64_t pressure_at = never;
         std::int64_t kill_at = never;
+        std::int64_t stuck_at = never;
+        std::int64_t stop_by = never;  // from then on nobody is waited for
         std::int64_t give_up_at = never;
         std::int64_t due = never;  // when `attend` is called next
+
+        /// Its end has been told.
+        [[nodiscard]] bool told() const noexcept { return preserved || starting || restart_at != never; }
+        [[nodiscard]] bool waits_for_restart() const noexcept { return starting || restart_at != never; }
     };
     /// An entry's time to be attended to. Of several, only the one that `Entry::due` says counts.
     struct Due {
@@ -369,18 +376,37 @@ private:
         }
         return look_up(id);
     }
-    Entry& require(ContainerId id) {
-        Entry* const entry = find(id);
-        if (entry != nullptr && !entry->status) return *entry;
+    /// Also one that has ended and is preserved, or waits for its restart.
+    Entry& known(ContainerId id) {
+        if (Entry* const entry = find(id)) return *entry;
         throw Error{Step::event_loop, ESRCH, "container " + std::to_string(static_cast<std::uint64_t>(id)),
                     "it has ended"};
     }
+    Entry& require(ContainerId id) {
+        Entry& entry = known(id);
+        if (!entry.status) return entry;
+        throw Error{Step::event_loop, ESRCH, "container " + std::to_string(static_cast<std::uint64_t>(id)),
+                    entry.waits_for_restart() ? "it has ended, and is about to be started again" : "it has ended"};
+    }
+    bool ask(ContainerId id, EndKind kind, ShutdownMode mode);
 
     void control(int operation, int fd, std::uint64_t key, std::uint32_t events);
+    /// Kills it at `at`, and goes on until it has ended.
+    void kill_from(Entry& entry, std::int64_t at);
+    /// What follows the end: a restart, its preservation, or nothing.
+    [[nodiscard]] EndAction after_end(Entry& entry, std::int64_t now);
+    void restart_later(Entry& entry, std::int64_t now);
+    void look_at_end(Entry& entry, std::int64_t now);
+    /// Starts the next one that is due, without the lock.
+    void start_again(std::unique_lock<std::mutex>& lock);
+    void put_in_place(Entry& entry, Container&& container);
+    /// The container's last event; it is forgotten.
+    void drop(ContainerId id, Event event);
     void watch(int fd, std::uint64_t key, std::uint32_t events);
     void unwatch(int fd) noexcept;
     void unwatch_relay(Entry& entry) noexcept;
     Entry& insert(ContainerId id, Container&& container, ConsoleUse use);
+    void watch_all(Entry& entry);
     void push(Event event);
     void look_at_kills(Entry& entry);
     void unwatch_kills(Entry& entry) noexcept;
@@ -424,6 +450,8 @@ private:
     std::uint64_t last_id_ = 0;
     Entries entries_;        // in the order of their ids
     std::vector<Due> dues_;  // a heap, the earliest first: a tick costs nothing for who is not due
+    std::vector<ContainerId> to_start_;
+    std::size_t preserved_ = 0;
     std::vector<Lingering> lingering_;
     std::vector<Event> events_;  // those before `taken_` have been given out
     std::size_t taken_ = 0;

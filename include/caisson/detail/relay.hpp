@@ -74,13 +74,20 @@ private:
 class Relay {
 public:
     /// Throws `Step::terminal`.
-    explicit Relay(const Pty& inner) : inner_{inner.fd()}, outer_{Pty::open(inner.size())} {
-        inner_flags_ = ::fcntl(inner_, F_GETFL);
-        make_nonblocking(inner_);
+    explicit Relay(const Pty& inner) : outer_{Pty::open(inner.size())} {
         make_nonblocking(outer_.fd());
         outer_.make_raw();
         outer_peer_ = outer_.open_peer();
+        attach(inner);
+    }
+    /// To the terminal of the next container in the place of one that has ended; whoever is at the outer one stays.
+    void attach(const Pty& inner) {
+        inner_ = inner.fd();
+        inner_flags_ = ::fcntl(inner_, F_GETFL);
+        make_nonblocking(inner_);
         inner_peer_ = inner.open_peer();
+        inner_open_ = true;
+        ended_ = false;
     }
     [[nodiscard]] std::string path() const { return outer_.peer_path(); }
     [[nodiscard]] Fd open_user_end() const { return outer_.open_peer(); }
@@ -162,7 +169,7 @@ private:
         }
     }
 
-    int inner_;
+    int inner_ = -1;
     int inner_flags_ = -1;
     Pty outer_;
     Fd outer_peer_;

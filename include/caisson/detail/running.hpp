@@ -1,6 +1,7 @@
 // caisson/detail/running.hpp - a started container as the host holds it.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -24,6 +25,8 @@ struct Running {
     Channel channel{};
     Process init{};
     bool has_command_below = false;  ///< init is that of `ContainerSpec::init`
+    std::optional<std::int32_t> shutdown_signal{};  ///< as in the spec
+    std::optional<std::int32_t> reboot_signal{};
     Fd keeper{};
     std::optional<Cgroup> cgroup{};
     std::vector<Pty> consoles{};

@@ -46,6 +46,8 @@ public:
             throw;
         }
         running_.has_command_below = preparation_.spec().init;
+        running_.shutdown_signal = preparation_.spec().shutdown_signal;
+        running_.reboot_signal = preparation_.spec().reboot_signal;
         running_.cgroup = preparation_.take_cgroup();
         running_.consoles = consoles_.empty() ? preparation_.take_consoles() : std::move(consoles_);
         if (running_.cgroup) running_.cgroup->settle();

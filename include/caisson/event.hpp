@@ -1,0 +1,67 @@
+// caisson/event.hpp - what a controller tells of its containers.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <caisson/detail/cgroup_notice.hpp>
+#include <caisson/error.hpp>
+#include <caisson/process.hpp>
+#include <caisson/pty.hpp>
+#include <caisson/usage.hpp>
+
+namespace caisson::inline v0 {
+
+/// Names a container within one controller; never used twice.
+enum class ContainerId : std::uint64_t {};
+
+/// What one of a controller's containers has used.
+struct ContainerUsage {
+    ContainerId id{};
+    std::string name{};
+    Usage usage{};
+    std::string missing{};  ///< why there is nothing in `usage`; empty where it was answered
+    friend bool operator==(const ContainerUsage&, const ContainerUsage&) = default;
+};
+
+/// Something that happened to a container. Move-only.
+struct Event {
+    enum class Kind : std::uint8_t {
+        started,    ///< its command runs
+        failed,     ///< it did not start; the controller does not know it any more
+        exited,     ///< it has ended, and everything that was made for it is gone; the controller does not know it any
+                    ///< more
+        suspended,  ///< by `Controller::suspend`: its processes stand still
+        resumed,    ///< by `Controller::resume` or `stop`
+        /// The kernel's out-of-memory killer has ended processes of it: told of each container that has the controller
+        /// `memory`, and before `exited` if that ended init. On v1 it takes a descriptor for each container.
+        out_of_memory,
+        memory_pressure,  ///< as `Controller::watch_pressure` has asked; comes again as long as it lasts
+        rebooted,         ///< it has asked to be started again, or was to be; `restarting` or `exited` follows
+        powered_off,      ///< it has asked to be switched off; `restarting` or `exited` follows
+        /// It has ended, and is started again after `pause`: `started` or `failed` follows, or, where `stop` ends that,
+        /// `exited`.
+        restarting,
+        stuck,  ///< it was killed, and has not ended half a second later: `error` names the process that waits
+    };
+    Kind kind = Kind::started;
+    ContainerId id{};
+    std::string name{};                  ///< the container's
+    std::optional<ExitStatus> status{};  ///< of `exited`, `restarting`, `rebooted`, `powered_off`
+    std::optional<Error> error{};        ///< of `failed`, `stuck`
+    /// Of `out_of_memory`: how many processes, since the last such event. Of `started` and `restarting`: how many times
+    /// it has been started again.
+    std::uint64_t count = 0;
+    std::chrono::milliseconds pause{};  ///< of `restarting`
+    bool preserved = false;             ///< of `exited`: the controller still knows it, see EndAction::preserve
+    MemoryPressure pressure = MemoryPressure::low;  ///< of `memory_pressure`: the level that was asked for
+    /// Of `exited` and `restarting`, with ConsoleUse::raw: the console, out of which the last bytes can still be read.
+    std::optional<Pty> console{};
+
+    /// True where no other event about this container follows.
+    [[nodiscard]] bool is_last() const noexcept { return kind == Kind::exited || kind == Kind::failed; }
+};
+
+}  // namespace caisson::inline v0

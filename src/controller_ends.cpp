@@ -1,0 +1,266 @@
+// src/controller_ends.cpp - how containers of a controller are asked to end, and what follows when they have.
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+
+#include <caisson/controller.hpp>
+#include <caisson/detail/sys.hpp>
+
+namespace caisson::inline v0 {
+namespace {
+
+bool borrows(const ContainerSpec& spec) {
+    return !spec.descriptors.empty() || !(spec.stdio == StdioSpec{});
+}
+
+/// The ways to end that a container has more than one reason for.
+EndKind kind_of(ExitStatus status, bool was_to_reboot, bool was_to_end) {
+    const EndKind kind = end_kind(status);
+    if (status.request() != ExitStatus::Request::none) return kind;
+    return was_to_reboot ? EndKind::reboot : was_to_end ? EndKind::poweroff : kind;
+}
+
+/// Why a start failed that the loop makes by itself: nothing may leave it.
+Error reason(const std::string& name) {
+    try {
+        throw;
+    } catch (const Error& e) {
+        return e;
+    } catch (const std::exception& e) {
+        return {Step::event_loop, ENOMEM, "container " + detail::quote(name) + ": start it again", e.what()};
+    }
+}
+
+}  // namespace
+
+std::shared_ptr<const Controller::Origin> Controller::Origin::of(const ContainerSpec& spec) {
+    auto origin = std::make_shared<Origin>(Origin{.spec = spec, .kept = {}});
+    if (!borrows(spec)) return origin;
+    origin->can_start_again = spec.may_restart();
+    if (!origin->can_start_again) return origin;
+    const auto keep = [&](std::int32_t& fd) {
+        Fd copy{fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0)};
+        if (!copy) return;  // what is no descriptor is the start's to refuse
+        fd = copy.get();
+        origin->kept.push_back(std::move(copy));
+    };
+    for (std::int32_t& fd : origin->spec.descriptors) keep(fd);
+    for (auto* fd : {&origin->spec.stdio.in, &origin->spec.stdio.out, &origin->spec.stdio.err}) keep(*fd);
+    return origin;
+}
+
+Usage Controller::usage(ContainerId id, UsageParts parts) {
+    const std::lock_guard lock{mutex_};
+    Entry& entry = known(id);
+    if (entry.preserved && entry.last_usage) return *entry.last_usage;
+    Usage usage = require(id).container.usage(parts);
+    const auto preserves = [&](EndKind kind) { return entry.origin->spec.after(kind) == EndAction::preserve; };
+    if (entry.origin && (preserves(EndKind::poweroff) || preserves(EndKind::reboot) || preserves(EndKind::crash))) {
+        entry.last_usage = std::make_unique<Usage>(usage);
+    }
+    return usage;
+}
+
+void Controller::kill_from(Entry& entry, std::int64_t at) {
+    entry.kill_at = std::min(entry.kill_at, at);
+    entry.stuck_at = std::min(entry.stuck_at, at + stuck_ms);
+    arm(entry, std::min(entry.kill_at, entry.stuck_at));
+}
+
+bool Controller::stop(ContainerId id, std::chrono::milliseconds grace) {
+    const std::lock_guard lock{mutex_};
+    Entry* const entry = find(id);
+    if (entry == nullptr || entry->preserved) return false;
+    entry->asked = Asked::stop;
+    const std::int64_t at = detail::deadline_in(grace.count());
+    if (entry->starting) {
+        kill_from(*entry, at);
+        return true;
+    }
+    if (entry->restart_at != never) {
+        entry->restart_at = never;
+        finish(id);
+        return true;
+    }
+    entry->stop_by = std::min(entry->stop_by, at + stuck_ms);
+    if (entry->status) {
+        if (entry->give_up_at != never) arm(*entry, entry->give_up_at = std::min(entry->give_up_at, entry->stop_by));
+        return false;
+    }
+    if (!entry->container.ask_to_stop()) return false;
+    note_suspended(*entry, is_suspended(entry->container));
+    kill_from(*entry, at);
+    return true;
+}
+
+bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
+    const std::lock_guard lock{mutex_};
+    Entry* const entry = find(id);
+    if (entry == nullptr || entry->preserved) return false;
+    const bool reboot = kind == EndKind::reboot;
+    if (entry->waits_for_restart()) {
+        if (reboot) return true;
+        entry->asked = Asked::stop;
+        if (entry->starting) return true;
+        entry->restart_at = never;
+        finish(id);
+        return true;
+    }
+    if (entry->status) return false;
+    if (reboot && entry->origin && !entry->origin->can_start_again &&
+        entry->origin->spec.on_reboot == EndAction::restart) {
+        throw Error{Step::event_loop, EBADF, "container " + detail::quote(entry->container.name()) + ": reboot",
+                    "its stdio and descriptors were lent for one start: set on_crash to restart, or start it yourself"};
+    }
+    if (!(reboot ? entry->container.reboot(mode) : entry->container.shutdown(mode))) return false;
+    if (entry->asked != Asked::stop) entry->asked = reboot ? Asked::reboot : Asked::shutdown;
+    return true;
+}
+
+bool Controller::release(ContainerId id) {
+    const std::lock_guard lock{mutex_};
+    Entry* const entry = find(id);
+    if (entry == nullptr || !entry->preserved) return false;
+    --preserved_;
+    entries_.erase(place(id));
+    return true;
+}
+
+void Controller::look_at_end(Entry& entry, std::int64_t now) {
+    entry.stuck_at = never;
+    if (entry.status || entry.starting) return;
+    // Nobody is left in it, and what the kernel still counts goes by itself.
+    if (entry.container.init().ended()) {
+        entry.stuck_at = now + 2 * stuck_ms;
+        return;
+    }
+    push(
+        {.kind = Event::Kind::stuck, .id = entry.id, .name = entry.container.name(), .error = entry.container.stuck()});
+}
+
+EndAction Controller::after_end(Entry& entry, std::int64_t now) {
+    if (entry.asked == Asked::stop) return EndAction::destroy;
+    const EndKind kind = kind_of(*entry.status, entry.asked == Asked::reboot, entry.asked == Asked::shutdown);
+    const bool off = kind == EndKind::poweroff &&
+                     (entry.asked == Asked::shutdown || entry.status->request() == ExitStatus::Request::poweroff);
+    if (off || kind == EndKind::reboot) {
+        push({.kind = off ? Event::Kind::powered_off : Event::Kind::rebooted,
+              .id = entry.id,
+              .name = entry.container.name(),
+              .status = entry.status});
+    }
+    if (!entry.origin) return EndAction::destroy;
+    const ContainerSpec& spec = entry.origin->spec;
+    const EndAction action = spec.after(kind);
+    if (action != EndAction::restart || entry.asked == Asked::reboot) return action;
+    if (now - entry.started_at >= spec.back_off.forget_after_ms) entry.restarts_in_row = 0;
+    const bool too_many = spec.back_off.most && entry.restarts_in_row >= *spec.back_off.most;
+    return too_many || !entry.origin->can_start_again ? EndAction::destroy : action;
+}
+
+void Controller::finish(ContainerId id) {
+    Entry& entry = *look_up(id);
+    const std::int64_t now = detail::monotonic_ms();
+    entry.give_up_at = never;
+    const EndAction action = after_end(entry, now);
+    if (action == EndAction::restart) return restart_later(entry, now);
+    Event event{.kind = Event::Kind::exited,
+                .id = id,
+                .name = entry.container.name(),
+                .status = entry.status,
+                .preserved = action == EndAction::preserve};
+    if (!entry.relay && entry.container.console() != nullptr)
+        event.console.emplace(std::move(*entry.container.console()));
+    if (action == EndAction::preserve) {
+        entry.preserved = true;
+        ++preserved_;
+        return push(std::move(event));
+    }
+    if (entry.relay) {
+        unwatch_relay(entry);
+        entry.relay->forget_inner();
+        if (const std::size_t unread = entry.relay->unread(); unread > 0) {
+            lingering_.push_back({std::move(*entry.relay), unread, now + patience_ms});
+            arm(now + linger_step_ms);
+        }
+    }
+    drop(id, std::move(event));
+}
+
+void Controller::drop(ContainerId id, Event event) {
+    entries_.erase(place(id));
+    push(std::move(event));
+}
+
+void Controller::restart_later(Entry& entry, std::int64_t now) {
+    // Who asks for it himself is neither counted nor made to wait.
+    const bool by_request = std::exchange(entry.asked, Asked::nothing) == Asked::reboot;
+    const std::uint32_t pause = by_request ? 0 : entry.origin->spec.back_off.pause_ms(entry.restarts_in_row++);
+    Event event{.kind = Event::Kind::restarting,
+                .id = entry.id,
+                .name = entry.container.name(),
+                .status = entry.status,
+                .count = ++entry.restarts,
+                .pause = std::chrono::milliseconds{pause}};
+    if (entry.relay) {
+        unwatch(entry.relay->inner());
+        entry.relay->forget_inner();
+    } else if (Pty* console = entry.container.console()) {
+        event.console.emplace(std::move(*console));
+    }
+    push(std::move(event));
+    arm(entry, entry.restart_at = now + pause);
+}
+
+void Controller::start_again(std::unique_lock<std::mutex>& lock) {
+    const ContainerId id = to_start_.back();
+    to_start_.pop_back();
+    const std::shared_ptr<const Origin> origin = look_up(id)->origin;
+    std::optional<Container> made;
+    std::optional<Error> error;
+    lock.unlock();
+    try {
+        made.emplace(Container::start(origin->spec));
+    } catch (...) {
+        error = reason(origin->spec.name);
+    }
+    lock.lock();
+    Entry& entry = *look_up(id);
+    entry.starting = false;
+    try {
+        if (made) return put_in_place(entry, std::move(*made));
+    } catch (...) {
+        error = reason(origin->spec.name);
+    }
+    drop(id, {.kind = Event::Kind::failed, .id = id, .name = origin->spec.name, .error = std::move(error)});
+}
+
+void Controller::put_in_place(Entry& entry, Container&& container) {
+    if (entry.relay) {
+        unwatch_relay(entry);
+        entry.relay->attach(*container.console());
+    }
+    entry.container = std::move(container);
+    entry.status.reset();
+    entry.suspended = false;
+    entry.started_at = detail::monotonic_ms();
+    watch_all(entry);
+    push({.kind = Event::Kind::started, .id = entry.id, .name = entry.container.name(), .count = entry.restarts});
+    if (entry.oom) look_at_kills(entry);
+    // Meanwhile it was asked to end.
+    if (entry.asked == Asked::stop) {
+        (void)entry.container.ask_to_stop();
+        arm(entry, std::min(entry.kill_at, entry.stuck_at));
+    }
+}
+
+}  // namespace caisson::inline v0
