@@ -155,24 +155,31 @@ s64 run(Stage& stage, const Instr& instr) {
         case Op::resource_limit: return resource_limit(instr);
         case Op::filter: return filter(stage, instr);
         case Op::exec: return exec(stage);
+        case Op::join: return join(instr);
+        case Op::standard: return standard_descriptors(plan::standard_slot, 1);
+        case Op::pass_up: return pass_up(instr);
+        case Op::open_netlink: return open_netlink(instr);
+        case Op::open_file: return open_file(stage, instr);
+        case Op::unmount: return unmount(stage, instr);
+        case Op::remove_name: return remove_name(stage, instr);
     }
     return einval;
 }
 
-/// Runs instructions, the first of which has `number` in the whole plan; a failure is reported and ends this process.
+}  // namespace
+
+void fail_at(const Stage& stage, unsigned number, s64 error) {
+    const plan::InitFailure failure{number, static_cast<int>(-error)};
+    retry(__NR_write, stage.status, &failure, sizeof failure);
+    end(127);
+}
+
 void run_all(Stage& stage, const Instr* instrs, unsigned count, unsigned number) {
     for (unsigned i = 0; i < count; ++i) {
         *stage.progress = number + i;
-        const s64 result = run(stage, instrs[i]);
-        if (result < 0) {
-            const plan::InitFailure failure{number + i, static_cast<int>(-result)};
-            retry(__NR_write, stage.status, &failure, sizeof failure);
-            end(127);
-        }
+        if (const s64 result = run(stage, instrs[i]); result < 0) fail_at(stage, number + i, result);
     }
 }
-
-}  // namespace
 
 void init(Stage& stage) {
     if (die_with_keeper(stage) < 0) end(1);

@@ -1,5 +1,5 @@
-// src/stage/init.hpp - what the files of pid 1's part share. Each instruction is one function; a negative result is the
-// error.
+// src/stage/init.hpp - what the files share that run a plan's instructions, as pid 1 or in a visit. Each instruction is
+// one function; a negative result is the error.
 #pragma once
 
 #include "stage.hpp"
@@ -20,6 +20,19 @@ int descriptor(plan::Slot slot);
 s64 die_with_keeper(const Stage& stage);
 /// 0, 1 and 2 become copies of the descriptors in `first` and in the slots that are `step` and twice that further on.
 s64 standard_descriptors(plan::Slot first, int step);
+
+/// Runs instructions, the first of which has `number` in the whole plan; a failure is reported and ends this process.
+void run_all(Stage& stage, const Instr* instrs, unsigned count, unsigned number);
+/// Tells the host that instruction `number` was refused, and ends this process.
+[[noreturn]] void fail_at(const Stage& stage, unsigned number, s64 error);
+
+// visit.cpp
+s64 join(const Instr& instr);
+s64 pass_up(const Instr& instr);
+s64 open_netlink(const Instr& instr);
+s64 open_file(Stage& stage, const Instr& instr);
+s64 unmount(Stage& stage, const Instr& instr);
+s64 remove_name(Stage& stage, const Instr& instr);
 
 // mounts.cpp
 /// The one way from a path of the container to a descriptor. The root is "/" of this process, which is the container's.

@@ -342,12 +342,6 @@ void watch(const Stage& stage, Cleanup& cleanup, int status) {
     }
 }
 
-/// The kernel's siginfo as waitid(2) fills it, as far as it is read here.
-struct ChildInfo {
-    int signo, error, code, pad, pid, uid, status;
-    int rest[25];
-};
-
 /// From now on to the end. Never returns: what called it may be given back.
 [[noreturn, gnu::noinline]] void stay(const Stage& stage, s64 pid, int status,
                                       const int (&kept)[plan::kept_descriptors], bool goes_on) {
@@ -377,22 +371,21 @@ struct ChildInfo {
     end(0);
 }
 
-/// Puts a socket to the host whose end here nobody else has in the place of the inherited one.
-[[gnu::section(".early")]] s64 make_own_channel() {
+}  // namespace
+
+[[gnu::section(".early")]] s64 make_own_channel(int also) {
     int ends[2];
     s64 result = call(__NR_dup3, plan::host_slot, go_slot, O_CLOEXEC);
     if (result >= 0) result = call(__NR_socketpair, 1 /* AF_UNIX */, 5 /* SOCK_SEQPACKET */ | O_CLOEXEC, 0, ends);
     if (result < 0) return result;
     Report report{};
     report.kind = Report::Kind::channel;
-    result = send_report(report, ends[0]);
+    result = send_report(report, ends[0], also);
     if (result >= 0) result = call(__NR_dup3, ends[1], plan::host_slot, O_CLOEXEC);
     close(ends[0]);
     close(ends[1]);
     return result;
 }
-
-}  // namespace
 
 [[noreturn, gnu::section(".early")]] void keep(Stage& stage) {
     const plan::PlanHeader& header = *stage.header;

@@ -1,4 +1,4 @@
-// src/stage/main.cpp - the stage's first steps, before it is a keeper.
+// src/stage/main.cpp - the stage's first steps, before it is a keeper or sees to a visit.
 #include "stage.hpp"
 
 namespace stage {
@@ -41,6 +41,7 @@ void reset_signals() {
     if (const s64 result = own_root ? leave_chroot() : call(__NR_chdir, "/"); result < 0) {
         refuse(stage, plan::KeeperStep::prepare, result);
     }
+    if ((stage.header->flags & plan::plan_visit) != 0) visit(stage);
     keep(stage);
 }
 

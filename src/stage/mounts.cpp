@@ -188,7 +188,7 @@ s64 make_node(Stage& stage, const Instr& instr) {
     const char* name = stage.text(instr.a);
     if (instr.b != 0) return call(__NR_symlinkat, stage.text(instr.b), directory, name);
     if ((instr.x & 0170000) == 0040000) return call(__NR_mkdirat, directory, name, instr.x & 07777);
-    return call(__NR_mknodat, directory, name, instr.x, 0);
+    return call(__NR_mknodat, directory, name, instr.x, instr.y);
 }
 
 s64 enter_root(int tree) {

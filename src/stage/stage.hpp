@@ -1,5 +1,6 @@
-// src/stage/stage.hpp - what the stage's two roles share. The stage is one static program without libc: it starts as
-// the keeper of one container and its child becomes the container's init. Nothing of the host's memory is in it.
+// src/stage/stage.hpp - what the stage's roles share. The stage is one static program without libc: it starts as the
+// keeper of one container and its child becomes the container's init; or it sees to a process that visits a container
+// that runs. Nothing of the host's memory is in it.
 #pragma once
 
 #include <asm/fcntl.h>
@@ -109,6 +110,16 @@ s64 receive(int socket, void* body, u64 size, int (&fds)[plan::most_in_message])
 /// here.
 s64 send_report(const plan::Report& report, int first = -1, int second = -1);
 
+/// Puts a socket to the host whose end here nobody else has in the place of the inherited one. `also` goes with it, if
+/// it is not negative.
+s64 make_own_channel(int also = -1);
+
+/// The kernel's siginfo as waitid(2) fills it, as far as it is read here.
+struct ChildInfo {
+    int signo, error, code, pad, pid, uid, status;
+    int rest[25];
+};
+
 /// The inherited socket to the host, which brings `Go`, in the place of the plan's first part, which has been read.
 constexpr int go_slot = plan::plan_slot;
 
@@ -127,6 +138,9 @@ s64 map_mount(int mount, int user);
 /// Makes a file system that the host has configured. What an overlay does to its layers, it does as who made it, for
 /// all of its life: as root of the container, whose ids the layers have, but with the capabilities of the host.
 s64 make_as_root_inside(int context, u64 uid, u64 gid);
+
+/// Lets a process join a container that runs and sees to it until its end; never returns.
+[[noreturn]] void visit(Stage& stage);
 
 /// Makes init and sees to it until its end; never returns.
 [[noreturn]] void keep(Stage& stage);

@@ -86,6 +86,9 @@ public:
         socket_.reset();
     }
 
+    /// As `hang_up`, but what the stage has to say about it still comes.
+    void stop_sending() noexcept { (void)::shutdown(socket_.get(), SHUT_WR); }
+
     enum class State : std::uint8_t { report, nothing_yet, closed };
     /// Takes the next report, without blocking. `closed`: the keeper is dead, and nothing more will come.
     [[nodiscard]] State receive(Received& into) noexcept {

@@ -55,7 +55,8 @@ enum class Op : std::uint16_t {
     clone_mount,        ///< slot: takes a bind of what `other` (a descriptor) refers to, or of the path a below it,
                         ///< or, without one, of what the path a is in the tree that init has; x: CloneFlag bits; y:
                         ///< AT_RECURSIVE or 0
-    make_node,          ///< slot: a mount; a: a name in its root; b: a link's target; x: mode of a directory or file
+    make_node,          ///< slot: a directory; a: a name in it; b: a link's target; x: mode of a directory, file or
+                        ///< device; y: its number as mknod(2) takes it
     open_terminal,      ///< other: a devpts; slot: takes the terminal, if there is one, the host its controlling
                         ///< end; x: uid << 32 | gid of the owner, y: rows << 16 | columns
     enter_root,         ///< slot: a detached tree that becomes "/"; the old root goes away
@@ -80,6 +81,13 @@ enum class Op : std::uint16_t {
     resource_limit,  ///< other: the kernel's number of the limit, x: soft, y: hard
     filter,          ///< a: a system call filter, x: its instructions
     exec,            ///< argv and envp of the plan
+    join,            ///< of a visit, the last of its first part: slot: a pidfd, x: namespaces of that process
+    standard,        ///< of a visit: 0, 1 and 2 become the payload's
+    pass_up,         ///< of a visit: slot: goes to the host
+    open_netlink,    ///< slot: takes a NETLINK_ROUTE socket of the network namespace that this process is in
+    open_file,       ///< slot: takes what the path a is, opened with the flags x and, if it is made, the mode y
+    unmount,         ///< a: path; what is on top there, busy or not
+    remove_name,     ///< a: path, whose last part is removed; x: flags of unlinkat(2)
 };
 
 /// Four of the five sets; the bounding set has an instruction of its own.
@@ -135,6 +143,7 @@ enum PlanFlag : std::uint32_t {
     plan_unprivileged = 8,   ///< the host is an ordinary user
     plan_host_maps = 16,     ///< the host has init's id maps written, and sends `mapped_mark` or `unmapped_mark`
     plan_deny_setgroups = 32,
+    plan_visit = 64,  ///< the stage joins a container that runs; see src/stage/visit.cpp
 };
 
 inline constexpr std::uint32_t plan_magic = 0x43616973;
@@ -162,9 +171,13 @@ struct PlanHeader {
     Ref oom_score_adj = 0;                   ///< text
     std::uint32_t strict_oom_score_adj = 0;  ///< 1: it was asked for, and a refusal ends the start
     std::uint32_t raise_count = 0;
-    Ref raises = 0;  ///< array of Raise: limits that only the keeper may raise
-    std::uint32_t pad = 0;
+    Ref raises = 0;        ///< array of Raise: limits that only the keeper may raise
+    Slot received_at = 0;  ///< a visit's: what the first of the received slots is; the others follow
 };
+
+/// A visit inherits both parts of its plan and their descriptors at once. What it is in: a pidfd of the container's
+/// init.
+inline constexpr Slot visited_slot = first_free_slot;
 
 /// A resource limit of init, whose hard value is above the host's.
 struct Raise {
@@ -217,6 +230,7 @@ static_assert(sizeof(InitFailure) == 8);
 /// Of the page of numbers that keeper and init share; the first is the instruction that init is at.
 inline constexpr std::uint32_t child_status = 1;  ///< of the child of an `Op::first_process`, as wait4(2) gives it
 inline constexpr std::uint32_t child_told = 2;    ///< 1: it is there
+inline constexpr std::uint32_t visitor_pid = 3;   ///< of the process that does what a visit is for; 0: it was not made
 
 /// What the keeper does before init runs, for its failures.
 enum class KeeperStep : std::uint32_t {
@@ -234,13 +248,22 @@ enum class KeeperStep : std::uint32_t {
 /// the socket that takes the place of the inherited one. A copy of the host that was forked meanwhile may hold both
 /// ends of that one, and would keep the keeper's death from the host.
 struct Report {
-    enum class Kind : std::uint32_t { cloned, netlink, refused, ended, channel, terminal };
+    enum class Kind : std::uint32_t {
+        cloned,
+        netlink,
+        refused,
+        ended,
+        channel,  ///< of a visit: with the status pipe
+        terminal,
+        passed,    ///< from a visit: a descriptor
+        given_up,  ///< of a visit whose host has hung up: the instruction that it was at
+    };
     Kind kind{};
     std::int32_t value = 0;   ///< cloned: init's pid (its pidfd and the status pipe come along); refused: errno; ended:
                               ///< si_status of waitid(2)
     std::uint32_t place = 0;  ///< refused: KeeperStep; ended: si_code
     std::uint32_t index =
-        0;  ///< refused: which id-mapped mount, limit or context; ended: the instruction that init had reached
+        0;  ///< refused: which id-mapped mount, limit or context; ended, given_up: the instruction that was reached
     std::uint64_t oom_kills = 0;  ///< ended
     std::uint32_t left = 0;       ///< ended: directories that could not be removed
     std::uint32_t of_child = 0;   ///< ended: 1: value and place are those of the child of an `Op::first_process`

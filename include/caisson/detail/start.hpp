@@ -13,7 +13,6 @@
 #include <linux/sockios.h>
 #include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/channel.hpp>
@@ -21,8 +20,8 @@
 #include <caisson/detail/network.hpp>
 #include <caisson/detail/prepare.hpp>
 #include <caisson/detail/running.hpp>
+#include <caisson/detail/stage_program.hpp>
 #include <caisson/detail/start_error.hpp>
-#include <caisson/mount.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/spec.hpp>
@@ -55,59 +54,9 @@ public:
     }
 
 private:
-    /// A file in memory of which nobody can change the size, nor, with `all_seals`, the content.
-    static constexpr int all_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
-    static constexpr unsigned mfd_noexec_seal = 0x08;  // Linux 6.3, as is the next
-    static constexpr unsigned mfd_exec = 0x10;
-    [[nodiscard]] static Fd sealed_file(const char* name, unsigned flags, const void* data, std::size_t size,
-                                        int seals = all_seals) {
-        const std::string what = std::string{"the stage's "} + name + " in memory";
-        Fd file{static_cast<int>(::syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags))};
-        if (!file && errno == EINVAL) {  // flags that the kernel does not know
-            file.reset(static_cast<int>(::syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING)));
-        }
-        if (!file) {
-            const int saved = errno;
-            throw Error{Step::clone, saved, what,
-                        saved == EACCES ? "vm.memfd_noexec forbids it: set stage_path to an installed stage" : ""};
-        }
-        sys::require_file_size(Step::clone, size, what);
-        const auto* from = static_cast<const char*>(data);
-        for (std::size_t at = 0; at < size;) {
-            const ssize_t n = sys::retry([&] { return ::write(file.get(), from + at, size - at); });
-            if (n < 0) fail(Step::clone, what);
-            at += static_cast<std::size_t>(n);
-        }
-        if (::fcntl(file.get(), F_ADD_SEALS, seals) != 0) {
-            fail(Step::clone, "seal " + what);
-        }
-        return file;
-    }
-
-    /// For a file that stays when the container has gone: root inside may be root outside, and must not be able to
-    /// change its mode or owner through /proc/1/exe. Nothing for a caller who may not mount; there, root inside is that
-    /// user.
-    [[nodiscard]] static std::optional<Mount> read_only_view(int file) {
-        try {
-            return Mount::bind(file, {.read_only = true, .recursive = false});
-        } catch (const Error& e) {
-            if (e.code().value() != EPERM) throw;
-            return std::nullopt;
-        }
-    }
-
     void launch_stage() {
-        Fd program;
-        std::optional<Mount> read_only;
-        if (preparation_.spec().stage_path.empty()) {
-            const auto image = stage_image();
-            // The keeper seals the rest, when it has taken out what it needs no more.
-            program = sealed_file("program", mfd_exec, image.data(), image.size(), F_SEAL_SHRINK | F_SEAL_GROW);
-        } else {
-            program = sys::open(preparation_.spec().stage_path, O_PATH);
-            if (!program) fail(Step::clone, "stage " + quote(preparation_.spec().stage_path));
-            read_only = read_only_view(program.get());
-        }
+        // The keeper seals the rest, when it has taken out what it needs no more.
+        const StageProgram program{preparation_.spec().stage_path, F_SEAL_SHRINK | F_SEAL_GROW};
         const Fd plan = plan_file(preparation_.first());
         auto [channel, keepers_end] = Channel::make();
         auto [rest, inits_end] = Channel::make();
@@ -118,12 +67,12 @@ private:
         descriptors[host_slot] = keepers_end.get();
         descriptors[owner_slot] = self.pidfd();
         descriptors[rest_slot] = inits_end.get();
-        descriptors[program_slot] = program.get();
+        descriptors[program_slot] = program.file();
         std::string name = "caisson-keeper " + preparation_.spec().name;
         char* const argv[] = {name.data(), nullptr};
         char* const envp[] = {nullptr};
         LaunchFailure failure;
-        Launched launched = launch({.program = read_only ? read_only->fd() : program.get(),
+        Launched launched = launch({.program = program.fd(),
                                     .argv = argv,
                                     .envp = envp,
                                     .descriptors = descriptors.data(),
@@ -239,6 +188,8 @@ private:
                     require_descriptor(message.fd);
                     consoles_.push_back(Pty::adopt(std::move(message.fd)));
                     return message;
+                case Report::Kind::passed:
+                case Report::Kind::given_up: continue;  // of visits
                 case Report::Kind::refused:
                 case Report::Kind::ended: break;
             }

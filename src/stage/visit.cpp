@@ -1,0 +1,226 @@
+// src/stage/visit.cpp - a visit to a container that runs. The stage stays outside, as the parent of who goes in, which
+// it watches as the keeper watches init. Who goes in is made by an intermediate: that one joins the namespaces, in
+// which nobody sees it, as a pid namespace is for children alone; and it leaves its child nothing but what the plan's
+// second part needs.
+#include "init.hpp"
+
+namespace stage {
+
+s64 join(const Instr& instr) {
+    // Before anybody inside could look: the memory's user namespace is the host's, and nobody there has rights over it.
+    s64 result = prctl(PR_SET_DUMPABLE, 0);
+    if (result == 0) result = call(__NR_setns, descriptor(instr.slot), instr.x);
+    if (result == 0 && (instr.x & CLONE_NEWUSER) != 0) {
+        result = call(__NR_setgroups, 0, nullptr);
+        if (result == eperm) result = 0;  // an ordinary user's container without a range of ids
+        if (result == 0) result = call(__NR_setresgid, 0, 0, 0);
+        if (result == 0) result = call(__NR_setresuid, 0, 0, 0);
+        // A change of ids sets it to what fs.suid_dumpable says.
+        if (result == 0) result = prctl(PR_SET_DUMPABLE, 0);
+    }
+    return result;
+}
+
+s64 pass_up(const Instr& instr) {
+    plan::Report report{};
+    report.kind = plan::Report::Kind::passed;
+    return send_report(report, descriptor(instr.slot));
+}
+
+namespace {
+
+s64 keep_made(const Instr& instr, s64 fd) {
+    if (fd < 0) return fd;
+    made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(fd);
+    return 0;
+}
+
+/// A descriptor of the directory that `path` is in, and the last part of it, which may be a link. A path that ends in
+/// '/' or is "/" has none.
+s64 resolve_parent(char* path, const char*& name) {
+    char* last = path;
+    for (char* c = path; *c != 0; ++c) {
+        if (*c == '/') last = c + 1;
+    }
+    if (last == path || *last == 0) return einval;
+    name = last;
+    if (last - 1 == path) return resolve("/", 0);
+    last[-1] = 0;
+    const s64 parent = resolve(path, 0);
+    last[-1] = '/';
+    return parent;
+}
+
+}  // namespace
+
+s64 open_netlink(const Instr& instr) {
+    return keep_made(instr, call(__NR_socket, 16 /* AF_NETLINK */, 3 /* SOCK_RAW */ | O_CLOEXEC, 0));
+}
+
+s64 open_file(Stage& stage, const Instr& instr) {
+    open_how how{};
+    how.flags = instr.x | O_CLOEXEC | O_NOCTTY;
+    how.mode = (instr.x & O_CREAT) != 0 ? instr.y : 0;
+    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+    s64 fd = eagain;
+    for (int attempt = 0; (fd == eagain || fd == -4 /* EINTR */) && attempt < 128; ++attempt) {
+        fd = call(__NR_openat2, at_fdcwd, stage.text(instr.a), &how, sizeof how);
+    }
+    return keep_made(instr, fd);
+}
+
+s64 unmount(Stage& stage, const Instr& instr) {
+    const char* name = nullptr;
+    const s64 parent = resolve_parent(stage.base + instr.a, name);
+    if (parent < 0) return parent;
+    s64 result = call(__NR_fchdir, parent);
+    if (result == 0) result = call(__NR_umount2, name, 2 | 8 /* MNT_DETACH | UMOUNT_NOFOLLOW */);
+    call(__NR_chdir, "/");
+    close(parent);
+    return result;
+}
+
+s64 remove_name(Stage& stage, const Instr& instr) {
+    const char* name = nullptr;
+    const s64 parent = resolve_parent(stage.base + instr.a, name);
+    if (parent < 0) return parent;
+    const s64 result = call(__NR_unlinkat, parent, name, instr.x);
+    close(parent);
+    return result;
+}
+
+namespace {
+
+/// The process that does what the visit is for.
+[[noreturn]] void visitor(Stage& stage, unsigned number) {
+    if (die_with_keeper(stage) < 0) end(1);
+    run_all(stage, stage.array<Instr>(stage.rest->instrs), stage.rest->instr_count, number);
+    // All was done, and there was no command among it.
+    end(retry(__NR_write, stage.status, &plan::exec_mark, 1) == 1 ? 0 : 1);
+}
+
+/// Joins, makes the visitor and ends.
+[[noreturn]] void intermediate(Stage& stage) {
+    if (die_with_keeper(stage) < 0) end(1);
+    const plan::PlanHeader& header = *stage.header;
+    for (unsigned i = 0; i < plan::most_received; ++i) received[i] = header.received_at + static_cast<int>(i);
+    call(__NR_umask, 022);
+    Stage inside = stage;
+    if (map_plan(inside, descriptor(plan::second_plan_slot), inside.rest) < 0) end(1);
+    run_all(stage, stage.array<Instr>(header.instrs), header.instr_count, 0);
+    // A change of ids takes it away.
+    if (die_with_keeper(stage) < 0) end(1);
+    close(go_slot);
+    call(__NR_close_range, plan::owner_slot, header.received_at, 0);
+
+    clone_args args{};
+    // The stage becomes the visitor's parent, and knows of it however this process ends.
+    args.flags = CLONE_PARENT | CLONE_PARENT_SETTID;
+    args.parent_tid = reinterpret_cast<u64>(stage.progress + plan::visitor_pid);
+    const s64 pid = call(__NR_clone3, &args, sizeof args);
+    if (pid < 0) fail_at(stage, header.instr_count - 1, pid);
+    if (pid > 0) end(0);
+    visitor(inside, header.instr_count);
+}
+
+/// Waits for the end of the process of `stage.pidfd` and reaps it; kills it once owner or container have ended or the
+/// host has hung up.
+void see_to(const Stage& stage, plan::Report& report) {
+    pollfd p[4]{{stage.pidfd, POLLIN, 0},
+                {plan::owner_slot, POLLIN, 0},
+                {plan::host_slot, POLLIN, 0},
+                {plan::visited_slot, POLLIN, 0}};
+    for (;;) {
+        if (call(__NR_ppoll, p, 4, nullptr, nullptr, 8) <= 0) continue;
+        if (p[0].revents != 0) break;
+        for (int i = 1; i < 4; ++i) {
+            if (p[i].revents == 0) continue;
+            p[i].fd = -1;
+            call(__NR_pidfd_send_signal, stage.pidfd, SIGKILL, nullptr, 0);
+            if (i != 2) continue;
+            plan::Report given_up{};
+            given_up.kind = plan::Report::Kind::given_up;
+            given_up.index = *stage.progress;
+            send_report(given_up);
+        }
+    }
+    ChildInfo info{};
+    retry(__NR_waitid, 3 /* P_PIDFD */, stage.pidfd, &info, 4 /* WEXITED */, nullptr);
+    report.kind = plan::Report::Kind::ended;
+    report.value = info.status;
+    report.place = static_cast<unsigned>(info.code);
+    report.index = *stage.progress;
+}
+
+/// Gives up what is not needed to watch and to kill.
+s64 lower_privileges() {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2]{};
+    s64 result = call(__NR_capget, &header, data);
+    if (result < 0) return result;
+    data[0].permitted &= 1u << CAP_KILL;
+    data[0].effective = data[0].permitted;
+    data[0].inheritable = 0;
+    data[1] = {};
+    result = call(__NR_capset, &header, data);
+    return result < 0 ? result : prctl(PR_SET_NO_NEW_PRIVS, 1);
+}
+
+}  // namespace
+
+[[noreturn]] void visit(Stage& stage) {
+    const plan::PlanHeader& header = *stage.header;
+    int go[2];
+    int status[2];
+    s64 result = call(__NR_pipe2, status, O_CLOEXEC);
+    if (result >= 0) result = make_own_channel(status[0]);
+    if (result >= 0) result = call(__NR_pipe2, go, O_CLOEXEC);
+    if (result >= 0) result = prctl(PR_SET_DUMPABLE, 0);
+    if (result >= 0)
+        result = call(__NR_mmap, nullptr, 4096, 3 /* read, write */, 0x21 /* MAP_SHARED | MAP_ANONYMOUS */, -1, 0);
+    if (result < 0) refuse(stage, plan::KeeperStep::prepare, result);
+    stage.progress = reinterpret_cast<volatile unsigned*>(result);
+    *stage.progress = ~0u;
+
+    clone_args args{};
+    args.flags = CLONE_PIDFD;
+    args.pidfd = reinterpret_cast<u64>(&stage.pidfd);
+    args.exit_signal = SIGCHLD;
+    if (header.cgroup_slot >= 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = static_cast<u64>(header.cgroup_slot);
+    }
+    const s64 pid = call(__NR_clone3, &args, sizeof args);
+    if (pid < 0) refuse(stage, plan::KeeperStep::clone, pid);
+    if (pid == 0) {
+        stage.go = go[0];
+        stage.status = status[1];
+        close(go[1]);
+        close(status[0]);
+        intermediate(stage);
+    }
+    // Only the writing end of `go` and the pidfd stay, whose numbers are behind all others: they take places of what is
+    // not needed here.
+    result = call(__NR_dup3, go[1], plan::rest_slot, O_CLOEXEC);
+    if (result >= 0) result = call(__NR_dup3, stage.pidfd, plan::program_slot, O_CLOEXEC);
+    if (result < 0) refuse(stage, plan::KeeperStep::prepare, result);
+    stage.pidfd = plan::program_slot;
+    call(__NR_close_range, plan::visited_slot + 1, ~0u, 0);
+
+    plan::Report report{};
+    see_to(stage, report);
+    if (const unsigned visitor = stage.progress[plan::visitor_pid]; visitor != 0) {
+        // Its parent is this process, so that nobody else can have its number.
+        stage.pidfd = static_cast<int>(call(__NR_pidfd_open, visitor, 0));
+        plan::Report cloned{};
+        cloned.kind = plan::Report::Kind::cloned;
+        cloned.value = static_cast<int>(visitor);
+        // This process's end is that of the visitor.
+        if (stage.pidfd < 0 || send_report(cloned, stage.pidfd) < 0 || lower_privileges() < 0) end(1);
+        see_to(stage, report);
+    }
+    send_report(report);
+    end(0);
+}
+
+}  // namespace stage

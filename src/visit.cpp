@@ -1,0 +1,300 @@
+// src/visit.cpp - the host's side of a visit to a container that runs.
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+
+#include <caisson/detail/launch.hpp>
+#include <caisson/detail/running.hpp>
+#include <caisson/detail/stage_program.hpp>
+#include <caisson/detail/start_error.hpp>
+#include <caisson/detail/visit.hpp>
+
+namespace caisson::inline v0::detail {
+namespace {
+
+/// A thread cannot join a user namespace that it is in, and what it shares with the container it need not join.
+NamespaceSet namespaces_of_its_own(const Process& init, NamespaceSet wanted) {
+    NamespaceSet own;
+    for (const NamespaceKind kind : all_namespace_kinds) {
+        if (!wanted.has(kind)) continue;
+        if (Namespace::of(init, kind).id() != Namespace::current(kind).id()) own = own | NamespaceSet{kind};
+    }
+    return own;
+}
+
+/// Where below the group `name` the process is, on v2: an init such as systemd's moves itself further down, and the
+/// kernel keeps processes out of a group that hands controllers on.
+std::string way_below(const std::string& name, pid_t process) {
+    std::string text;
+    const std::string file = "/proc/" + std::to_string(process) + "/cgroup";
+    if (!sys::read_file(AT_FDCWD, file.c_str(), text)) return {};
+    const std::size_t line = text.rfind("0::", 0) == 0 ? 0 : text.find("\n0::");
+    if (line == std::string::npos) return {};
+    std::string path = text.substr(line, text.find('\n', line + 1) - line);
+    if (path.ends_with('\n')) path.pop_back();
+    const std::size_t at = path.find("/" + name + "/");
+    return at == std::string::npos ? std::string{} : path.substr(at + name.size() + 2);
+}
+
+constexpr std::int64_t patience = 10'000;  // milliseconds for what nobody but the kernel can hold up
+
+/// One visit from its launch on. Whatever is thrown, nothing is left of it but a visitor that the kernel cannot end
+/// yet, and then the stage that waits for that.
+class Journey {
+public:
+    Journey(const Process& init, const std::vector<PlanNote>& notes, std::int64_t milliseconds)
+        : init_{init}, notes_{notes}, deadline_{deadline_in(milliseconds)} {}
+    Journey(const Journey&) = delete;
+    Journey& operator=(const Journey&) = delete;
+    ~Journey() {
+        if (!visitor_.keeper) return;
+        if (visitor_.process) (void)sys::pidfd_send_signal(visitor_.process.pidfd(), SIGKILL);
+        // Before it has a socket of its own, nobody has gone in.
+        if (visitor_.channel.fd() < 0) (void)sys::pidfd_send_signal(visitor_.keeper.get(), SIGKILL);
+        status_.reset();
+        visitor_.channel.hang_up();
+        (void)wait_readable(visitor_.keeper.get(), is_late_ ? 100 : patience);
+        reap_if_ours(visitor_.keeper.get());
+    }
+
+    void launch(const std::string& stage_path, PlanPart first, const PlanPart& second) {
+        const StageProgram program{stage_path, all_seals};
+        const Fd plan = sealed_file("plan", mfd_noexec_seal, first.bytes.data(), first.bytes.size());
+        const Fd rest = sealed_file("plan", mfd_noexec_seal, second.bytes.data(), second.bytes.size());
+        auto [channel, keepers_end] = Channel::make();
+        const Process self = Process::self();
+        std::vector<int>& descriptors = first.descriptors;
+        descriptors[plan_slot] = plan.get();
+        descriptors[host_slot] = keepers_end.get();
+        descriptors[owner_slot] = self.pidfd();
+        descriptors[rest_slot] = rest.get();
+        descriptors[program_slot] = program.file();
+        const std::size_t received = descriptors.size();
+        descriptors.insert(descriptors.end(), second.descriptors.begin(), second.descriptors.end());
+        descriptors[received] = rest.get();
+        std::string name = "caisson-visit";
+        char* const argv[] = {name.data(), nullptr};
+        char* const envp[] = {nullptr};
+        LaunchFailure failure;
+        Launched launched = detail::launch({.program = program.fd(),
+                                            .argv = argv,
+                                            .envp = envp,
+                                            .descriptors = descriptors.data(),
+                                            .descriptor_count = descriptors.size()},
+                                           failure);
+        if (!launched.pidfd) throw launch_error(failure);
+        visitor_.keeper = std::move(launched.pidfd);
+        first_ = std::move(channel);
+    }
+
+    /// Until the command was executed, or all was done. Throws what went wrong.
+    void wait_for_mark() {
+        while (!has_ended(status_)) take_report();
+        std::array<char, 16> text{};
+        std::size_t size = 0;
+        for (;;) {
+            const ssize_t n = sys::retry([&] { return ::read(status_.get(), text.data() + size, text.size() - size); });
+            if (n < 0) fail(Step::exec, "status of the process in the container");
+            if (n == 0) break;
+            size += static_cast<std::size_t>(n);
+        }
+        const std::size_t marked = size > 0 && size % 2 == 1 && text[0] == exec_mark ? 1 : 0;
+        while (size == 1 && marked == 1 && !visitor_.process) take_report();
+        if (size == 1 && marked == 1) return;
+        if (size == marked + sizeof(InitFailure)) {
+            InitFailure failure;
+            std::memcpy(&failure, text.data() + marked, sizeof failure);
+            throw at(failure.instr, failure.errnum, " (in the child)");
+        }
+        wait_for_end();
+        const ExitStatus status = exit_status_of(*ended_);
+        throw at(ended_->index, 0, ": the process in the container died (" + status.str() + ")");
+    }
+    /// Of the visitor and of the stage.
+    void wait_for_end() {
+        while (!ended_) take_report();
+        while (!wait_readable(visitor_.keeper.get(), left())) throw_late();
+    }
+    [[nodiscard]] std::vector<Fd> take_passed() noexcept { return std::move(passed_); }
+    /// The visit goes on.
+    [[nodiscard]] Visitor take_visitor() noexcept { return std::move(visitor_); }
+
+private:
+    [[nodiscard]] Channel& reports() noexcept { return visitor_.channel.fd() >= 0 ? visitor_.channel : first_; }
+    [[nodiscard]] std::int64_t left() const noexcept { return std::max<std::int64_t>(0, deadline_ - monotonic_ms()); }
+    [[nodiscard]] static bool has_ended(const Fd& status) noexcept {
+        pollfd p{status.get(), 0, 0};
+        return status && ::poll(&p, 1, 0) > 0;
+    }
+
+    /// Waits for a report, or for the end of the status pipe, and takes it in.
+    void take_report() {
+        pollfd p[3]{{reports().fd(), POLLIN, 0}, {visitor_.keeper.get(), POLLIN, 0}, {status_.get(), 0, 0}};
+        if (has_ended(status_)) p[2].fd = -1;
+        const int wait = static_cast<int>(std::min<std::int64_t>(left(), 1'000'000));
+        const int ready = ::poll(p, 3, wait);
+        if (ready < 0 && errno != EINTR) fail(Step::exec, "wait for the process in the container");
+        if (ready == 0 && left() == 0) throw_late();
+        if (ready <= 0 || (p[0].revents == 0 && p[1].revents == 0)) return;
+        Received message;
+        const Channel::State state = reports().receive(message);
+        if (state == Channel::State::nothing_yet && p[1].revents == 0) return;
+        if (state != Channel::State::report) throw keeper_death_error();
+        take(message);
+    }
+    void take(Received& message) {
+        switch (message.report.kind) {
+            case Report::Kind::channel:
+                require(message.fd);
+                visitor_.channel = Channel{std::move(message.fd)};
+                require(message.second);
+                status_ = std::move(message.second);
+                return;
+            case Report::Kind::cloned:
+                require(message.fd);
+                visitor_.process = Process{message.report.value, std::move(message.fd)};
+                return;
+            case Report::Kind::passed:
+                require(message.fd);
+                passed_.push_back(std::move(message.fd));
+                return;
+            case Report::Kind::terminal:
+                require(message.fd);
+                visitor_.console = std::move(message.fd);
+                return;
+            case Report::Kind::refused: throw from_refusal(message.report);
+            case Report::Kind::ended: ended_ = message.report; return;
+            case Report::Kind::netlink:
+            case Report::Kind::given_up: return;
+        }
+    }
+    /// The kernel drops descriptors that come along with a message and have no place in the host's table.
+    static void require(const Fd& fd) {
+        if (fd) return;
+        throw Error{Step::descriptors, EMFILE, "descriptors from the container",
+                    "no descriptor is left: raise 'ulimit -n'"};
+    }
+
+    /// What an instruction has come to.
+    [[nodiscard]] Error at(std::uint32_t instruction, int errnum, const std::string& how) const {
+        const bool known = instruction < notes_.size();
+        const Step step = known ? notes_[instruction].step : Step::open_namespace;
+        const std::string context = (known ? notes_[instruction].context : "join the container") + how;
+        if (init_.ended()) return {step, ESRCH, context, "it has ended"};
+        return {step, errnum, context};
+    }
+    [[nodiscard]] Error from_refusal(const Report& report) const {
+        const bool making = report.place == static_cast<std::uint32_t>(KeeperStep::clone);
+        const std::string what = making ? "make a process for the container" : "prepare a process for the container";
+        if (init_.ended()) return {Step::clone, ESRCH, what, "it has ended"};
+        return {Step::clone, report.value, what,
+                !making                  ? ""
+                : report.value == EBUSY  ? "its control group hands controllers on, and may hold no process"
+                : report.value == EAGAIN ? "a limit on processes is reached: see 'ulimit -u' and the pids control group"
+                                         : ""};
+    }
+    /// Asks the stage what the visitor is at, which it kills.
+    [[noreturn]] void throw_late() {
+        is_late_ = true;
+        std::uint32_t reached = ~0u;
+        if (visitor_.channel.fd() >= 0) {
+            visitor_.channel.stop_sending();
+            Received message;
+            while (wait_readable(visitor_.channel.fd(), 1000)) {
+                if (visitor_.channel.receive(message) == Channel::State::closed) break;
+                if (message.report.kind != Report::Kind::given_up && message.report.kind != Report::Kind::ended) {
+                    continue;
+                }
+                reached = message.report.index;
+                break;
+            }
+        }
+        throw at(reached, ETIMEDOUT, " (in the child)")
+            .with_remedy("the container is suspended, or a file system of its own (FUSE) does not answer");
+    }
+
+    const Process& init_;
+    const std::vector<PlanNote>& notes_;
+    std::int64_t deadline_;
+    Visitor visitor_;
+    Channel first_;  // to the stage, until its own is here
+    Fd status_;
+    std::vector<Fd> passed_;
+    std::optional<Report> ended_;
+    bool is_late_ = false;
+};
+
+}  // namespace
+
+GroupEntrance GroupEntrance::open(const Cgroup& group, pid_t init) {
+    GroupEntrance entrance;
+    for (const CgroupDirectory& directory : group.directories()) {
+        const std::string path = directory.parent_path + "/" + group.name();
+        const std::string file = directory.v2() ? path : path + "/tasks";
+        Fd fd = sys::open(file, directory.v2() ? O_PATH | O_DIRECTORY | O_NOFOLLOW : O_WRONLY | O_NOFOLLOW);
+        if (!fd) fail(Step::cgroup, "open " + quote(file));
+        if (!directory.v2()) {
+            entrance.v1.emplace_back(directory.controllers, std::move(fd));
+            continue;
+        }
+        const std::string below = way_below(group.name(), init);
+        if (!below.empty()) {
+            Fd further = sys::openat2(fd.get(), below.c_str(), O_PATH | O_DIRECTORY, sys::beneath);
+            if (further) fd = std::move(further);
+        }
+        entrance.unified = std::move(fd);
+    }
+    return entrance;
+}
+
+Visit::Visit(const Process& init, NamespaceSet namespaces, std::string stage_path)
+    : init_{init}, namespaces_{namespaces_of_its_own(init, namespaces)}, stage_path_{std::move(stage_path)} {
+    for (Slot slot = 0; slot < first_free_slot; ++slot) (void)plan_.inherit(-1);
+    (void)plan_.inherit(init.pidfd());
+    plan_.header.flags = plan_visit;
+    plan_.header.name = plan_.text("caisson:visit");
+}
+
+void Visit::enter(const GroupEntrance* groups) {
+    if (groups != nullptr) {
+        if (groups->unified) plan_.header.cgroup_slot = plan_.inherit(groups->unified.get());
+        for (const auto& [controllers, tasks] : groups->v1) {
+            plan_.add({.op = Op::join_group, .slot = plan_.inherit(tasks.get())}, Step::cgroup,
+                      "join the control group in hierarchy " + quote(controllers));
+        }
+    }
+    plan_.add({.op = Op::join, .slot = visited_slot, .x = namespaces_.bits()}, Step::open_namespace,
+              "join the container's namespaces");
+    plan_.header.received_at = static_cast<Slot>(plan_.descriptors().size());
+    first_ = plan_.finish_first();
+    (void)plan_.inherit(-1);  // the second part itself
+}
+
+std::vector<Fd> Visit::run(std::int64_t milliseconds) {
+    Journey journey{init_, plan_.notes(), milliseconds};
+    journey.launch(stage_path_, std::move(first_), plan_.finish_rest({}, {}, 0));
+    journey.wait_for_mark();
+    journey.wait_for_end();
+    return journey.take_passed();
+}
+
+Visitor Visit::start(const std::vector<std::string>& argv, const std::vector<std::string>& envp, std::uint32_t passed,
+                     std::int64_t milliseconds) {
+    Journey journey{init_, plan_.notes(), milliseconds};
+    journey.launch(stage_path_, std::move(first_), plan_.finish_rest(argv, envp, passed));
+    journey.wait_for_mark();
+    return journey.take_visitor();
+}
+
+}  // namespace caisson::inline v0::detail
