@@ -70,9 +70,10 @@ Domain parse(std::string_view text, std::string_view source) {
 }
 
 std::string dump(const Domain& domain, const std::optional<Live>& live) {
-    std::string text = writing::document(domain, live);
+    std::string text;
     std::optional<Domain> read;
     try {
+        text = writing::document(domain, live);
         read = parse(text, "<dump>");
     } catch (const XmlError& e) {
         refuse(domain, e.what());

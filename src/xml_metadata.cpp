@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include <range/v3/algorithm/none_of.hpp>
 #include <tinyxml2.h>
 
 #include <caisson/detail/sys.hpp>
@@ -47,14 +48,20 @@ std::string attribute(std::string_view name, std::string_view value) {
     return out += quotation;
 }
 
-/// Writes elements in one line, with other prefixes than they have.
+/// Writes elements, with other prefixes than they have.
 struct Printer {
     std::string_view from;      ///< of the elements that get another
     std::string_view to;        ///< which; empty: none
     std::string_view left_out;  ///< an attribute of the outermost element; empty: none
     std::string_view added;     ///< the same, as text
+    bool in_lines = false;      ///< each in a line of its own, where there is no text beside it
 
-    [[nodiscard]] std::string print(const Element& e, bool outermost = true) const {
+    [[nodiscard]] std::string print(const Element& e, std::size_t depth) const {
+        return print(e, depth, true, in_lines);
+    }
+
+private:
+    [[nodiscard]] std::string print(const Element& e, std::size_t depth, bool outermost, bool lines) const {
         std::string name{e.name()};
         if (prefix_of(name) == from) {
             const std::string local = name.substr(from.empty() ? 0 : from.size() + 1);
@@ -65,12 +72,19 @@ struct Printer {
         for (const auto* a : e.attributes()) {
             if (!outermost || a->Name() != left_out) out += attribute(a->Name(), a->Value());
         }
+        lines = lines && ranges::none_of(e.nodes(), [](const auto* node) { return node->ToText() != nullptr; });
         std::string inside;
         for (const auto* node : e.nodes()) {
-            if (const auto* text = node->ToText()) inside += writing::escaped_text(text->Value());
-            else if (const auto* child = node->ToElement()) inside += print(e.of(child), false);
+            if (const auto* text = node->ToText()) {
+                inside += writing::escaped_text(text->Value());
+            } else if (const auto* child = node->ToElement()) {
+                if (lines) inside.append("\n").append(2 * depth + 2, ' ');
+                inside += print(e.of(child), depth + 1, false, lines);
+            }
         }
-        return out += inside.empty() ? "/>" : ">" + inside + "</" + name + ">";
+        if (inside.empty()) return out += "/>";
+        if (lines) inside.append("\n").append(2 * depth, ' ');
+        return out += ">" + inside + "</" + name + ">";
     }
 };
 
@@ -115,9 +129,14 @@ std::vector<Metadata> read(const Element& e) {
             child.fail("a second element of the namespace " + quote(uri) + " in <metadata>: the first is in line " +
                        std::to_string(first->second));
         }
-        all.push_back({uri, as_it_is.print(child)});
+        all.push_back({uri, as_it_is.print(child, 0)});
     }
     return all;
+}
+
+std::string print(const Metadata& metadata, std::size_t depth) {
+    const Parsed parsed{metadata.xml, "<metadata>"};
+    return Printer{.from = {}, .to = {}, .left_out = {}, .added = {}, .in_lines = true}.print(parsed.root(), depth);
 }
 
 }  // namespace metadata
@@ -129,7 +148,7 @@ std::optional<std::string> metadata_of(const Domain& domain, std::string_view ur
     const Element root = parsed.root();
     const std::string prefix{prefix_of(root.name())};
     const std::string declared = declaration(prefix);
-    return Printer{.from = prefix, .to = {}, .left_out = declared, .added = {}}.print(root);
+    return Printer{.from = prefix, .to = {}, .left_out = declared, .added = {}, .in_lines = true}.print(root, 0);
 }
 
 void set_metadata(Domain& domain, std::string_view uri, std::string_view key, std::string_view element) {
@@ -147,7 +166,7 @@ void set_metadata(Domain& domain, std::string_view uri, std::string_view key, st
         refuse(root.tag() + " has a namespace already", "leave it out: the URI and the key stand for it");
     }
     const std::string added = attribute(declaration(key), uri);
-    Metadata made{std::string{uri}, Printer{.from = {}, .to = key, .left_out = {}, .added = added}.print(root)};
+    Metadata made{std::string{uri}, Printer{.from = {}, .to = key, .left_out = {}, .added = added}.print(root, 0)};
     const auto found = std::ranges::find(domain.metadata, uri, &Metadata::uri);
     if (found != domain.metadata.end()) *found = std::move(made);
     else domain.metadata.push_back(std::move(made));

@@ -13,4 +13,7 @@ namespace caisson::inline v0::xml::metadata {
 /// namespace.
 [[nodiscard]] std::vector<Metadata> read(const Element& e);
 
+/// The element as it stands in a document, that deep. Throws XmlError if it is none.
+[[nodiscard]] std::string print(const Metadata& metadata, std::size_t depth);
+
 }  // namespace caisson::inline v0::xml::metadata

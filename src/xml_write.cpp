@@ -9,6 +9,7 @@
 #include <range/v3/view/iota.hpp>
 #include <range/v3/view/transform.hpp>
 
+#include "xml_metadata.hpp"
 #include "xml_words.hpp"
 
 namespace caisson::inline v0::xml::writing {
@@ -63,10 +64,9 @@ public:
         start(name, attributes);
         text_.append(">").append(escaped_text(text)).append("</").append(name).append(">\n");
     }
-    /// An element that is text already.
-    void raw(std::string_view element) {
+    void metadata(const Metadata& kept) {
         indent();
-        text_.append(element).append("\n");
+        text_.append(metadata::print(kept, depth_)).append("\n");
     }
     [[nodiscard]] std::string take() { return std::move(text_); }
 
@@ -315,7 +315,7 @@ std::string document(const Domain& domain, const std::optional<Live>& live) {
     if (!domain.description.empty()) out.leaf("description", domain.description);
     if (!domain.metadata.empty()) {
         out.open("metadata");
-        for (const Metadata& metadata : domain.metadata) out.raw(metadata.xml);
+        for (const Metadata& kept : domain.metadata) out.metadata(kept);
         out.close("metadata");
     }
     out.leaf("memory", std::to_string(domain.memory_kib), {{"unit", "KiB"}});

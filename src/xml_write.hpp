@@ -9,7 +9,7 @@ namespace caisson::inline v0::xml::writing {
 /// carriage return anywhere.
 [[nodiscard]] std::string escaped_text(std::string_view text);
 
-/// The document, in libvirt's form and order. What it is given is not checked.
+/// The document, in libvirt's form and order. What it is given is not checked, but for `Metadata::xml`: XmlError.
 [[nodiscard]] std::string document(const Domain& domain, const std::optional<Live>& live);
 
 }  // namespace caisson::inline v0::xml::writing

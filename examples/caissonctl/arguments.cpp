@@ -108,7 +108,8 @@ std::optional<int> Arguments::number(std::string_view name) const {
 
 Globals Globals::parse(std::span<const std::string> words) {
     enum : int { state_option = 256, run_option, version_option };
-    static constexpr std::array<option, 6> known{{{"state", required_argument, nullptr, state_option},
+    static constexpr std::array<option, 7> known{{{"connect", required_argument, nullptr, 'c'},
+                                                  {"state", required_argument, nullptr, state_option},
                                                   {"run", required_argument, nullptr, run_option},
                                                   {"quiet", no_argument, nullptr, 'q'},
                                                   {"help", no_argument, nullptr, 'h'},
@@ -129,9 +130,10 @@ Globals Globals::parse(std::span<const std::string> words) {
     opterr = 0;
     // '+': the verb ends them; ':': a missing argument is told apart from an unknown option.
     for (int c = 0;
-         (c = ::getopt_long(static_cast<int>(copy.size()), argv.data(), "+:qhvV", known.data(), nullptr)) >= 0;) {
+         (c = ::getopt_long(static_cast<int>(copy.size()), argv.data(), "+:c:qhvV", known.data(), nullptr)) >= 0;) {
         const char* const word = argv[static_cast<std::size_t>(optind - 1)];
         switch (c) {
+            case 'c': globals.uri = optarg; break;
             case state_option: globals.state = directory("state"); break;
             case run_option: globals.run = directory("run"); break;
             case 'q': globals.quiet = true; break;
@@ -139,7 +141,9 @@ Globals Globals::parse(std::span<const std::string> words) {
             case 'v':
             case 'V':
             case version_option: globals.version = true; break;
-            case ':': throw UsageError{text("option '", word, "' requires an argument")};
+            case ':':
+                if (optopt == 'c') throw UsageError{"option '-c'/'--connect' requires an argument"};
+                throw UsageError{text("option '", word, "' requires an argument")};
             default:
                 if (optopt > 0 && optopt < 256) {
                     const char letter[]{static_cast<char>(optopt), '\0'};

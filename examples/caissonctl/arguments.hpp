@@ -48,6 +48,7 @@ private:
 struct Globals {
     std::string state = "/var/lib/caisson";  ///< the directory of the definitions
     std::string run = "/run/caisson";        ///< the directory of what is running
+    std::string uri{};                       ///< of what virsh would connect to
     bool quiet = false;                      ///< no table heads, no messages of success
     bool help = false;
     bool version = false;

@@ -92,6 +92,14 @@ std::optional<xml::Uuid> Domains::uuid(Entry& entry) const {
     }
 }
 
+std::string Domains::title(Entry& entry) const {
+    try {
+        return current(entry).title;
+    } catch (const std::exception&) {
+        return {};
+    }
+}
+
 caisson::IdMap Domains::free_id_map(const std::string& name) const {
     std::vector<xml::Domain> others;
     for (const std::string& other : store_.names()) {

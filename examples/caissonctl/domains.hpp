@@ -80,6 +80,8 @@ public:
     [[nodiscard]] caisson::xml::Domain current(Entry& entry) const;
     /// The uuid; nothing if the definition is damaged, or if the domain has just ended.
     [[nodiscard]] std::optional<caisson::xml::Uuid> uuid(Entry& entry) const;
+    /// The title; empty also where there is no uuid.
+    [[nodiscard]] std::string title(Entry& entry) const;
 
     /// The map that the definition of this name has already, if `define --idmap auto` gave it one; else one that no
     /// definition has. Throws `Failure` where there is none, or where a definition does not say what it has.

@@ -2,6 +2,10 @@
 
 #include <array>
 #include <cstdio>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "failure.hpp"
 #include "table.hpp"
@@ -10,9 +14,54 @@ namespace caissonctl {
 
 namespace xml = caisson::xml;
 
+namespace {
+
+/// Which domains `list` is about.
+class Filter {
+public:
+    explicit Filter(const Arguments& arguments) : arguments_{arguments} {
+        const bool all = arguments.has("all");
+        inactive_ = all || arguments.has("inactive") || arguments.has("state-shutoff");
+        active_ = all || !inactive_;
+        for (const char* const state : {"state-running", "state-paused", "state-shutoff", "state-other"}) {
+            by_state_ = by_state_ || arguments.has(state);
+        }
+    }
+    /// True for an entry that is listed, as far as can be said without asking its helper.
+    [[nodiscard]] bool wants(const Entry& entry, const Store& store) const {
+        if (entry.running ? !active_ : !inactive_) return false;
+        if (!either("persistent", "transient", entry.persistent)) return false;
+        return !(arguments_.has("autostart") || arguments_.has("no-autostart")) ||
+               either("autostart", "no-autostart", entry.persistent && store.autostarts(entry.name));
+    }
+    /// True for an entry whose state is asked for; it may have ended meanwhile.
+    [[nodiscard]] bool wants_state(Entry& entry) const {
+        if (!by_state_) return true;
+        const std::string_view state = entry.state();
+        if (entry.running ? !active_ : !inactive_) return false;
+        return arguments_.has(state == "running"    ? "state-running"
+                              : state == "paused"   ? "state-paused"
+                              : state == "shut off" ? "state-shutoff"
+                                                    : "state-other");
+    }
+    [[nodiscard]] bool wants_activity(const Entry& entry) const { return entry.running ? active_ : inactive_; }
+
+private:
+    /// Of two opposite options, both or none say nothing.
+    [[nodiscard]] bool either(const char* yes, const char* no, bool value) const {
+        return arguments_.has(yes) == arguments_.has(no) || arguments_.has(yes) == value;
+    }
+
+    const Arguments& arguments_;
+    bool active_ = true;
+    bool inactive_ = false;
+    bool by_state_ = false;
+};
+
+}  // namespace
+
 int list(const Session& session, const Arguments& arguments) {
-    const bool running = arguments.has("all") || !arguments.has("inactive");
-    const bool inactive = arguments.has("all") || arguments.has("inactive");
+    const Filter filter{arguments};
     bool plain = false;
     for (const char* option : {"name", "uuid", "id"}) {
         if (!arguments.has(option)) continue;
@@ -21,17 +70,19 @@ int list(const Session& session, const Arguments& arguments) {
             throw Failure{std::string{"Options --table and --"} + option + " are mutually exclusive"};
         }
     }
-    Table table{{"Id", "Name", "State"}};
+    const bool titles = arguments.has("title");
+    Table table{titles ? std::vector<std::string>{"Id", "Name", "State", "Title"}
+                       : std::vector<std::string>{"Id", "Name", "State"}};
     std::string lines;
     for (Entry& entry : session.domains.all()) {
-        if (entry.running ? !running : !inactive) continue;
-        if (arguments.has("persistent") != arguments.has("transient") &&
-            entry.persistent != arguments.has("persistent")) {
-            continue;
-        }
+        if (!filter.wants(entry, session.domains.store()) || !filter.wants_state(entry)) continue;
         if (!plain) {
             const char* const state = entry.state();
-            if (entry.running ? running : inactive) table.add({entry.id(), entry.name, state});
+            const std::string title = titles ? session.domains.title(entry) : std::string{};
+            if (!filter.wants_activity(entry)) continue;
+            std::vector<std::string> row{entry.id(), entry.name, state};
+            if (titles) row.push_back(title);
+            table.add(std::move(row));
             continue;
         }
         std::string line;
@@ -79,14 +130,17 @@ int dominfo(const Session& session, const Arguments& arguments) {
     row("Max memory:", std::to_string(domain.memory_kib) + " KiB");
     row("Used memory:", std::to_string(used_kib) + " KiB");
     row("Persistent:", entry.persistent ? "yes" : "no");
-    row("Autostart:", "disable");
+    row("Autostart:", entry.persistent && session.domains.store().autostarts(entry.name) ? "enable" : "disable");
     row("Managed save:", "no");
     print(text);
     return 0;
 }
 
 int domstate(const Session& session, const Arguments& arguments) {
-    print(std::string{session.domains.find(arguments.get("domain")).state()} + "\n");
+    const std::string state = session.domains.find(arguments.get("domain")).state();
+    // Nobody keeps why a domain is off: there is no daemon.
+    const char* const reason = state == "running" ? " (booted)" : state == "paused" ? " (user)" : " (unknown)";
+    print(state + (arguments.has("reason") ? reason : "") + "\n");
     return 0;
 }
 

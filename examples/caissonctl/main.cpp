@@ -20,6 +20,7 @@ void print_usage(std::FILE* to) {
         "caissonctl [options]... <command> [args...]\n"
         "\n"
         "  options:\n"
+        "    -c | --connect URI   lxc:/// or lxc:///system: what virsh is told\n"
         "    --state DIR      where the definitions are kept (default /var/lib/caisson)\n"
         "    --run DIR        where running domains are found again (default /run/caisson)\n"
         "    -q | --quiet     quiet mode\n"
@@ -72,6 +73,10 @@ int main_throwing(const std::vector<std::string>& words) {
     if (verb == nullptr) throw UsageError{"unknown command: '" + name + "'"};
     const std::span<const std::string> rest = std::span{globals.words}.subspan(1);
     if (!rest.empty() && rest.front() == "--help") return std::fputs(help_of(*verb).c_str(), stdout) < 0 ? 1 : 0;
+    if (!globals.uri.empty() && globals.uri != "lxc:///" && globals.uri != "lxc:///system") {
+        throw UsageError{"failed to connect to the hypervisor\nerror: no connection driver available for " +
+                         globals.uri + ": leave it out, or give lxc:///system"};
+    }
     const Arguments arguments = Arguments::parse(name, verb->options, rest);
     return run(*verb, Session{Domains{globals}, globals.quiet}, arguments);
 }

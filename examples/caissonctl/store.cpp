@@ -23,6 +23,8 @@ constexpr std::string_view suffix = ".xml";
 // A name begins with a letter or digit, so no definition can be called like these.
 constexpr const char* lock_name = ".lock";
 constexpr const char* new_name = ".new";
+// No definition either: those end in ".xml".
+constexpr const char* autostart_directory = "autostart";
 constexpr off_t largest = 1 << 20;
 
 [[noreturn]] void fail(const std::string& object, std::string_view remedy = {}) {
@@ -160,9 +162,44 @@ void Store::save(const Lock& lock, std::string_view name, std::string_view text)
 
 void Store::remove(const Lock& lock, std::string_view name) const {
     const int directory = lock.directory_.get();
+    // First: a link that stayed would mark the next definition of this name.
+    set_autostart(lock, name, false);
     if (::unlinkat(directory, std::string{name}.append(suffix).c_str(), 0) != 0 || ::fsync(directory) != 0) {
         fail("remove " + quoted(file(name)));
     }
+}
+
+void Store::rename(const Lock& lock, std::string_view from, std::string_view to, std::string_view text) const {
+    save(lock, to, text);
+    set_autostart(lock, to, autostarts(from));
+    remove(lock, from);
+}
+
+bool Store::autostarts(std::string_view name) const {
+    if (!caisson::is_valid_name(name)) return false;
+    const Fd directory = open();
+    if (!directory) return false;
+    const std::string link = std::string{autostart_directory}.append("/").append(name).append(suffix);
+    struct stat st {};
+    if (::fstatat(directory.get(), link.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) return true;
+    if (errno != ENOENT) fail(quoted(path_ + "/" + link));
+    return false;
+}
+
+void Store::set_autostart(const Lock& lock, std::string_view name, bool on) const {
+    const int directory = lock.directory_.get();
+    const std::string file = std::string{name}.append(suffix);
+    const std::string object = quoted(path_ + "/" + autostart_directory + "/" + file);
+    if (on && ::mkdirat(directory, autostart_directory, 0700) != 0 && errno != EEXIST) fail(object);
+    const Fd links{::openat(directory, autostart_directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+    if (!links) {
+        if (!on && errno == ENOENT) return;
+        fail(object);
+    }
+    const int result =
+        on ? ::symlinkat(("../" + file).c_str(), links.get(), file.c_str()) : ::unlinkat(links.get(), file.c_str(), 0);
+    if (result != 0 && errno != (on ? EEXIST : ENOENT)) fail(object);
+    if (result == 0 && ::fsync(links.get()) != 0) fail(object);
 }
 
 }  // namespace caissonctl

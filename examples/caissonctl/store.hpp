@@ -40,7 +40,15 @@ public:
     [[nodiscard]] std::optional<std::string> load(std::string_view name) const;
     /// Replaces or makes the definition: whoever reads it, and whatever stops the machine, sees the old or the new one.
     void save(const Lock& lock, std::string_view name, std::string_view text) const;
+    /// Removes the definition, and its mark for autostart.
     void remove(const Lock& lock, std::string_view name) const;
+    /// Puts `text` under the name `to` in the place of the definition `from`, of which the mark for autostart goes
+    /// along. Whatever stops the machine meanwhile, one of the two is there, or both are.
+    void rename(const Lock& lock, std::string_view from, std::string_view to, std::string_view text) const;
+
+    /// True for a definition that is to be started with the machine: DIR/autostart/NAME.xml links to it.
+    [[nodiscard]] bool autostarts(std::string_view name) const;
+    void set_autostart(const Lock& lock, std::string_view name, bool on) const;
     /// How messages name a definition: "DIR/NAME.xml".
     [[nodiscard]] std::string file(std::string_view name) const;
 

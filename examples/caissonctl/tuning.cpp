@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "change.hpp"
 #include "failure.hpp"
 
 namespace caissonctl::tuning {
@@ -78,32 +79,6 @@ std::uint64_t kib(const std::string& text, const std::string& outer) {
     return (*count * *factor + 1023) / 1024;
 }
 
-/// Which of a domain's two states a verb is about; neither: as it is at this moment.
-struct Affected {
-    bool live = false;
-    bool config = false;
-};
-
-Affected affected(const Arguments& arguments) {
-    for (const char* const other : {"live", "config"}) {
-        if (arguments.has("current") && arguments.has(other)) {
-            throw Failure{std::string{"Options --current and --"} + other + " are mutually exclusive"};
-        }
-    }
-    return {arguments.has("live"), arguments.has("config")};
-}
-
-Affected resolve(Affected wanted, const Entry& entry) {
-    const std::string outer = "Requested operation is not valid: ";
-    const bool running = entry.running.has_value();
-    if (!wanted.live && !wanted.config) wanted = {running, !running};
-    if (wanted.live && !running) throw Failure{outer + "domain is not running"};
-    if (wanted.config && !entry.persistent) {
-        throw Failure{outer + "transient domains do not have any persistent config"};
-    }
-    return wanted;
-}
-
 /// What there is to see: the document, and for a running domain the limits in force in the place of the document's.
 struct Seen {
     xml::Domain domain;
@@ -112,9 +87,7 @@ struct Seen {
 };
 
 Seen look(const Session& session, Entry& entry, Affected wanted) {
-    if (wanted.live && wanted.config) {
-        throw Failure{"Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"};
-    }
+    if (wanted.live && wanted.config) (void)looks_at_running(wanted, entry);
     const auto limits = entry.ask(&Helper::limits);
     const auto info = entry.ask(&Helper::info);
     if (!resolve(wanted, entry).live) {
@@ -126,40 +99,13 @@ Seen look(const Session& session, Entry& entry, Affected wanted) {
 }
 
 /// Changes a document; with `live`, that of a running domain, whose limits in force are to become so too.
-using Change = std::function<void(xml::Domain&, LimitSpec* live)>;
+using ChangeOfLimits = std::function<void(xml::Domain&, LimitSpec* live)>;
 
-void apply(const Session& session, const std::string& name, Affected wanted, const Change& change) {
-    const Store::Lock lock = session.domains.store().lock();
-    auto entry = session.domains.by_name(name);
-    if (!entry) throw Failure{"failed to get domain " + quoted(name)};
-    const auto info = entry->ask(&Helper::info);
-    const Affected at = resolve(wanted, *entry);
+void apply(const Session& session, const std::string& name, Affected wanted, const ChangeOfLimits& change) {
     LimitSpec limits;
-    std::string live;
-    std::string config;
-    std::string config_before;
-    if (at.live) {
-        xml::Domain domain = xml::parse(info->note, name);
-        change(domain, &limits);
-        live = xml::dump(domain);
-    }
-    if (at.config) {
-        xml::Domain domain = session.domains.defined(name);
-        config_before = xml::dump(domain);
-        change(domain, nullptr);
-        config = xml::dump(domain);
-    }
-    // By here both documents are known to be possible, and nothing is changed yet. A disk that is full is found before
-    // anything is in force.
-    if (at.config) session.domains.store().save(lock, name, config);
-    if (!at.live) return;
-    try {
-        entry->running->limit(limits);
-    } catch (...) {
-        if (at.config) session.domains.store().save(lock, name, config_before);
-        throw;
-    }
-    entry->running->set_note(live);
+    change_documents(
+        session, name, wanted, [&](xml::Domain& domain, bool live) { change(domain, live ? &limits : nullptr); },
+        [&](Helper& helper) { helper.limit(limits); });
 }
 
 void refuse_memory(const xml::Domain& domain, bool lifted) {

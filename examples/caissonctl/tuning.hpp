@@ -4,6 +4,7 @@
 #include <array>
 
 #include "arguments.hpp"
+#include "change.hpp"
 #include "verbs.hpp"
 
 namespace caissonctl::tuning {
@@ -16,9 +17,6 @@ int blkiotune(const Session& session, const Arguments& arguments);
 
 using enum Option::Kind;
 inline constexpr Option a_domain{"domain", positional, "domain name, id or uuid"};
-inline constexpr Option to_config{"config", flag, "affect next boot"};
-inline constexpr Option to_live{"live", flag, "affect running domain"};
-inline constexpr Option to_current{"current", flag, "affect current domain"};
 inline constexpr std::array memtune_options{
     a_domain,
     Option{"hard-limit", optional, "Max memory, as scaled integer (default KiB)", "number"},

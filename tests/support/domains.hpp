@@ -9,9 +9,26 @@
 #include <caisson/detail/sys.hpp>
 
 #include "support/command.hpp"
+#include "support/doctest.hpp"
 #include "support/rootfs.hpp"
 
 namespace caisson_test {
+
+[[nodiscard]] inline bool has(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+/// Checks one call that succeeds.
+inline void check_said(const Outcome& outcome, const std::string& text) {
+    CHECK(outcome.status == 0);
+    CHECK(outcome.out == text + "\n");
+    CHECK(outcome.err == "");
+}
+/// Checks one call that fails.
+inline void check_error(const Outcome& outcome, const std::string& error) {
+    CHECK(outcome.status == 1);
+    CHECK(outcome.out == "\n");
+    CHECK(outcome.err == error);
+}
 
 class Domains {
 public:

@@ -21,22 +21,6 @@ namespace {
 const std::string uuid1 = "8369f1ac-7e46-e869-4ca5-759d51478066";
 const std::string uuid2 = "0d0cd1a2-93c0-4a6f-9dd0-6a7a1b2c3d4e";
 
-bool has(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
-/// Checks one call that fails.
-void check_error(const Outcome& outcome, const std::string& error) {
-    CHECK(outcome.status == 1);
-    CHECK(outcome.out == "\n");
-    CHECK(outcome.err == error);
-}
-void check_said(const Outcome& outcome, const std::string& text) {
-    CHECK(outcome.status == 0);
-    CHECK(outcome.out == text + "\n");
-    CHECK(outcome.err == "");
-}
-
 /// The inode of a file; 0 if it is not there.
 struct stat status_of(const std::string& path) {
     struct stat st {};
@@ -100,6 +84,20 @@ TEST_CASE("wrong use and unknown domains are told in virsh's own words and exit 
         {{"resume", "x"}, "failed to get domain 'x'", true},
         {{"suspend", "x"}, "failed to get domain 'x'", true},
         {{"start", "../x"}, "failed to get domain '../x'", true},
+        {{"autostart", "x"}, "failed to get domain 'x'", true},
+        {{"desc", "x"}, "failed to get domain 'x'", true},
+        {{"desc", "x", "--live", "--current"}, "Options --current and --live are mutually exclusive", true},
+        {{"domrename", "x"}, "command 'domrename' requires <new-name> option", false},
+        {{"domrename", "x", "y"}, "failed to get domain 'x'", true},
+        {{"metadata", "x"}, "command 'metadata' requires <uri> option", false},
+        {{"metadata", "x", "y"}, "failed to get domain 'x'", true},
+        {{"metadata", "x", "u", "--config", "--current"},
+         "Options --current and --config are mutually exclusive",
+         true},
+        {{"metadata", "x", "u", "--set", "<a/>", "--remove"},
+         "Options --remove and --set are mutually exclusive",
+         true},
+        {{"-c"}, "option '-c'/'--connect' requires an argument", false},
         {{"list", "--name", "--table"}, "Options --table and --name are mutually exclusive", true},
         {{"list", "--id", "--uuid", "--table"}, "Options --table and --uuid are mutually exclusive", true},
         {{"--", "list", "x"}, "unexpected data 'x'", false},
@@ -146,9 +144,10 @@ TEST_CASE("the options before the verb are checked, and what needs no domain wor
     check_said(ctl({"list"}), " Id   Name   State\n--------------------\n");
     CHECK(ctl({"--quiet", "list"}).out == "");
     CHECK("Grouped commands:\n\n" + ctl({"help", "domain"}).out == ctl({"help"}).out);
-    for (const char* verb : {"blkiotune", "console",  "create",    "define",  "destroy",  "domid", "dominfo",
-                             "domname",   "domstate", "domuuid",   "dumpxml", "help",     "list",  "memtune",
-                             "schedinfo", "security", "setmaxmem", "setmem",  "shutdown", "start", "undefine"}) {
+    for (const char* verb : {"blkiotune", "autostart", "autostart-all", "console", "create",  "desc",      "domrename",
+                             "metadata",  "define",    "destroy",       "domid",   "dominfo", "domname",   "domstate",
+                             "domuuid",   "dumpxml",   "help",          "list",    "memtune", "schedinfo", "security",
+                             "setmaxmem", "setmem",    "shutdown",      "start",   "undefine"}) {
         CHECK(has(ctl({"help"}).out, std::string{"\n    "} + verb + " "));
         CHECK(ctl({"help", verb}).status == 0);
     }

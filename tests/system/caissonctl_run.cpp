@@ -24,20 +24,6 @@ namespace {
 
 const std::string uuid1 = "8369f1ac-7e46-e869-4ca5-759d51478066";
 
-bool has(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
-void check_said(const Outcome& outcome, const std::string& text) {
-    CHECK(outcome.status == 0);
-    CHECK(outcome.out == text + "\n");
-    CHECK(outcome.err == "");
-}
-void check_error(const Outcome& outcome, const std::string& error) {
-    CHECK(outcome.status == 1);
-    CHECK(outcome.out == "\n");
-    CHECK(outcome.err == error);
-}
 std::string id_of(const Domains& ctl, const std::string& name) {
     std::string text = ctl({"-q", "domid", name}).out;
     if (!text.empty()) text.pop_back();

@@ -17,17 +17,9 @@ using namespace caisson_test;
 
 namespace {
 
-bool has(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
 std::string content(const std::string& path) {
     std::ifstream file{path};
     return {std::istreambuf_iterator<char>{file}, {}};
-}
-void check_error(const Outcome& outcome, const std::string& error) {
-    CHECK(outcome.status == 1);
-    CHECK(outcome.out == "\n");
-    CHECK(outcome.err == error);
 }
 /// The first id outside of the map in a definition.
 std::string target_of(const Domains& ctl, const std::string& name) {

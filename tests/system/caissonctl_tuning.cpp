@@ -16,19 +16,6 @@ using namespace caisson_test;
 
 namespace {
 
-bool has(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-void check_error(const Outcome& outcome, const std::string& error) {
-    CHECK(outcome.status == 1);
-    CHECK(outcome.out == "\n");
-    CHECK(outcome.err == error);
-}
-void check_said(const Outcome& outcome, const std::string& text) {
-    CHECK(outcome.status == 0);
-    CHECK(outcome.out == text + "\n");
-    CHECK(outcome.err == "");
-}
 void check_refused(const Outcome& outcome, const std::string& printed, const std::string& error) {
     CHECK(outcome.status == 1);
     CHECK(outcome.out == printed + "\n");

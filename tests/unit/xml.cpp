@@ -457,13 +457,17 @@ TEST_CASE("what applications keep in a document is found by its namespace, repla
   <b xmlns='urn:b'>text</b></metadata>)");
     xml::Domain domain = xml::parse(kept);
     REQUIRE(domain.metadata.size() == 2);
-    CHECK(xml::metadata_of(domain, "urn:app") == R"(<site n="1"><port app:tls="no">80</port><plain/></site>)");
+    CHECK(xml::metadata_of(domain, "urn:app") ==
+          "<site n=\"1\">\n  <port app:tls=\"no\">80</port>\n  <plain/>\n</site>");
     CHECK(xml::metadata_of(domain, "urn:b") == "<b>text</b>");
     CHECK(xml::metadata_of(domain, "urn:c") == std::nullopt);
 
     xml::set_metadata(domain, "urn:b", "key", "<a c='1'>\n  <b>x</b>\n</a>");
     CHECK(domain.metadata.back().xml == R"(<key:a xmlns:key="urn:b" c="1"><key:b>x</key:b></key:a>)");
-    CHECK(xml::metadata_of(domain, "urn:b") == R"(<a c="1"><b>x</b></a>)");
+    CHECK(xml::metadata_of(domain, "urn:b") == "<a c=\"1\">\n  <b>x</b>\n</a>");
+    CHECK(xml::dump(domain).find("<metadata>\n    <app:site") != std::string::npos);
+    CHECK(xml::dump(domain).find("\n    <key:a xmlns:key=\"urn:b\" c=\"1\">\n      <key:b>x</key:b>\n    </key:a>") !=
+          std::string::npos);
     CHECK(xml::parse(xml::dump(domain)) == domain);
     std::erase_if(domain.metadata, [](const xml::Metadata& m) { return m.uri == "urn:app"; });
     CHECK(xml::parse(xml::dump(domain)).metadata.size() == 1);

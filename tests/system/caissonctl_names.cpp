@@ -1,0 +1,194 @@
+// caissonctl's verbs for what a domain is called, what is said about it and whether it starts by itself.
+#include "support/doctest.hpp"
+
+#include <string>
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "support/domains.hpp"
+#include "support/machine.hpp"
+
+using namespace caisson_test;
+
+namespace {
+
+const std::string uuid1 = "8369f1ac-7e46-e869-4ca5-759d51478066";
+
+bool exists(const std::string& path) {
+    struct stat st {};
+    return ::lstat(path.c_str(), &st) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("a domain is marked as autostarted by a link, which goes with its definition") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    REQUIRE(ctl({"define", ctl.describe("db")}).status == 0);
+    const std::string link = ctl.state() + "/autostart/web.xml";
+    check_said(ctl({"autostart", "--disable", "web"}), "Domain 'web' unmarked as autostarted\n");
+    for (int twice = 0; twice < 2; ++twice) {
+        check_said(ctl({"autostart", uuid1}), "Domain 'web' marked as autostarted\n");
+    }
+    CHECK(run({"cat", link}).out == run({"cat", ctl.state() + "/web.xml"}).out);
+    CHECK(has(ctl({"dominfo", "web"}).out, "Autostart:      enable\n"));
+    CHECK(has(ctl({"dominfo", "db"}).out, "Autostart:      disable\n"));
+    check_said(ctl({"list", "--all", "--name", "--autostart"}), "web\n");
+    check_said(ctl({"list", "--all", "--name", "--no-autostart"}), "db\n");
+    check_said(ctl({"list", "--all", "--name", "--no-autostart", "--autostart"}), "db\nweb\n");
+
+    check_said(ctl({"domrename", "web", "www"}), "Domain successfully renamed\n");
+    CHECK_FALSE(exists(link));
+    check_said(ctl({"list", "--all", "--name", "--autostart"}), "www\n");
+    check_said(ctl({"undefine", "www"}), "Domain 'www' has been undefined\n");
+    CHECK_FALSE(exists(ctl.state() + "/autostart/www.xml"));
+    REQUIRE(ctl({"define", ctl.describe("www")}).status == 0);
+    check_said(ctl({"list", "--all", "--name", "--autostart"}), "");
+}
+
+TEST_CASE("all domains that are marked are started, and one that cannot be does not keep the others") {
+    if (::geteuid() != 0 || TestRoot::missing() != nullptr) CAISSON_SKIP("this needs root, and a busybox for roots");
+    const LeavesNothing nothing;
+    Domains ctl;
+    check_said(ctl({"autostart-all"}), "");
+    for (const char* name : {"a", "b", "c", "d"}) {
+        REQUIRE(ctl({"define", ctl.describe(name, {}, 50000, *name == 'b' ? "/no/such" : "/sbin/init")}).status == 0);
+        if (*name != 'd') REQUIRE(ctl({"autostart", name}).status == 0);
+    }
+    const Outcome first = ctl({"autostart-all"});
+    CHECK(first.status == 1);
+    CHECK(first.out == "Domain 'a' started\nDomain 'c' started\n\n");
+    CHECK(first.err.starts_with("error: Failed to start domain 'b'\nerror: container 'b': "));
+    CHECK(first.err.ends_with("\nerror: Failed to autostart 'b'\n"));
+    check_said(ctl({"list", "--name"}), "a\nc\n");
+    REQUIRE(ctl({"undefine", "b"}).status == 0);
+    check_said(ctl({"autostart-all"}), "");
+}
+
+TEST_CASE("a domain that runs is undefined and goes on, transient, and has no autostart nor definition to change") {
+    if (::geteuid() != 0 || TestRoot::missing() != nullptr) CAISSON_SKIP("this needs root, and a busybox for roots");
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    REQUIRE(ctl({"autostart", "web"}).status == 0);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    check_said(ctl({"list", "--persistent", "--name"}), "web\n");
+    check_said(ctl({"undefine", "web"}), "Domain 'web' has been undefined\n");
+    check_said(ctl({"domstate", "web", "--reason"}), "running (booted)\n");
+    check_said(ctl({"list", "--transient", "--name"}), "web\n");
+    check_said(ctl({"list", "--persistent", "--name"}), "");
+    CHECK(has(ctl({"dominfo", "web"}).out, "Persistent:     no\nAutostart:      disable\n"));
+    check_error(ctl({"undefine", "web"}),
+                "error: Failed to undefine domain 'web'\nerror: Requested operation is not "
+                "valid: cannot undefine transient domain\n");
+    check_error(ctl({"autostart", "web"}),
+                "error: Failed to mark domain 'web' as autostarted\nerror: Requested "
+                "operation is not valid: cannot set autostart for transient domain\n");
+    check_error(ctl({"domrename", "web", "www"}),
+                "error: Requested operation is not valid: cannot rename a transient domain\n");
+    check_error(ctl({"desc", "web", "--config", "x"}),
+                "error: Requested operation is not valid: transient domains do not have any persistent config\n");
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    check_said(ctl({"list", "--persistent", "--name"}), "web\n");
+    REQUIRE(ctl({"undefine", "web"}).status == 0);
+    REQUIRE(ctl({"destroy", "web"}).status == 0);
+    check_said(ctl({"list", "--all", "--name"}), "");
+}
+
+TEST_CASE("a domain is renamed when it does not run, and to a name that nobody has") {
+    if (::geteuid() != 0 || TestRoot::missing() != nullptr) CAISSON_SKIP("this needs root, and a busybox for roots");
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    REQUIRE(ctl({"define", ctl.describe("db")}).status == 0);
+    check_error(ctl({"domrename", "web", "web"}),
+                "error: Requested operation is not valid: Can't rename domain to itself\n");
+    check_error(ctl({"domrename", "web", "db"}),
+                "error: Requested operation is not valid: domain with name 'db' already exists\n");
+    check_error(ctl({"domrename", "web", "a/b"}),
+                "error: invalid argument: name 'a/b' must be 1 to 63 letters, digits, '.', '_' and '-', the first a "
+                "letter or a digit\n");
+    REQUIRE(ctl({"start", "db"}).status == 0);
+    check_error(ctl({"domrename", "db", "dbs"}),
+                "error: Requested operation is not valid: cannot rename active domain\n");
+    check_said(ctl({"domrename", uuid1, "www"}), "Domain successfully renamed\n");
+    CHECK_FALSE(exists(ctl.state() + "/web.xml"));
+    check_said(ctl({"domuuid", "www"}), uuid1 + "\n");
+    CHECK(has(ctl({"dumpxml", "www"}).out, "<name>www</name>"));
+    check_said(ctl({"list", "--all", "--name"}), "db\nwww\n");
+}
+
+TEST_CASE("title, description and metadata are kept of the running domain, of the definition, or of both") {
+    if (::geteuid() != 0 || TestRoot::missing() != nullptr) CAISSON_SKIP("this needs root, and a busybox for roots");
+    const LeavesNothing nothing;
+    Domains ctl;
+    const std::string updated = "Domain description updated successfully";
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    check_said(ctl({"desc", "web"}), "No description for domain: web");
+    check_said(ctl({"desc", "web", "--title"}), "No title for domain: web");
+    check_error(ctl({"desc", "web", "--live", "x"}),
+                "error: Requested operation is not valid: domain is not running\n");
+    check_error(ctl({"desc", "web", "--title", "a\nb"}),
+                "error: Failed to set new domain title\nerror: metadata title can't contain newlines\n");
+    check_said(ctl({"desc", "web", "the", "old one"}), updated);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    check_said(ctl({"desc", "web", "--new-desc", "of now"}), updated);
+    check_said(ctl({"desc", "web", "--config"}), "the old one\n");
+    check_said(ctl({"desc", "web"}), "of now\n");
+    check_said(ctl({"desc", "web", "--live", "--config", "--title", "both"}), "Domain title updated successfully");
+    check_said(ctl({"desc", "web", "--title", "--config"}), "both\n");
+    CHECK(has(ctl({"list", "--title"}).out, "running   both\n"));
+    check_said(ctl({"desc", "web", ""}), updated);
+    check_said(ctl({"desc", "web"}), "No description for domain: web");
+
+    const std::string missing = "error: metadata not found: Requested metadata element is not present\n";
+    check_error(ctl({"metadata", "web", "urn:x"}), missing);
+    check_error(ctl({"metadata", "web", "urn:x", "--set", "<a/>"}),
+                "error: namespace key is required when modifying metadata\n");
+    CHECK(has(ctl({"metadata", "web", "urn:x", "--set", "<a", "--key", "k"}).err, "error: <metadata>:1: "));
+    check_said(ctl({"metadata", "web", "urn:x", "--live", "--config", "--set", "<a><b c='1'/></a>", "--key", "k"}),
+               "Metadata modified\n");
+    check_said(ctl({"metadata", "web", "urn:x"}), "<a>\n  <b c=\"1\"/>\n</a>\n");
+    CHECK(has(ctl({"dumpxml", "web", "--inactive"}).out,
+              "  <metadata>\n    <k:a xmlns:k=\"urn:x\">\n      <k:b c=\"1\"/>\n    </k:a>\n  </metadata>\n"));
+    check_said(ctl({"metadata", "web", "urn:x", "--remove"}), "Metadata removed\n");
+    check_error(ctl({"metadata", "web", "urn:x", "--live"}), missing);
+    check_said(ctl({"metadata", "web", "urn:x", "--config"}), "<a>\n  <b c=\"1\"/>\n</a>\n");
+    check_error(ctl({"metadata", "web", "urn:x", "--live", "--config"}),
+                "error: Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive\n");
+}
+
+TEST_CASE("lists are filtered by state, as virsh does") {
+    if (::geteuid() != 0 || TestRoot::missing() != nullptr) CAISSON_SKIP("this needs root, and a busybox for roots");
+    const LeavesNothing nothing;
+    Domains ctl;
+    for (const char* name : {"a", "b", "c"}) {
+        REQUIRE(ctl({"define", ctl.describe(name)}).status == 0);
+        if (*name != 'c') REQUIRE(ctl({"start", name}).status == 0);
+    }
+    check_said(ctl({"suspend", "b"}), "Domain 'b' suspended\n");
+    check_said(ctl({"domstate", "b", "--reason"}), "paused (user)\n");
+    check_said(ctl({"domstate", "c", "--reason"}), "shut off (unknown)\n");
+    check_said(ctl({"list", "--name", "--state-running"}), "a\n");
+    check_said(ctl({"list", "--name", "--state-paused"}), "b\n");
+    check_said(ctl({"list", "--name", "--state-shutoff"}), "c\n");
+    check_said(ctl({"list", "--name", "--state-shutoff", "--state-running"}), "c\n");
+    check_said(ctl({"list", "--name", "--all", "--state-shutoff", "--state-running"}), "a\nc\n");
+    check_said(ctl({"list", "--name", "--all", "--state-other"}), "");
+    check_said(ctl({"list", "--name", "--inactive", "--state-running"}), "");
+    CHECK(has(ctl({"list", "--state-paused"}).out, "   b      paused\n"));
+}
+
+TEST_CASE("virsh's connection is taken where it is libvirt's of containers, and refused where it is another") {
+    const LeavesNothing nothing;
+    const Domains ctl;
+    for (const char* uri : {"lxc:///", "lxc:///system", ""}) check_said(ctl({"-c", uri, "list", "--name"}), "");
+    const Outcome other = ctl({"--connect", "qemu:///system", "list"});
+    CHECK(other.status == 1);
+    CHECK(other.err ==
+          "error: failed to connect to the hypervisor\nerror: no connection driver available for "
+          "qemu:///system: leave it out, or give lxc:///system\n");
+}
