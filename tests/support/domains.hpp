@@ -56,7 +56,9 @@ public:
                          const std::string& init = "/sbin/init", const std::string& more = {},
                          const std::string& idmap = {}) {
         names_ += name + "\n";
-        root_.write(std::string{"/sbin/init"}, "#!/bin/busybox sh\nexport PS1='inside> '\nexec sh\n", 0755);
+        // Once: a shell that has just started would find the script empty.
+        if (described_ == 0)
+            root_.write(std::string{"/sbin/init"}, "#!/bin/busybox sh\nexport PS1='inside> '\nexec sh\n", 0755);
         return write(name + std::to_string(++described_) + ".xml",
                      "<domain type='lxc'><name>" + name + "</name>" +
                          (uuid.empty() ? "" : "<uuid>" + uuid + "</uuid>") + "<memory>" + std::to_string(memory_kib) +
