@@ -42,8 +42,8 @@ Error reason(const std::string& name) {
 
 }  // namespace
 
-std::shared_ptr<const Controller::Origin> Controller::Origin::of(const ContainerSpec& spec) {
-    auto origin = std::make_shared<Origin>(Origin{.spec = spec, .kept = {}});
+std::unique_ptr<const Controller::Origin> Controller::Origin::of(const ContainerSpec& spec) {
+    auto origin = std::make_unique<Origin>(Origin{.spec = spec, .kept = {}});
     if (!borrows(spec)) return origin;
     origin->can_start_again = spec.may_restart();
     if (!origin->can_start_again) return origin;
@@ -224,7 +224,8 @@ void Controller::restart_later(Entry& entry, std::int64_t now) {
 void Controller::start_again(std::unique_lock<std::mutex>& lock) {
     const ContainerId id = to_start_.back();
     to_start_.pop_back();
-    const std::shared_ptr<const Origin> origin = look_up(id)->origin;
+    // Who is starting is not forgotten by anybody.
+    const Origin* const origin = look_up(id)->origin.get();
     std::optional<Container> made;
     std::optional<Error> error;
     lock.unlock();

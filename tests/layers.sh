@@ -78,6 +78,6 @@ only 'range/v3/all.hpp' '^$'
 only 'libmnl' '^src/net'
 only 'caisson/xml.hpp' '^src/(xml|helper)'
 only '(iostream|filesystem|functional|regex|thread|fstream|sstream)>' '^src/'
-above='container|controller|helper|sweep|xml|detail/(start|launch|relay|helper_wire)'
+above='container|controller|event|helper|sweep|xml|detail/(start|launch|relay|helper_wire)'
 only '(memory|chrono)>' "^(src/|include/caisson/($above))"
 exit $status

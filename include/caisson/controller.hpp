@@ -300,14 +300,14 @@ private:
         ContainerSpec spec;
         std::vector<Fd> kept;         // what `spec` borrows, where it may restart by itself
         bool can_start_again = true;  // else its descriptors are the caller's no more
-        static std::shared_ptr<const Origin> of(const ContainerSpec& spec);
+        static std::unique_ptr<const Origin> of(const ContainerSpec& spec);
     };
     enum class Asked : std::uint8_t { nothing, reboot, shutdown, stop };
 
     struct Entry {
         ContainerId id;
         Container container;
-        std::shared_ptr<const Origin> origin{};  // nothing for one that was adopted
+        std::unique_ptr<const Origin> origin{};  // nothing for one that was adopted
         Asked asked = Asked::nothing;
         bool starting = false;
         bool preserved = false;

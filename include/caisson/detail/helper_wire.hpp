@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -109,17 +110,25 @@ struct PlainEvent {
     std::optional<PlainStatus> status{};
     std::optional<PlainError> error{};
     std::uint64_t count = 0;
+    std::int64_t pause_ms = 0;
+    bool preserved = false;
     MemoryPressure pressure = MemoryPressure::low;
 
     [[nodiscard]] static PlainEvent of(const Event& event) {
-        const auto& [kind, id, name, status, error, count, pressure, console] = event;
-        PlainEvent plain{.kind = kind, .count = count, .pressure = pressure};
+        const auto& [kind, id, name, status, error, count, pause, preserved, pressure, console] = event;
+        PlainEvent plain{
+            .kind = kind, .count = count, .pause_ms = pause.count(), .preserved = preserved, .pressure = pressure};
         if (status) plain.status = PlainStatus::of(*status);
         if (error) plain.error = PlainError::of(*error);
         return plain;
     }
     [[nodiscard]] Event event(const std::string& name) const {
-        Event made{.kind = kind, .name = name, .count = count, .pressure = pressure};
+        Event made{.kind = kind,
+                   .name = name,
+                   .count = count,
+                   .pause = std::chrono::milliseconds{pause_ms},
+                   .preserved = preserved,
+                   .pressure = pressure};
         if (status) made.status = status->status();
         if (error) made.error = error->error();
         return made;
@@ -127,9 +136,9 @@ struct PlainEvent {
 };
 template <class A, SameButConst<PlainEvent> S>
 void fields(A& archive, S& s) {
-    auto& [kind, status, error, count, pressure] = s;
-    archive.enumerator(kind, Event::Kind::memory_pressure);
-    archive(status, error, count);
+    auto& [kind, status, error, count, pause_ms, preserved, pressure] = s;
+    archive.enumerator(kind, Event::Kind::stuck);
+    archive(status, error, count, pause_ms, preserved);
     archive.enumerator(pressure, MemoryPressure::critical);
 }
 
