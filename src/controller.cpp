@@ -17,8 +17,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <caisson/detail/relay.hpp>
-
 namespace caisson::inline v0 {
 namespace {
 
@@ -47,18 +45,11 @@ void Controller::unwatch(int fd) noexcept {
     if (fd >= 0) (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
 }
 
-void Controller::unwatch_relay(Entry& entry) noexcept {
-    unwatch(entry.relay->inner());
-    unwatch(entry.relay->outer());
-    unwatch(entry.relay->outer_peer());
-}
-
-Controller::Entry& Controller::insert(ContainerId id, Container&& container, ConsoleUse use) {
-    auto made = std::make_unique<Entry>(Entry{.id = id, .container = std::move(container)});
+Controller::Entry& Controller::insert(ContainerId id, Container&& container, detail::ConsolesOwner consoles,
+                                      ConsoleUse use) {
+    auto made = std::make_unique<Entry>(
+        Entry{.id = id, .container = std::move(container), .use = use, .consoles = std::move(consoles)});
     Entry& entry = *made;
-    if (use == ConsoleUse::relay && entry.container.console() != nullptr) {
-        entry.relay.emplace(*entry.container.console());
-    }
     watch_all(entry);
     entries_.insert(place(id), std::move(made));
     return entry;
@@ -68,13 +59,7 @@ void Controller::watch_all(Entry& entry) {
     const ContainerId id = entry.id;
     // Where one of these throws, closing the descriptors takes them out of the set again.
     watch(entry.container.fd(), key(id, part_end), EPOLLIN);
-    if (entry.relay) {
-        entry.inner_events = entry.relay->inner_events();
-        entry.outer_events = entry.relay->outer_events();
-        watch(entry.relay->inner(), key(id, part_inner), entry.inner_events);
-        watch(entry.relay->outer(), key(id, part_outer), entry.outer_events);
-        watch(entry.relay->outer_peer(), key(id, part_outer_peer), 0);
-    }
+    watch_consoles(entry);
     if (Cgroup* group = entry.container.cgroup()) {
         entry.oom = group->oom_notice();
         if (entry.oom) watch(entry.oom->fd(), key(id, part_oom), entry.oom->events());
@@ -253,11 +238,11 @@ void Controller::turn() {
         // A `run` that is under way takes it itself: taken off here, it would not wake one that is about to wait.
         if (key == key_stop) stopped_ = (runs_ == 0 && drain(stop_)) || stopped_;
         else if (key == key_timer) expire();
-        else dispatch(ContainerId{key >> 3}, static_cast<Part>(key & part_mask));
+        else dispatch(ContainerId{key >> 16}, key & part_mask, ready[i].events);
     }
 }
 
-void Controller::dispatch(ContainerId id, Part part) {
+void Controller::dispatch(ContainerId id, std::uint64_t part, std::uint32_t events) {
     // An earlier one of the same turn may have ended it.
     Entry* const found = look_up(id);
     if (found == nullptr) return;
@@ -284,36 +269,11 @@ void Controller::dispatch(ContainerId id, Part part) {
         }
         unwatch_kills(entry);
         entry.oom.reset();
-        if (entry.relay) {
-            // From here on it would report its hang-up all the time; `move` empties it.
-            unwatch(entry.relay->inner());
-            entry.relay->end();
-            give_up_later(entry);
-        }
+        end_consoles(entry);
+    } else {
+        serve(entry, static_cast<unsigned>(part), events);
     }
-    if (part == part_outer_peer) {
-        unwatch(entry.relay->outer_peer());
-        entry.relay->restore_outer();
-        watch(entry.relay->outer_peer(), key(id, part_outer_peer), 0);
-        return;
-    }
-    if (entry.relay) serve(id, entry);
-    if (entry.status && !entry.told() && (!entry.relay || entry.relay->finished())) finish(id);
-}
-
-void Controller::serve(ContainerId id, Entry& entry) {
-    detail::Relay& relay = *entry.relay;
-    if (relay.move() && entry.status && !entry.told()) give_up_later(entry);
-    if (relay.inner() < 0) {
-        // Between two containers.
-    } else if (!relay.inner_open()) {
-        unwatch(relay.inner());
-    } else if (const auto events = relay.inner_events(); !entry.status && events != entry.inner_events) {
-        control(EPOLL_CTL_MOD, relay.inner(), key(id, part_inner), entry.inner_events = events);
-    }
-    if (const auto events = relay.outer_events(); events != entry.outer_events) {
-        control(EPOLL_CTL_MOD, relay.outer(), key(id, part_outer), entry.outer_events = events);
-    }
+    if (entry.status && !entry.told() && consoles_are_finished(entry)) finish(id);
 }
 
 void Controller::give_up_later(Entry& entry) {
@@ -376,8 +336,9 @@ void Controller::attend(Entry& entry, std::int64_t now) {
         look_at_pressure(entry);
         entry.pressure_at = next_period();
     }
-    arm(entry,
-        std::min({entry.give_up_at, entry.kill_at, entry.oom_at, entry.pressure_at, entry.restart_at, entry.stuck_at}));
+    if (entry.losses_at <= now) tell_of_consoles(entry, false);
+    arm(entry, std::min({entry.give_up_at, entry.kill_at, entry.oom_at, entry.pressure_at, entry.restart_at,
+                         entry.stuck_at, entry.losses_at}));
 }
 
 void Controller::expire() {
@@ -393,12 +354,7 @@ void Controller::expire() {
         entry->due = never;
         attend(*entry, now);
     }
-    std::erase_if(lingering_, [now](Lingering& l) {
-        const std::size_t unread = l.relay.unread();
-        if (unread != std::exchange(l.unread, unread)) l.give_up_at = now + patience_ms;
-        return unread == 0 || l.give_up_at <= now;
-    });
-    if (!lingering_.empty()) arm(now + linger_step_ms);
+    look_at_lingering(now);
     if (!dues_.empty()) arm(dues_.front().at);
 }
 

@@ -15,6 +15,8 @@
 #include <caisson/controller.hpp>
 #include <caisson/detail/sys.hpp>
 
+#include "consoles.hpp"
+
 namespace caisson::inline v0 {
 namespace {
 
@@ -178,21 +180,14 @@ void Controller::finish(ContainerId id) {
                 .name = entry.container.name(),
                 .status = entry.status,
                 .preserved = action == EndAction::preserve};
-    if (!entry.relay && entry.container.console() != nullptr)
-        event.console.emplace(std::move(*entry.container.console()));
+    tell_of_consoles(entry, true);
+    hand_over_consoles(entry, event);
     if (action == EndAction::preserve) {
         entry.preserved = true;
         ++preserved_;
         return push(std::move(event));
     }
-    if (entry.relay) {
-        unwatch_relay(entry);
-        entry.relay->forget_inner();
-        if (const std::size_t unread = entry.relay->unread(); unread > 0) {
-            lingering_.push_back({std::move(*entry.relay), unread, now + patience_ms});
-            arm(now + linger_step_ms);
-        }
-    }
+    let_consoles_linger(entry, now);
     drop(id, std::move(event));
 }
 
@@ -211,12 +206,9 @@ void Controller::restart_later(Entry& entry, std::int64_t now) {
                 .status = entry.status,
                 .count = ++entry.restarts,
                 .pause = std::chrono::milliseconds{pause}};
-    if (entry.relay) {
-        unwatch(entry.relay->inner());
-        entry.relay->forget_inner();
-    } else if (Pty* console = entry.container.console()) {
-        event.console.emplace(std::move(*console));
-    }
+    tell_of_consoles(entry, true);
+    if (entry.consoles) entry.consoles->leave();
+    hand_over_consoles(entry, event);
     push(std::move(event));
     arm(entry, entry.restart_at = now + pause);
 }
@@ -246,10 +238,6 @@ void Controller::start_again(std::unique_lock<std::mutex>& lock) {
 }
 
 void Controller::put_in_place(Entry& entry, Container&& container) {
-    if (entry.relay) {
-        unwatch_relay(entry);
-        entry.relay->attach(*container.console());
-    }
     entry.container = std::move(container);
     entry.status.reset();
     entry.suspended = false;

@@ -56,7 +56,7 @@ struct ConsoleState {
     std::uint64_t written = 0;           ///< bytes that came out of the container
     std::uint64_t log_lost = 0;          ///< of these, what could not be written to the log
     std::string log_error{};             ///< why, the last time; empty: there was nothing
-    std::vector<ConsoleViewer> viewers;  ///< the terminal first
+    std::vector<ConsoleViewer> viewers{};  ///< the terminal first
     friend bool operator==(const ConsoleState&, const ConsoleState&) = default;
 };
 

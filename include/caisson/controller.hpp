@@ -22,8 +22,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <caisson/console.hpp>
 #include <caisson/container.hpp>
-#include <caisson/detail/relay.hpp>
 #include <caisson/error.hpp>
 #include <caisson/event.hpp>
 #include <caisson/fd.hpp>
@@ -42,7 +42,20 @@ enum class ConsoleUse : std::uint8_t {
     relay,
     /// The caller, by `Controller::console_fd`.
     raw,
+    /// As well, and `console_data` tells that there is something to be read.
+    told,
 };
+
+namespace detail {
+
+class Consoles;
+class Relay;
+struct [[gnu::visibility("default")]] ConsolesEnd {
+    void operator()(Consoles* consoles) const noexcept;
+};
+using ConsolesOwner = std::unique_ptr<Consoles, ConsolesEnd>;
+
+}  // namespace detail
 
 class [[gnu::visibility("default")]] Controller;
 
@@ -57,11 +70,14 @@ class [[gnu::visibility("default")]] Controller;
 /// silently; in a fork(2)ed copy of the process it does nothing. So does the death of the process: see Container. For
 /// containers that outlive their maker there is `Helper`.
 ///
-/// Consoles (ConsoleUse::relay): what comes out of the container goes to the terminal at `console_path`, what is typed
-/// there goes in. Who does not read makes the other side wait: about 8 KiB in each terminal of the kernel and 64 KiB
-/// here, then the container's writes block, as libvirt's do. Output while no user is there waits for the first one to
-/// come. `exited` is told once the container's last byte has been written to that terminal, or once nobody has taken
-/// any for 2 seconds; the terminal stays until its user has read all, or nothing for 2 seconds.
+/// Consoles (ConsoleUse::relay): what comes out of the container goes to the terminal at `console_path` and to every
+/// viewer of `attach_console`, what is typed there goes in. The fastest reader sets the pace: if none takes anything,
+/// about 8 KiB wait in each terminal of the kernel and 64 KiB (or `scroll_back`) here, then the container's writes
+/// block, as libvirt's do. Who falls behind the others by that much loses what is oldest, which is counted and told by
+/// `console_lost`. Output while no user is there waits for the first one to come. ConsoleSpec changes that: with
+/// `drop_oldest` or a log the container never waits. `exited` is told once the container's last byte has been written
+/// to everybody, or once nobody has taken any for 2 seconds; the terminal stays until its user has read all, or nothing
+/// for 2 seconds.
 ///
 /// Ends: what follows is as the spec's `on_poweroff`, `on_reboot` and `on_crash` say. A container that is started again
 /// keeps its id and the terminal of its relayed console, and is a fresh one in all else. What `stdio` and `descriptors`
@@ -103,10 +119,11 @@ public:
         const ContainerId id = next_id();
         try {
             auto origin = Origin::of(spec);
+            auto consoles = consoles_for(spec, use);
             // Without the lock: others go on meanwhile.
             Container container = Container::start(spec);
             const std::lock_guard lock{mutex_};
-            Entry& entry = insert(id, std::move(container), use);
+            Entry& entry = insert(id, std::move(container), std::move(consoles), use);
             entry.origin = std::move(origin);
             push({.kind = Event::Kind::started, .id = id, .name = spec.name});
             if (entry.oom) look_at_kills(entry);
@@ -116,13 +133,13 @@ public:
         }
         return id;
     }
-    /// Takes over a container that runs; `exited` will follow, and no restart. Where that throws, the container has
-    /// been killed.
+    /// Takes over a container that runs; `exited` will follow, and no restart. Its consoles are relayed as a default
+    /// ConsoleSpec says. Where that throws, the container has been killed.
     ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay) {
         if (container.fd() < 0) throw std::logic_error{"this Container has been moved from"};
         const ContainerId id = next_id();
         const std::lock_guard lock{mutex_};
-        Entry& entry = insert(id, std::move(container), use);
+        Entry& entry = insert(id, std::move(container), consoles_for({}, use), use);
         if (entry.oom) (void)entry.oom->take();
         entry.suspended = is_suspended(entry.container);
         return id;
@@ -135,10 +152,7 @@ public:
         unwatch(entry.container.fd());
         unwatch_kills(entry);
         unwatch_pressure(entry);
-        if (entry.relay) {
-            unwatch_relay(entry);
-            entry.relay->release_inner();
-        }
+        leave_consoles(entry);
         Container container = std::move(entry.container);
         entries_.erase(place(id));
         const auto first = events_.begin() + static_cast<std::ptrdiff_t>(taken_);
@@ -203,39 +217,29 @@ public:
     /// it is filled again without allocating. Those that have ended are left out. Nothing that is wrong with one
     /// hinders the others: it is told in `ContainerUsage::missing`.
     void usage(UsageParts parts, std::vector<ContainerUsage>& into);
-    /// Gives the console another size; the container's foreground programs get SIGWINCH. False if the container has
-    /// ended or has no console.
-    bool resize(ContainerId id, WindowSize size) {
-        const std::lock_guard lock{mutex_};
-        Entry* const entry = find(id);
-        if (entry == nullptr || entry->status || entry->container.console() == nullptr) return false;
-        entry->container.console()->resize(size);
-        if (entry->relay) entry->relay->resize(size);
-        return true;
-    }
+    // Consoles are known by their numbers: 0 is `ContainerSpec::console`, 1 the first of `more_consoles`.
+
+    /// Gives a console another size; the container's foreground programs get SIGWINCH. False if the container has ended
+    /// or has no such console. A size that is set inside, or on the terminal at `console_path`, is the other side's as
+    /// soon as something is written there, and told by `console_resized`.
+    bool resize(ContainerId id, WindowSize size, std::size_t console = 0);
     /// "/dev/pts/N" of the host, the terminal that a relayed console is carried to; empty where it is not relayed. It
-    /// is in raw mode. Its owner is the caller's user, its mode what the host's devpts gives.
-    [[nodiscard]] std::string console_path(ContainerId id) {
-        const std::lock_guard lock{mutex_};
-        const Entry& entry = known(id);
-        return entry.relay ? entry.relay->path() : std::string{};
-    }
-    /// The same terminal, opened.
-    [[nodiscard]] Fd open_console(ContainerId id) {
-        const std::lock_guard lock{mutex_};
-        const Entry& entry = known(id);
-        if (!entry.relay)
-            throw Error{Step::terminal, ENOTTY, "console of container " + detail::quote(entry.container.name()),
-                        "it was started without a console to relay"};
-        return entry.relay->open_user_end();
-    }
-    /// With ConsoleUse::raw: the controlling end of the container's console, which stays the controller's until
-    /// `exited` hands it over; -1 where there is none.
-    [[nodiscard]] int console_fd(ContainerId id) {
-        const std::lock_guard lock{mutex_};
-        Entry& entry = require(id);
-        return entry.relay || entry.container.console() == nullptr ? -1 : entry.container.console()->fd();
-    }
+    /// is in raw mode. Its owner is the caller's user, its mode what the host's devpts gives. It is made when it is
+    /// first asked for, by this or by `open_console`. Throws `Step::terminal` if it cannot be made.
+    [[nodiscard]] std::string console_path(ContainerId id, std::size_t console = 0);
+    /// The same terminal, opened. Throws `Step::terminal`, also where the console is not relayed.
+    [[nodiscard]] Fd open_console(ContainerId id, std::size_t console = 0);
+    /// One more viewer: a socket that gives first what is kept (`ConsoleSpec::scroll_back`), then all that comes out of
+    /// the console, and its end after the last byte. What is written to it is typed. Closing it detaches the viewer;
+    /// shutdown(2) for writing ends what it types. Throws `Step::terminal`, also where the console is not relayed.
+    [[nodiscard]] Fd attach_console(ContainerId id, const ViewerOptions& options = {});
+    /// Ends every viewer's socket; the terminal at `console_path` stays. Throws as `attach_console` does.
+    void detach_viewers(ContainerId id, std::size_t console = 0);
+    /// Throws as `attach_console` does.
+    [[nodiscard]] ConsoleState console_state(ContainerId id, std::size_t console = 0);
+    /// With ConsoleUse::raw and `told`: the controlling end of the container's console, which stays the controller's
+    /// until `exited` hands it over; -1 where there is none.
+    [[nodiscard]] int console_fd(ContainerId id, std::size_t console = 0);
     /// The container's init. Throws `Step::event_loop` with ESRCH if the container has ended.
     [[nodiscard]] pid_t init_pid(ContainerId id) {
         const std::lock_guard lock{mutex_};
@@ -263,6 +267,7 @@ public:
         while (events_.empty() && !to_start_.empty()) start_again(lock);
         if (events_.empty()) return std::nullopt;
         std::optional<Event> event{std::move(events_[taken_++])};
+        if (event->kind == Event::Kind::console_data) take_data_told(*event);
         forget_taken();
         return event;
     }
@@ -292,8 +297,9 @@ private:
     static constexpr std::int64_t kill_again_ms = 100;  // see Container::kill_all
     static constexpr std::int64_t stuck_ms = 400;       // after SIGKILL
     // What epoll reports: a container's number and one of these.
-    static constexpr std::uint64_t key_wake = 0, key_stop = 1, key_timer = 2, part_mask = 7;
-    enum Part : std::uint64_t { part_end, part_inner, part_outer, part_outer_peer, part_oom, part_pressure };
+    static constexpr std::uint64_t key_wake = 0, key_stop = 1, key_timer = 2, part_mask = 0xffff;
+    // With `part_data`, the number of a raw console; with `part_console`, what a relay is told.
+    enum Part : std::uint64_t { part_end, part_oom, part_pressure, part_data = 0x4000, part_console = 0x8000 };
 
     /// What a container is started again from.
     struct Origin {
@@ -316,9 +322,10 @@ private:
         std::int64_t started_at = detail::monotonic_ms();
         std::int64_t restart_at = never;
         std::unique_ptr<Usage> last_usage{};  // where it may be preserved
-        std::optional<detail::Relay> relay{};
-        std::uint32_t inner_events = 0;
-        std::uint32_t outer_events = 0;
+        ConsoleUse use = ConsoleUse::relay;
+        detail::ConsolesOwner consoles{};  // those that are relayed
+        std::uint64_t data_told = 0;       // a bit for each console whose `console_data` nobody has taken yet
+        std::int64_t losses_at = never;
         std::optional<ExitStatus> status{};      // known, while the console is not yet finished
         bool suspended = false;                  // as has been told
         std::optional<detail::OomNotice> oom{};  // on v2 by a descriptor of the container's group
@@ -350,12 +357,12 @@ private:
         Controller& all;
     };
     struct Lingering {
-        detail::Relay relay;
+        detail::ConsolesOwner consoles;
         std::size_t unread;
         std::int64_t give_up_at;
     };
 
-    static std::uint64_t key(ContainerId id, Part part) noexcept { return static_cast<std::uint64_t>(id) << 3 | part; }
+    static std::uint64_t key(ContainerId id, Part part) noexcept { return static_cast<std::uint64_t>(id) << 16 | part; }
 
     ContainerId next_id() {
         const std::lock_guard lock{mutex_};
@@ -404,8 +411,19 @@ private:
     void drop(ContainerId id, Event event);
     void watch(int fd, std::uint64_t key, std::uint32_t events);
     void unwatch(int fd) noexcept;
-    void unwatch_relay(Entry& entry) noexcept;
-    Entry& insert(ContainerId id, Container&& container, ConsoleUse use);
+    Entry& insert(ContainerId id, Container&& container, detail::ConsolesOwner consoles, ConsoleUse use);
+    [[nodiscard]] static detail::Relay& relay(Entry& entry, std::size_t console);
+    [[nodiscard]] static detail::ConsolesOwner consoles_for(const ContainerSpec& spec, ConsoleUse use);
+    void watch_consoles(Entry& entry);
+    void leave_consoles(Entry& entry);
+    void end_consoles(Entry& entry);
+    [[nodiscard]] static bool consoles_are_finished(const Entry& entry) noexcept;
+    /// Those of an entry that is about to go stay until their users have read what they hold.
+    void let_consoles_linger(Entry& entry, std::int64_t now);
+    /// Those of `ConsoleUse::raw`.
+    void hand_over_consoles(Entry& entry, Event& event);
+    void tell_of_consoles(Entry& entry, bool all);
+    void look_at_lingering(std::int64_t now);
     void watch_all(Entry& entry);
     void push(Event event);
     void look_at_kills(Entry& entry);
@@ -418,13 +436,14 @@ private:
     /// What the container's control group refused; that it has ended is told as such.
     [[noreturn]] void refuse(ContainerId id, const char* what, const Error& e);
     void forget_taken() noexcept;
+    void take_data_told(const Event& event) noexcept;
     static bool drain(const Fd& counter) noexcept;
     void count_runs(int by);
     bool take_stop();
     /// Everything that is ready at this moment, once.
     void turn();
-    void dispatch(ContainerId id, Part part);
-    void serve(ContainerId id, Entry& entry);
+    void dispatch(ContainerId id, std::uint64_t part, std::uint32_t events);
+    void serve(Entry& entry, unsigned part, std::uint32_t events);
     void give_up_later(Entry& entry);
     /// Makes the event, and lets the container go.
     void finish(ContainerId id);

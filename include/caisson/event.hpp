@@ -2,9 +2,11 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <caisson/detail/cgroup_notice.hpp>
 #include <caisson/error.hpp>
@@ -44,6 +46,14 @@ struct Event {
         /// It has ended, and is started again after `pause`: `started` or `failed` follows, or, where `stop` ends that,
         /// `exited`.
         restarting,
+        console_data,      ///< with ConsoleUse::told: something can be read of console number `console_number`
+        console_attached,  ///< `viewer` has come to console number `console_number`
+        console_detached,  ///< and has gone
+        console_resized,   ///< by who is inside, or on the terminal of the host: see Controller::console_state
+        /// `viewer` (0: the terminal of the host) was too slow for the others, or for a console that does not wait, and
+        /// missed `count` bytes since the last such event: told once in a second, and before `exited`.
+        console_lost,
+        console_log_failed,  ///< `count` bytes could not be written to its log; told as often
         stuck,  ///< it was killed, and has not ended half a second later: `error` names the process that waits
     };
     Kind kind = Kind::started;
@@ -52,13 +62,16 @@ struct Event {
     std::optional<ExitStatus> status{};  ///< of `exited`, `restarting`, `rebooted`, `powered_off`
     std::optional<Error> error{};        ///< of `failed`, `stuck`
     /// Of `out_of_memory`: how many processes, since the last such event. Of `started` and `restarting`: how many times
-    /// it has been started again.
+    /// it has been started again. Of `console_lost` and `console_log_failed`: bytes.
     std::uint64_t count = 0;
     std::chrono::milliseconds pause{};  ///< of `restarting`
     bool preserved = false;             ///< of `exited`: the controller still knows it, see EndAction::preserve
     MemoryPressure pressure = MemoryPressure::low;  ///< of `memory_pressure`: the level that was asked for
     /// Of `exited` and `restarting`, with ConsoleUse::raw: the console, out of which the last bytes can still be read.
     std::optional<Pty> console{};
+    std::vector<Pty> more_consoles{};  ///< the others, of the same two events
+    std::size_t console_number = 0;    ///< of the events about a console
+    std::uint32_t viewer = 0;          ///< of `console_attached`, `console_detached` and `console_lost`
 
     /// True where no other event about this container follows.
     [[nodiscard]] bool is_last() const noexcept { return kind == Kind::exited || kind == Kind::failed; }

@@ -19,6 +19,10 @@ namespace caisson::inline v0::detail {
 [[nodiscard]] inline std::string name_of_console(std::size_t number) {
     return number == 0 ? "the console" : "console " + std::to_string(number);
 }
+/// For the beginning of one.
+[[nodiscard]] inline std::string title_of_console(std::size_t number) {
+    return number == 0 ? "console" : name_of_console(number);
+}
 /// Below /dev. They are the first of a devpts instance of their own, which the kernel numbers one after the other.
 [[nodiscard]] inline std::string terminal_of_console(std::size_t number) {
     return number == 0 ? "console" : "pts/" + std::to_string(number);

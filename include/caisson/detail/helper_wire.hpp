@@ -113,11 +113,19 @@ struct PlainEvent {
     std::int64_t pause_ms = 0;
     bool preserved = false;
     MemoryPressure pressure = MemoryPressure::low;
+    std::size_t console_number = 0;
+    std::uint32_t viewer = 0;
 
     [[nodiscard]] static PlainEvent of(const Event& event) {
-        const auto& [kind, id, name, status, error, count, pause, preserved, pressure, console] = event;
-        PlainEvent plain{
-            .kind = kind, .count = count, .pause_ms = pause.count(), .preserved = preserved, .pressure = pressure};
+        const auto& [kind, id, name, status, error, count, pause, preserved, pressure, console, more_consoles, number,
+                     viewer] = event;
+        PlainEvent plain{.kind = kind,
+                         .count = count,
+                         .pause_ms = pause.count(),
+                         .preserved = preserved,
+                         .pressure = pressure,
+                         .console_number = number,
+                         .viewer = viewer};
         if (status) plain.status = PlainStatus::of(*status);
         if (error) plain.error = PlainError::of(*error);
         return plain;
@@ -128,7 +136,9 @@ struct PlainEvent {
                    .count = count,
                    .pause = std::chrono::milliseconds{pause_ms},
                    .preserved = preserved,
-                   .pressure = pressure};
+                   .pressure = pressure,
+                   .console_number = console_number,
+                   .viewer = viewer};
         if (status) made.status = status->status();
         if (error) made.error = error->error();
         return made;
@@ -136,9 +146,9 @@ struct PlainEvent {
 };
 template <class A, SameButConst<PlainEvent> S>
 void fields(A& archive, S& s) {
-    auto& [kind, status, error, count, pause_ms, preserved, pressure] = s;
+    auto& [kind, status, error, count, pause_ms, preserved, pressure, console_number, viewer] = s;
     archive.enumerator(kind, Event::Kind::stuck);
-    archive(status, error, count, pause_ms, preserved);
+    archive(status, error, count, pause_ms, preserved, console_number, viewer);
     archive.enumerator(pressure, MemoryPressure::critical);
 }
 

@@ -1,0 +1,105 @@
+#include "console_log.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <utility>
+
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <caisson/detail/sys.hpp>
+#include <caisson/error.hpp>
+
+namespace caisson::inline v0::detail {
+namespace {
+
+constexpr int log_flags = O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY;
+constexpr mode_t log_mode = 0600;
+
+/// write(2) beyond it would raise SIGXFSZ, which ends the program.
+std::uint64_t largest_file() noexcept {
+    rlimit most{};
+    return ::getrlimit(RLIMIT_FSIZE, &most) == 0 ? most.rlim_cur : RLIM_INFINITY;
+}
+
+}  // namespace
+
+ConsoleLog::ConsoleLog(const ConsoleSpec& spec) : limit_{spec.log_limit} {
+    const std::string what = "log " + quote(spec.log);
+    const std::size_t slash = spec.log.rfind('/');
+    const auto fail_to_open = [&] {
+        const int saved = errno;
+        throw Error{Step::terminal, saved, what,
+                    saved == ELOOP    ? "a symbolic link is on the way: give the path that it leads to"
+                    : saved == ENOENT ? "make the directory"
+                    : saved == EISDIR ? "name a file in it"
+                    : saved == ENXIO  ? "it must be a regular file"
+                                      : ""};
+    };
+    directory_ = sys::openat2(AT_FDCWD, slash == 0 ? "/" : spec.log.substr(0, slash).c_str(), O_PATH | O_DIRECTORY,
+                              RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    if (!directory_) fail_to_open();
+    name_ = spec.log.substr(slash + 1);
+    file_ = sys::openat2(directory_.get(), name_.c_str(), log_flags, sys::beneath, log_mode);
+    if (!file_) fail_to_open();
+    struct stat st {};
+    if (::fstat(file_.get(), &st) != 0) fail(Step::terminal, what);
+    const auto refuse = [&](const char* why) { throw Error{Step::terminal, 0, what + ": " + why}; };
+    if (!S_ISREG(st.st_mode)) refuse("it must be a regular file");
+    // Whoever may write to the directory could have made them point to something else of the caller's.
+    if (st.st_nlink != 1) refuse("the file has another name, too");
+    if (st.st_uid != ::geteuid()) refuse("the file is another user's");
+    if (!spec.log_append && ::ftruncate(file_.get(), 0) != 0) fail(Step::terminal, what);
+    size_ = spec.log_append ? static_cast<std::uint64_t>(st.st_size) : 0;
+}
+
+bool ConsoleLog::begin_anew() noexcept {
+    struct stat st {};
+    // Somebody else may have emptied it meanwhile.
+    if (::fstat(file_.get(), &st) == 0) size_ = static_cast<std::uint64_t>(st.st_size);
+    if (size_ < limit_) return true;
+    try {
+        const std::string old = name_ + ".1";
+        if (::renameat(directory_.get(), name_.c_str(), directory_.get(), old.c_str()) == 0) {
+            Fd fresh = sys::openat2(directory_.get(), name_.c_str(), log_flags | O_EXCL, sys::beneath, log_mode);
+            if (fresh) {
+                file_ = std::move(fresh);
+                size_ = 0;
+                return true;
+            }
+            (void)::renameat(directory_.get(), old.c_str(), directory_.get(), name_.c_str());
+        }
+    } catch (...) {
+        // No memory for a name: as where it is refused.
+    }
+    if (::ftruncate(file_.get(), 0) != 0) return false;
+    size_ = 0;
+    return true;
+}
+
+void ConsoleLog::write(std::string_view bytes) noexcept {
+    while (!bytes.empty()) {
+        if (limit_ != 0 && size_ >= limit_ && !begin_anew()) break;
+        std::uint64_t part = bytes.size();
+        if (limit_ != 0) part = std::min(part, limit_ - size_);
+        const std::uint64_t most = largest_file();
+        if (most != RLIM_INFINITY) part = std::min(part, most - std::min<std::uint64_t>(most, size_));
+        if (part == 0) errno = EFBIG;
+        const ssize_t n =
+            part == 0 ? -1
+                      : sys::retry([&] { return ::write(file_.get(), bytes.data(), static_cast<std::size_t>(part)); });
+        if (n <= 0) break;
+        size_ += static_cast<std::uint64_t>(n);
+        bytes.remove_prefix(static_cast<std::size_t>(n));
+    }
+    if (bytes.empty()) return;
+    lost_ += bytes.size();
+    error_ = errno;
+}
+
+}  // namespace caisson::inline v0::detail
