@@ -293,7 +293,7 @@ void Controller::arm(std::int64_t at) {
 }
 
 /// SIGKILL, and again until init has ended.
-void Controller::kill(Entry& entry, std::int64_t now) noexcept {
+void Controller::kill_all(Entry& entry, std::int64_t now) noexcept {
     entry.kill_at = now + kill_again_ms;
     try {
         if (!entry.container.kill_all()) entry.kill_at = never;
@@ -329,7 +329,7 @@ void Controller::attend(Entry& entry, std::int64_t now) {
         to_start_.push_back(entry.id);
     }
     if (entry.kill_at <= now && entry.starting) entry.kill_at = now + kill_again_ms;
-    if (entry.kill_at <= now) kill(entry, now);
+    if (entry.kill_at <= now) kill_all(entry, now);
     if (entry.stuck_at <= now) look_at_end(entry, now);
     if (entry.oom_at <= now) look_at_kills(entry);
     if (entry.pressure_at <= now) {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <signal.h>
 
 #include <caisson/controller.hpp>
 #include <caisson/detail/sys.hpp>
@@ -78,29 +79,41 @@ void Controller::kill_from(Entry& entry, std::int64_t at) {
     arm(entry, std::min(entry.kill_at, entry.stuck_at));
 }
 
+std::optional<bool> Controller::end_at_once(Entry& entry) {
+    if (entry.preserved) return false;
+    entry.asked = Asked::stop;
+    if (entry.starting) return true;
+    if (entry.restart_at == never) return entry.status ? std::optional{false} : std::nullopt;
+    entry.restart_at = never;
+    finish(entry.id);
+    return true;
+}
+
 bool Controller::stop(ContainerId id, std::chrono::milliseconds grace) {
     const std::lock_guard lock{mutex_};
     Entry* const entry = find(id);
-    if (entry == nullptr || entry->preserved) return false;
-    entry->asked = Asked::stop;
+    if (entry == nullptr) return false;
     const std::int64_t at = detail::deadline_in(grace.count());
-    if (entry->starting) {
-        kill_from(*entry, at);
-        return true;
-    }
-    if (entry->restart_at != never) {
-        entry->restart_at = never;
-        finish(id);
-        return true;
-    }
     entry->stop_by = std::min(entry->stop_by, at + stuck_ms);
-    if (entry->status) {
-        if (entry->give_up_at != never) arm(*entry, entry->give_up_at = std::min(entry->give_up_at, entry->stop_by));
-        return false;
-    }
+    if (entry->starting) kill_from(*entry, at);
+    if (entry->give_up_at != never) arm(*entry, entry->give_up_at = std::min(entry->give_up_at, entry->stop_by));
+    if (const auto answer = end_at_once(*entry)) return *answer;
     if (!entry->container.ask_to_stop()) return false;
     note_suspended(*entry, is_suspended(entry->container));
     kill_from(*entry, at);
+    return true;
+}
+
+bool Controller::kill(ContainerId id) {
+    const std::lock_guard lock{mutex_};
+    Entry* const entry = find(id);
+    if (entry == nullptr) return false;
+    const std::int64_t now = detail::monotonic_ms();
+    entry->stop_by = std::min(entry->stop_by, now + stuck_ms);
+    if (entry->starting) kill_from(*entry, now);
+    if (const auto answer = end_at_once(*entry)) return *answer;
+    if (!entry->container.signal(SIGKILL)) return false;
+    kill_from(*entry, now + kill_again_ms);
     return true;
 }
 
@@ -109,15 +122,8 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
     Entry* const entry = find(id);
     if (entry == nullptr || entry->preserved) return false;
     const bool reboot = kind == EndKind::reboot;
-    if (entry->waits_for_restart()) {
-        if (reboot) return true;
-        entry->asked = Asked::stop;
-        if (entry->starting) return true;
-        entry->restart_at = never;
-        finish(id);
-        return true;
-    }
-    if (entry->status) return false;
+    if (entry->waits_for_restart() && reboot) return true;
+    if (entry->status) return *end_at_once(*entry);
     if (reboot && entry->origin && !entry->origin->can_start_again &&
         entry->origin->spec.on_reboot == EndAction::restart) {
         throw Error{Step::event_loop, EBADF, "container " + detail::quote(entry->container.name()) + ": reboot",

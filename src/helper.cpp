@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #include <caisson/check.hpp>
+#include <caisson/detail/asking.hpp>
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/detail/launch.hpp>
 #include <caisson/detail/plan_payload.hpp>
@@ -146,6 +148,35 @@ void Helper::set_note(const std::string& note) {
     check_note(note);
     const Fd file = detail::to_memory_file(note);
     (void)ask({.kind = detail::Message::Kind::note}, nullptr, file.get());
+}
+
+bool Helper::ask_init(EndKind kind, ShutdownMode mode) {
+    using Question = detail::Message::Kind;
+    // The helper may not look into the container, the caller perhaps may.
+    if (mode == ShutdownMode::automatic || mode == ShutdownMode::initctl) {
+        Fd fd;
+        (void)ask({.kind = Question::process}, &fd);
+        try {
+            if (fd && detail::ask_by_initctl(Process::adopt(std::move(fd)), kind)) mode = ShutdownMode::by_caller;
+        } catch (const Error&) {
+            // It is in a pid namespace that this process does not see into, or has ended.
+        }
+    }
+    const auto question = kind == EndKind::reboot ? Question::reboot : Question::shutdown;
+    return ask({.kind = question, .number = static_cast<std::int64_t>(mode)}).number == 1;
+}
+
+ExitStatus Helper::stop(std::chrono::milliseconds grace) {
+    constexpr std::int64_t kill_ms = 450;
+    (void)exchange({.kind = detail::Message::Kind::stop, .number = grace.count()});
+    for (std::int64_t deadline = detail::deadline_in(grace.count()) + kill_ms;; deadline += kill_ms) {
+        for (std::int64_t left = 0; (left = deadline - detail::monotonic_ms()) > 0;) {
+            if (const auto status = try_wait()) return *status;
+            (void)detail::wait_readable(fd(), left);
+        }
+        const auto answer = exchange({.kind = detail::Message::Kind::stuck});
+        if (answer && !answer->body.empty()) throw detail::decode<detail::PlainError>(answer->body).error();
+    }
 }
 
 std::optional<Helper> Helper::find(const std::string& name, const std::string& run_directory) {

@@ -294,6 +294,7 @@ private:
     }
     bool ask(EndKind kind, ShutdownMode mode) {
         if (try_wait() || running_.init.ended()) return false;
+        if (mode == ShutdownMode::by_caller) return true;
         if (mode != ShutdownMode::signal && detail::ask_by_initctl(running_.init, kind)) return true;
         if (mode == ShutdownMode::initctl) {
             throw Error{Step::signal, ENXIO, "container " + detail::quote(name_) + ": request to init",

@@ -176,6 +176,8 @@ public:
     /// resumed. A second call may bring the end forward, never put it off. One that waits for its restart is not
     /// started any more.
     bool stop(ContainerId id, std::chrono::milliseconds grace);
+    /// SIGKILL to everything in it, at once, and nothing follows its end; else as `stop`.
+    bool kill(ContainerId id);
     /// See Container::shutdown; `exited` follows if init does it, or what `on_poweroff` says, however it ends. One that
     /// waits for its restart is not started any more. False if it has ended.
     bool shutdown(ContainerId id, ShutdownMode mode = ShutdownMode::automatic) {
@@ -189,6 +191,13 @@ public:
     [[nodiscard]] std::optional<ExitStatus> status(ContainerId id) {
         const std::lock_guard lock{mutex_};
         return known(id).status;
+    }
+    /// What keeps a container that was killed from its end, see Container::stuck; nothing where nothing does.
+    [[nodiscard]] std::optional<Error> stuck(ContainerId id) {
+        const std::lock_guard lock{mutex_};
+        const Entry* const entry = find(id);
+        const bool killed = entry != nullptr && !entry->status && entry->kill_at <= detail::deadline_in(kill_again_ms);
+        return killed && !entry->container.init().ended() ? std::optional{entry->container.stuck()} : std::nullopt;
     }
     /// Forgets a preserved container, and what its console still held; false if there was none.
     bool release(ContainerId id);
@@ -453,7 +462,9 @@ private:
     void arm(Entry& entry, std::int64_t at);
     /// Does what an entry's deadlines ask for.
     void attend(Entry& entry, std::int64_t now);
-    static void kill(Entry& entry, std::int64_t now) noexcept;
+    static void kill_all(Entry& entry, std::int64_t now) noexcept;
+    /// Ends one that does not run; nothing where it runs, else what is answered.
+    std::optional<bool> end_at_once(Entry& entry);
     static bool is_suspended(Container& container) noexcept {
         try {
             return container.cgroup() != nullptr && container.cgroup()->frozen();

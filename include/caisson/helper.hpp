@@ -20,6 +20,7 @@
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
+#include <caisson/lifecycle.hpp>
 #include <caisson/limits.hpp>
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
@@ -59,6 +60,8 @@ struct HelperInfo {
     std::string console_path{};  ///< "/dev/pts/N" of the host, see Controller::console_path; empty: it has no console
     std::string note{};          ///< as given to `start` or `set_note`
     bool suspended = false;      ///< see Container::suspended
+    /// How it has ended, where the spec has it preserved: `stop` or `kill` release it, and `wait` waits for that.
+    std::optional<ExitStatus> preserved{};
 };
 
 namespace detail {
@@ -104,7 +107,10 @@ public:
         const bool suspended = ask({.kind = detail::Message::Kind::info}, &file).number == 1;
         if (!file) throw Error{Step::helper, EBADMSG, what()};
         auto plain = detail::decode<detail::Info>(detail::read_memory_file(file.get()));
-        return {std::move(plain.name), plain.init, std::move(plain.console_path), std::move(plain.note), suspended};
+        HelperInfo info{std::move(plain.name), plain.init, std::move(plain.console_path), std::move(plain.note),
+                        suspended};
+        if (plain.preserved) info.preserved = plain.preserved->status();
+        return info;
     }
     /// Replaces the note, for everybody who asks from then on. At most 1 MiB, else `Step::check_spec`.
     [[gnu::visibility("default")]] void set_note(const std::string& note);
@@ -155,13 +161,16 @@ public:
         const auto answer = exchange({.kind = detail::Message::Kind::signal, .number = number});
         return answer && answer->number == 1;
     }
-    /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended. A suspended container is
-    /// resumed. The helper keeps the time, also if the caller dies meanwhile.
-    ExitStatus stop(std::chrono::milliseconds grace) {
-        (void)exchange({.kind = detail::Message::Kind::stop, .number = grace.count()});
-        return wait();
-    }
-    /// SIGKILL to everything in the container, at once; returns how it ended.
+    /// See Controller::shutdown. Throws `Step::helper` with ESRCH if the container has ended, else as that does.
+    bool shutdown(ShutdownMode mode = ShutdownMode::automatic) { return ask_init(EndKind::poweroff, mode); }
+    /// See Controller::reboot. Throws as `shutdown` does, and with EPERM where the helper cannot start it again:
+    /// it keeps what that takes only for who `ContainerSpec::may_restart`, and in a group.
+    bool reboot(ShutdownMode mode = ShutdownMode::automatic) { return ask_init(EndKind::reboot, mode); }
+    /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended, and what is preserved is
+    /// then released. A suspended container is resumed. The helper keeps the time, also if the caller dies meanwhile.
+    /// Throws `Step::signal` with ETIMEDOUT as Container::stop does.
+    [[gnu::visibility("default")]] ExitStatus stop(std::chrono::milliseconds grace);
+    /// SIGKILL to everything in the container, at once; returns how it ended, and what is preserved is then released.
     ExitStatus kill() {
         (void)exchange({.kind = detail::Message::Kind::kill});
         return wait();
@@ -212,6 +221,7 @@ private:
     /// How the start went.
     [[nodiscard]] detail::Taken take_start(detail::Message& answer);
 
+    [[gnu::visibility("default")]] bool ask_init(EndKind kind, ShutdownMode mode);
     void require_started() const {
         if (!socket_) throw std::logic_error{"this Helper has been moved from"};
     }

@@ -63,6 +63,7 @@ enum class ShutdownMode : std::uint8_t {
     /// and the signals that it catches or waits for: SIGRTMIN+4 and +5 for "systemd", see systemd(1); SIGPWR and SIGINT
     /// for an init that takes SIGPWR, as sysvinit's and busybox's do; SIGTERM for anything else.
     signal,
+    by_caller,  ///< not at all: the caller does, by a command inside, say; the end then counts as what was asked for
 };
 
 }  // namespace caisson::inline v0

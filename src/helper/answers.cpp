@@ -34,6 +34,25 @@ void set_note(Ward& ward, const Fd& file) {
     ward.info = std::move(info);
 }
 
+bool release(Controller& controller, Ward& ward) {
+    ward.released = true;
+    return controller.release(ward.id);
+}
+
+bool ask(Controller& controller, const Ward& ward, const Message& question) {
+    if (question.number < 0 || question.number > static_cast<std::int64_t>(ShutdownMode::by_caller)) {
+        throw Error{Step::helper, EBADMSG, "message of caisson: its mode is none"};
+    }
+    const auto mode = static_cast<ShutdownMode>(question.number);
+    if (question.kind == Message::Kind::shutdown) return controller.shutdown(ward.id, mode);
+    if (ward.restarts_on_reboot && !ward.can_start_again) {
+        throw Error{Step::helper, EPERM, "reboot",
+                    "its helper has given up what a start takes: leave it CAP_SYS_BOOT, set on_crash to restart, or "
+                    "start it again yourself"};
+    }
+    return controller.reboot(ward.id, mode);
+}
+
 Fd copy(int fd) {
     Fd made{::fcntl(fd, F_DUPFD_CLOEXEC, 3)};
     if (!made) detail::fail(Step::helper, "descriptor of an answer");
@@ -56,9 +75,21 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             done.message.number = controller.signal(ward.id, static_cast<int>(question.number)) ? 1 : 0;
             return done;
         case Message::Kind::stop:
-            done.message.number = controller.stop(ward.id, std::chrono::milliseconds{question.number}) ? 1 : 0;
+            // Whoever ends what is preserved has looked at it.
+            if (ward.info.preserved) done.message.number = release(controller, ward) ? 1 : 0;
+            else done.message.number = controller.stop(ward.id, std::chrono::milliseconds{question.number}) ? 1 : 0;
             return done;
-        case Message::Kind::kill: done.message.number = controller.signal(ward.id, SIGKILL) ? 1 : 0; return done;
+        case Message::Kind::kill:
+            if (ward.info.preserved) done.message.number = release(controller, ward) ? 1 : 0;
+            else done.message.number = controller.kill(ward.id) ? 1 : 0;
+            return done;
+        case Message::Kind::shutdown:
+        case Message::Kind::reboot: done.message.number = ask(controller, ward, question) ? 1 : 0; return done;
+        case Message::Kind::stuck:
+            if (const auto stuck = controller.stuck(ward.id)) {
+                done.message.body = detail::encode(detail::PlainError::of(*stuck));
+            }
+            return done;
         case Message::Kind::usage: {
             const auto parts = UsageParts::of_bits(static_cast<std::uint32_t>(question.number));
             done.message.body = detail::encode(controller.usage(ward.id, parts));

@@ -97,7 +97,11 @@ void Server::turn(int milliseconds) {
     const int n = ::epoll_wait(epoll_.get(), events, 64, 0);
     std::vector<int> ready;
     for (int i = 0; i < n; ++i) ready.push_back(events[i].data.fd);
-    for (const auto& ward : wards_) serve_ward(*ward, ready);
+    for (const auto& ward : wards_) {
+        serve_ward(*ward, ready);
+        if (ward->released) end(*ward, ward->last_status);
+    }
+    std::erase_if(wards_, [](const auto& ward) { return ward->released; });
     if (group_) serve_group(ready);
 }
 
@@ -106,6 +110,8 @@ Server::Starting& Server::prepare(detail::StartRequest request, Client& client) 
     take_descriptors(request.spec, client.descriptors);
     made->ward = std::make_unique<Ward>(Ward{RunDirectory::acquire(run_directory_, request.spec.name)});
     made->ward->has_command_below = request.spec.init;
+    made->ward->restarts_on_reboot = request.spec.on_reboot == EndAction::restart;
+    made->ward->can_start_again = group_ || request.spec.may_restart();
     made->ward->info = {.name = request.spec.name, .note = std::move(request.note)};
     made->opens_console = request.open_console && request.spec.console;
     made->spec = std::move(request.spec);
@@ -187,7 +193,7 @@ void Server::make_known(Ward& ward) {
     watch(ward.listener.get());
     count_cpus(ward);
     // Whoever may have to start one more keeps what that takes.
-    if (group_ || std::exchange(is_lowered_, true)) return;
+    if (ward.can_start_again || std::exchange(is_lowered_, true)) return;
     lower_privileges();
 }
 
@@ -206,16 +212,34 @@ void Server::handle(const Event& event) {
     const auto found =
         std::find_if(wards_.begin(), wards_.end(), [&](const auto& ward) { return ward->id == event.id; });
     if (found == wards_.end()) return;
-    if (event.kind == Event::Kind::exited) {
-        end(**found, *event.status);
+    Ward& ward = **found;
+    const bool is_over = event.is_last() && !event.preserved;
+    if (event.status) ward.last_status = *event.status;
+    if (!is_over && (event.preserved || event.kind == Event::Kind::started)) renew(ward, event);
+    if (event.kind == Event::Kind::exited && is_over) {
+        end(ward, ward.last_status);
         wards_.erase(found);
         return;
     }
     const Message message{.kind = Message::Kind::event, .body = detail::encode(detail::PlainEvent::of(event))};
-    for (Client& client : (*found)->clients) {
+    for (Client& client : ward.clients) {
         if (client.watches) tell(client, message);
     }
-    forget_closed((*found)->clients);
+    forget_closed(ward.clients);
+    if (!is_over) return;
+    // A restart has failed: the end that it was to follow is the last one.
+    end(ward, ward.last_status);
+    wards_.erase(found);
+}
+
+void Server::renew(Ward& ward, const Event& event) {
+    try {
+        if (event.preserved) ward.info.preserved = detail::PlainStatus::of(*event.status);
+        else ward.info.init = controller_.init_pid(ward.id);
+        ward.info_file = detail::to_memory_file(detail::encode(ward.info));
+    } catch (const Error&) {
+        // It has ended already, or no file can be made: what is told is then what was.
+    }
 }
 
 void Server::serve_ward(Ward& ward, const std::vector<int>& ready) {

@@ -52,6 +52,8 @@ private:
     [[nodiscard]] std::unique_ptr<Starting> take_starting(const std::string& name);
     void settle_failures();
     void handle(const Event& event);
+    /// What is told of a container that has been started again, or is preserved.
+    void renew(Ward& ward, const Event& event);
     void make_known(Ward& ward);
     /// What takes privileges that are given up next. Where the kernel refuses, each answer says so.
     void count_cpus(const Ward& ward);

@@ -28,6 +28,10 @@ struct Ward {
     RunDirectory directory;
     ContainerId id{};
     bool has_command_below = false;  ///< see Running
+    bool restarts_on_reboot = false;
+    bool can_start_again = true;
+    ExitStatus last_status{};  ///< once it has ended
+    bool released = false;     ///< it was preserved
     detail::Info info{};
     Fd info_file{};
     Fd listener{};

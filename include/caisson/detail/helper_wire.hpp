@@ -54,6 +54,9 @@ struct Message {
         watch,       ///< from then on, each `event` is told
         descriptor,  ///< of a group: passes one on, of those that the next start's request names
         start,       ///< of a group: with a StartRequest as a memory file
+        shutdown,
+        reboot,
+        stuck,
         done,
         refused,
         elsewhere,  ///< of a new helper: the group has another, which is to be asked
@@ -62,11 +65,11 @@ struct Message {
     };
     std::uint32_t version = wire_version;
     Kind kind = Kind::info;
-    std::int64_t number = 0;  ///< signal: which; stop: milliseconds of grace; usage: UsageParts; done: 1 for yes; of
-                              ///< info: it is suspended
+    std::int64_t number = 0;  ///< signal: which; stop: milliseconds of grace; usage: UsageParts; shutdown, reboot:
+                              ///< ShutdownMode; done: 1 for yes; of info: it is suspended
     WindowSize size{};
-    std::string body{};  ///< limit: a LimitSpec; done: a Usage or a LimitSpec; refused: a PlainError; exited: a
-                         ///< PlainStatus
+    std::string body{};  ///< limit: a LimitSpec; done: a Usage, a LimitSpec or a PlainError; refused: a PlainError;
+                         ///< exited: a PlainStatus
 };
 template <class A, SameButConst<Message> S>
 void fields(A& archive, S& s) {
@@ -97,11 +100,12 @@ struct Info {
     std::int32_t init = -1;
     std::string console_path{};
     std::string note{};
+    std::optional<PlainStatus> preserved{};
 };
 template <class A, SameButConst<Info> S>
 void fields(A& archive, S& s) {
-    auto& [name, init, console_path, note] = s;
-    archive(name, init, console_path, note);
+    auto& [name, init, console_path, note, preserved] = s;
+    archive(name, init, console_path, note, preserved);
 }
 
 /// An Event in a form that has fields; whose it is goes without saying.
