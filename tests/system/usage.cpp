@@ -169,8 +169,10 @@ TEST_CASE("memory that is touched is counted for what it is") {
     const auto grown = [&](std::optional<std::uint64_t> value, std::optional<std::uint64_t> before) {
         REQUIRE(value);
         REQUIRE(before);
-        return *value - *before;
+        return static_cast<std::int64_t>(*value - *before);
     };
+    // One process may have a few pages more of its own than the next.
+    constexpr std::int64_t touched = 8 * mib - 64 * 1024, little = mib;
     Usage before;
     {
         const Worker idle{group, [] {}};
@@ -186,9 +188,9 @@ TEST_CASE("memory that is touched is counted for what it is") {
     {
         const Worker anon{group, [] { touch(8 * mib); }};
         const Usage usage = group.usage(parts);
-        CHECK(grown(usage.memory_anon, before.memory_anon) >= 8 * mib);
-        CHECK(grown(usage.memory_anon, before.memory_anon) < 9 * mib);
-        CHECK(grown(usage.memory_file, before.memory_file) < mib);
+        CHECK(grown(usage.memory_anon, before.memory_anon) >= touched);
+        CHECK(grown(usage.memory_anon, before.memory_anon) < touched + little);
+        CHECK(grown(usage.memory_file, before.memory_file) < little);
         CHECK(usage.memory >= 8 * mib);
         if (usage.memory_peak) CHECK(usage.memory_peak >= usage.memory);
         if (usage.memory_peak) CHECK(usage.memory_peak < 32 * mib);
@@ -199,8 +201,8 @@ TEST_CASE("memory that is touched is counted for what it is") {
     {
         const Worker shared{group, [] { touch(8 * mib, MAP_SHARED | MAP_ANONYMOUS); }};
         const Usage usage = group.usage(parts);
-        CHECK(grown(usage.memory_file, before.memory_file) >= 8 * mib);
-        CHECK(grown(usage.memory_anon, before.memory_anon) < mib);
+        CHECK(grown(usage.memory_file, before.memory_file) >= touched);
+        CHECK(grown(usage.memory_anon, before.memory_anon) < little);
     }
     const int status = wait_for(spawn_in(group, [] {
         touch(128 * mib);
