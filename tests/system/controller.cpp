@@ -55,7 +55,7 @@ ExitStatus wait_exit(Controller& controller) {
     for (;;) {
         auto event = wait_event(controller);
         REQUIRE(event);
-        if (event->kind == Event::Kind::failed) FAIL(event->error->what());
+        if (event->kind == Event::Kind::failed) FAIL(std::string{event->error->what()});
         if (event->kind == Event::Kind::exited) return *event->status;
     }
 }
@@ -63,7 +63,7 @@ ContainerId started(Controller& controller, const ContainerSpec& spec, ConsoleUs
     const ContainerId id = controller.start(spec, use);
     auto event = wait_event(controller);
     REQUIRE(event);
-    if (event->kind == Event::Kind::failed) FAIL(event->error->what());
+    if (event->kind == Event::Kind::failed) FAIL(std::string{event->error->what()});
     REQUIRE(event->kind == Event::Kind::started);
     CHECK(event->id == id);
     return id;
