@@ -82,25 +82,25 @@ build() {
     local targets=()
     configure "$@" || return
     if [[ -n ${only-} ]]; then read -r -d '' -a targets < <(tests/support/targets.py "$out/$1" $only); fi
-    # What runs beside a build, which is the emulated kernel alone, has deadlines to meet.
-    check "build without a warning" nice ninja -C "$out/$1" -j "$jobs" "${targets[@]}"
+    check "build without a warning" ninja -C "$out/$1" -j "$jobs" "${targets[@]}"
 }
 # run NAME MESON-TEST-OPTIONS...
 run() {
-    local dir=$out/$1
+    # Two sections may run tests of one build at the same time.
+    local dir=$out/$1 text=$out/$1/meson-logs/$section.txt
     shift
-    rm -f "$dir"/meson-logs/testlog*.json
+    rm -f "$dir/meson-logs/$section"*.json
     # The limits in the build files are for a machine of one's own; a busy one may take longer.
     # Signals that the caller ignores, as nohup(1) does, would be ignored by what the tests start.
-    env --default-signal meson test -C "$dir" --no-rebuild -t "${patience-4}" "$@" > "$dir/meson-logs/run.txt" 2>&1
+    env --default-signal meson test -C "$dir" --no-rebuild --logbase "$section" -t "${patience-4}" "$@" > "$text" 2>&1
     local log
-    log=$(ls "$dir"/meson-logs/testlog*.json 2> /dev/null | head -n 1)
+    log=$(ls "$dir/meson-logs/$section"*.json 2> /dev/null | head -n 1)
     if [[ -n $log ]]; then
         count "$log"
-    elif grep -q 'No suitable tests' "$dir/meson-logs/run.txt"; then
+    elif grep -q 'No suitable tests' "$text"; then
         echo "no tests: $*"
     else
-        check "meson test $*" show_and_fail "$dir/meson-logs/run.txt"
+        check "meson test $*" show_and_fail "$text"
     fi
 }
 # These compilers' sanitizers cannot place their shadow where the kernel randomises more address bits than they know.
@@ -140,10 +140,56 @@ prepare() {
     packages "${needed[@]}"
 }
 
+# Sections in the background. Compilers are as good beside the system tests, which run one at a time and leave a
+# processor idle; they step back for whatever has deadlines to meet.
+declare -A job=()
+queued=
+# aside NAME COMMAND...: starts it now; `await NAME` waits for it and tells what came of it
+aside() {
+    local section=$1
+    shift
+    rm -f "$out/$section.result"
+    (
+        passed=0 failed=0 skipped=0 failures=() SECONDS=0
+        "$@"
+        printf '%s: %d s beside others\n' "$section" "$SECONDS"
+        declare -p passed failed skipped failures | sed 's/^declare/& -g/' > "$out/$section.result"
+    ) > "$out/$section.log" 2>&1 4>&1 &
+    job[$section]=$!
+}
+# queue NAME COMMAND...: the same, once what was queued before has ended
+queue() {
+    aside "$1" in_turn "$queued" "${@:2}"
+    queued=${job[$1]}
+}
+in_turn() {
+    renice -n 10 -p "$BASHPID" > /dev/null
+    if [[ -n $1 ]]; then tail --pid="$1" -f /dev/null; fi
+    SECONDS=0
+    "${@:2}"
+}
+await() {
+    local pid=${job[$1]} p=$passed f=$failed s=$skipped all=("${failures[@]}")
+    wait "$pid"
+    unset "job[$1]"
+    cat "$out/$1.log"
+    passed=0 failed=1 skipped=0 failures=("$1: ended before its time")
+    if [[ -e $out/$1.result ]]; then . "$out/$1.result"; fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s)) failures=("${all[@]}" "${failures[@]}")
+}
+end_tree() {
+    local child
+    for child in $(pgrep -P "$1"); do end_tree "$child"; done
+    kill "$1" 2> /dev/null
+}
+trap 'for pid in "${job[@]}"; do end_tree "$pid"; done' EXIT
+
+build_gcc() {
+    heading "g++: build"
+    build gcc g++ -Ddebug=false
+}
 section_gcc() {
-    heading "g++: build, then every test"
-    build gcc g++ || return
-    await_uml
+    heading "g++: every test"
     run gcc --suite unit --suite source
     if [[ $mode == quick ]]; then
         run gcc --suite system --num-processes 1
@@ -153,25 +199,31 @@ section_gcc() {
 }
 section_clang() {
     heading "clang++: build, then the unit tests"
-    only='unit source' build clang clang++ -Dbuildtype=debug || return
+    only='unit source' build clang clang++ -Dbuildtype=debug -Ddebug=false || return
     run clang --suite unit --suite source
+}
+# Reports name lines, and nothing else that the compiler could note for a debugger.
+lines=(-Ddebug=false -Dcpp_args=-gline-tables-only)
+build_asan() {
+    heading "address and undefined-behaviour sanitizer: build"
+    only='unit system' build asan clang++ -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 \
+        -Ddefault_library=static "${lines[@]}"
 }
 section_asan() {
     heading "address and undefined-behaviour sanitizer: unit and system tests"
-    only='unit system' build asan clang++ -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 \
-        -Ddefault_library=static || return
-    await_uml
     export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
     local patience=8
     run asan "${steady[@]}" --suite unit
     run asan "${steady[@]}" --suite system --num-processes 1
     unset ASAN_OPTIONS UBSAN_OPTIONS
 }
+build_tsan() {
+    heading "thread sanitizer: build"
+    only=threads build tsan clang++ -Db_sanitize=thread -Db_lundef=false -Doptimization=1 \
+        -Ddefault_library=static "${lines[@]}"
+}
 section_tsan() {
     heading "thread sanitizer: the tests with threads"
-    only=threads build tsan clang++ -Db_sanitize=thread -Db_lundef=false -Doptimization=1 \
-        -Ddefault_library=static || return
-    await_uml
     export TSAN_OPTIONS=halt_on_error=1
     local patience=8
     run tsan "${steady[@]}" --suite threads --num-processes 1
@@ -180,42 +232,23 @@ section_tsan() {
 section_options() {
     heading "without XML, networks and filters: build, then the unit tests"
     only='unit' build bare g++ -Dxml=disabled -Dnetwork=disabled -Dseccomp=disabled -Dbuildtype=debug \
-        -Ddefault_library=shared || return
+        -Ddebug=false -Ddefault_library=shared || return
     run bare --suite unit
 }
 section_consumers() {
     heading "consumers: pkg-config, subproject, headers, what must not compile"
-    [[ -f $out/gcc/build.ninja ]] || build gcc g++ || return
     run gcc --suite consumer
 }
-# The emulated kernel has one CPU and takes its time: it runs in the background while the sections after it build. Its
-# processes are the machine's, so no system test may run beside it: see await_uml.
-uml_pid= uml_began=
-trap '[[ -z $uml_pid ]] || pkill -P "$uml_pid"' EXIT
+# The emulated kernel has one CPU and takes its time.
 section_uml() {
-    heading "a kernel with cgroup v2 alone, in user-mode Linux: unit and system tests, in the background"
-    [[ -f $out/gcc/build.ninja ]] || build gcc g++ || return
+    heading "a kernel with cgroup v2 alone, in user-mode Linux: unit and system tests"
     rm -rf "$out/uml"
-    uml_began=$SECONDS
-    env --default-signal tests/vm/uml.sh "$out/gcc" "$out/uml" unit system > "$out/uml.log" 2>&1 &
-    uml_pid=$!
+    check "the kernel boots and runs the tests" \
+        env --default-signal tests/vm/uml.sh "$out/gcc" "$out/uml" unit system && count "$out/uml"
 }
-await_uml() {
-    [[ -n $uml_pid ]] || return 0
-    local here=$section pid=$uml_pid rc=0
-    section=uml uml_pid=
-    heading "the emulated kernel's results"
-    wait "$pid" || rc=$?
-    check "the kernel boots and runs the tests" ended_with "$rc" "$out/uml.log" && count "$out/uml"
-    printf 'uml: %d s, much of it beside others\n' $((SECONDS - uml_began))
-    section=$here
-}
-ended_with() { cat "$2"; return "$1"; }
 # An hour or so, alone on the machine's processors: it is emulated.
 section_qemu() {
     heading "Debian's own kernel, in QEMU: unit and system tests"
-    build gcc g++ || return
-    await_uml
     [[ -d $out/gcc/linux ]] || check "apt-get update" apt-get -qq update || return
     rm -rf "$out/qemu"
     check "the kernel boots and runs the tests" \
@@ -223,8 +256,6 @@ section_qemu() {
 }
 section_long() {
     heading "long runs: the suite, fuzzing, benchmarks"
-    build gcc g++ || return
-    await_uml
     if check "a Debian root file system" examples/debian_root.sh "$out/debian"; then
         export CAISSON_DEBIAN_ROOT=$out/debian
     fi
@@ -239,24 +270,50 @@ section_long() {
 section_style() {
     heading "style: layout of the source, clang-tidy"
     check "clang-format changes nothing" tests/style.sh format
-    [[ -f $out/clang/build.ninja ]] || only='unit source' build clang clang++ -Dbuildtype=debug || return
+    [[ -f $out/clang/build.ninja ]] || only='unit source' build clang clang++ -Dbuildtype=debug -Ddebug=false || return
     check "clang-tidy has no remark" tests/style.sh tidy "$out/clang"
 }
 
+wants() { [[ " ${wanted[*]} " == *" $1 "* ]]; }
+alone() {
+    local section=$1 began=$SECONDS
+    "$2"
+    local rc=$?
+    printf '%s: %d s\n' "$section" $((SECONDS - began))
+    return "$rc"
+}
+sections() {
+    local name
+    if wants gcc || wants uml || wants consumers || wants qemu || wants long; then alone gcc build_gcc || return; fi
+    if wants uml; then aside uml section_uml; fi
+    for name in asan tsan; do
+        if wants $name; then queue $name-build build_$name; fi
+    done
+    for name in clang options consumers style; do
+        if wants $name; then queue $name section_$name; fi
+    done
+    if wants gcc; then alone gcc section_gcc; fi
+    for name in asan tsan; do
+        if wants $name; then
+            local before=$failed
+            await $name-build
+            if ((failed == before)); then alone $name section_$name; fi
+        fi
+    done
+    for name in clang options consumers style uml; do
+        if wants $name; then await $name; fi
+    done
+    for name in qemu long; do
+        if wants $name; then alone $name section_$name; fi
+    done
+}
 main() {
     if ! command -v python3 > /dev/null && ! command -v apt-get > /dev/null; then
         echo "python3 is missing" >&2
         exit 2
     fi
     heading "packages"
-    if prepare; then
-        for section in "${wanted[@]}"; do
-            local began=$SECONDS
-            "section_$section"
-            printf '%s: %d s\n' "$section" $((SECONDS - began))
-        done
-        await_uml
-    fi
+    if prepare; then sections; fi
     heading "result after $SECONDS s"
     for line in "${failures[@]}"; do printf 'FAILED  %s\n' "$line"; done
     printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
