@@ -66,8 +66,33 @@ void Controller::watch_all(Entry& entry) {
     }
 }
 
-void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
+Container Controller::take(ContainerId id) {
     const std::lock_guard lock{mutex_};
+    Entry& entry = require(id);
+    unwatch(entry.container.fd());
+    unwatch_kills(entry);
+    unwatch_pressure(entry);
+    leave_consoles(entry);
+    Container container = std::move(entry.container);
+    entries_.erase(place(id));
+    const auto first = events_.begin() + static_cast<std::ptrdiff_t>(taken_);
+    const auto is_its = [id](const Event& event) { return event.id == id; };
+    events_.erase(std::remove_if(first, events_.end(), is_its), events_.end());
+    forget_taken();
+    return container;
+}
+
+bool Controller::signal(ContainerId id, int number) {
+    if (const auto helper = call_helper(id)) return helper->signal(number);
+    const std::lock_guard lock{mutex_};
+    Entry* const entry = find(id);
+    if (entry == nullptr || entry->status || !entry->container.signal(number)) return false;
+    if (number == SIGKILL) kill_from(*entry, detail::deadline_in(kill_again_ms));
+    return true;
+}
+
+void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
+    std::unique_lock lock{mutex_};
     std::size_t filled = 0;
     for (const auto& owned : entries_) {
         Entry& entry = *owned;
@@ -87,7 +112,8 @@ void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
         }
         ++filled;
     }
-    into.resize(filled);
+    lock.unlock();
+    add_reattached_usage(parts, into, filled);
 }
 
 void Controller::push(Event event) {
@@ -128,6 +154,7 @@ void Controller::unwatch_pressure(Entry& entry) noexcept {
 }
 
 void Controller::watch_pressure(ContainerId id, MemoryPressure level) {
+    if (const auto helper = call_helper(id)) return helper->watch_pressure(level);
     const std::lock_guard lock{mutex_};
     Entry& entry = require(id);
     const char* const what = "memory pressure of";
@@ -160,6 +187,7 @@ void Controller::refuse(ContainerId id, const char* what, const Error& e) {
 }
 
 void Controller::limit(ContainerId id, const LimitSpec& limits) {
+    if (const auto helper = call_helper(id)) return helper->limit(limits);
     std::unique_lock lock{mutex_};
     try {
         Cgroup* const own = require(id).container.cgroup();
@@ -177,6 +205,7 @@ void Controller::limit(ContainerId id, const LimitSpec& limits) {
 }
 
 void Controller::freeze(ContainerId id, bool on) {
+    if (const auto helper = call_helper(id)) return on ? helper->suspend() : helper->resume();
     const char* const what = on ? "suspend" : "resume";
     std::unique_lock lock{mutex_};
     try {
@@ -198,6 +227,7 @@ void Controller::freeze(ContainerId id, bool on) {
 }
 
 bool Controller::suspended(ContainerId id) {
+    if (const auto helper = call_helper(id)) return helper->suspended();
     const std::lock_guard lock{mutex_};
     try {
         return require(id).container.freezer("state of").frozen();
@@ -243,6 +273,7 @@ void Controller::turn() {
 }
 
 void Controller::dispatch(ContainerId id, std::uint64_t part, std::uint32_t events) {
+    if (hear_helper(id)) return;
     // An earlier one of the same turn may have ended it.
     Entry* const found = look_up(id);
     if (found == nullptr) return;

@@ -152,6 +152,9 @@ detail::Relay& Controller::relay(Entry& entry, std::size_t console) {
 }
 
 bool Controller::resize(ContainerId id, WindowSize size, std::size_t console) {
+    if (console == 0) {
+        if (const auto helper = call_helper(id)) return helper->resize(size), true;
+    }
     const std::lock_guard lock{mutex_};
     Entry* const entry = find(id);
     if (entry == nullptr || entry->status) return false;
@@ -163,6 +166,9 @@ bool Controller::resize(ContainerId id, WindowSize size, std::size_t console) {
 }
 
 std::string Controller::console_path(ContainerId id, std::size_t console) {
+    if (console == 0) {
+        if (const auto helper = call_helper(id)) return helper->info().console_path;
+    }
     const std::lock_guard lock{mutex_};
     Entry& entry = known(id);
     if (!entry.consoles || entry.consoles->find(console) == nullptr) return {};
@@ -170,6 +176,9 @@ std::string Controller::console_path(ContainerId id, std::size_t console) {
 }
 
 Fd Controller::open_console(ContainerId id, std::size_t console) {
+    if (console == 0) {
+        if (const auto helper = call_helper(id)) return helper->open_console();
+    }
     const std::lock_guard lock{mutex_};
     return relay(known(id), console).terminal().open_peer();
 }

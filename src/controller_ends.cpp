@@ -62,6 +62,7 @@ std::unique_ptr<const Controller::Origin> Controller::Origin::of(const Container
 }
 
 Usage Controller::usage(ContainerId id, UsageParts parts) {
+    if (const auto helper = call_helper(id)) return helper->usage(parts);
     const std::lock_guard lock{mutex_};
     Entry& entry = known(id);
     if (entry.preserved && entry.last_usage) return *entry.last_usage;
@@ -90,6 +91,7 @@ std::optional<bool> Controller::end_at_once(Entry& entry) {
 }
 
 bool Controller::stop(ContainerId id, std::chrono::milliseconds grace) {
+    if (const auto helper = call_helper(id)) return helper->ask_to_stop(grace);
     const std::lock_guard lock{mutex_};
     Entry* const entry = find(id);
     if (entry == nullptr) return false;
@@ -105,6 +107,7 @@ bool Controller::stop(ContainerId id, std::chrono::milliseconds grace) {
 }
 
 bool Controller::kill(ContainerId id) {
+    if (const auto helper = call_helper(id)) return helper->ask_to_kill();
     const std::lock_guard lock{mutex_};
     Entry* const entry = find(id);
     if (entry == nullptr) return false;
@@ -118,6 +121,9 @@ bool Controller::kill(ContainerId id) {
 }
 
 bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
+    if (const auto helper = call_helper(id)) {
+        return kind == EndKind::reboot ? helper->reboot(mode) : helper->shutdown(mode);
+    }
     const std::lock_guard lock{mutex_};
     Entry* const entry = find(id);
     if (entry == nullptr || entry->preserved) return false;

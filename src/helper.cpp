@@ -28,6 +28,8 @@
 #include <caisson/detail/plan_payload.hpp>
 #include <caisson/detail/unprivileged.hpp>
 
+#include "helper/plain_event.hpp"
+
 namespace caisson::inline v0 {
 namespace {
 
@@ -211,11 +213,15 @@ std::vector<std::string> Helper::list(const std::string& run_directory) {
 }
 
 std::optional<Event> Helper::next_event() {
-    (void)try_wait();
+    try {
+        if (events_.empty()) (void)try_wait();
+    } catch (const Error&) {
+        if (events_.empty()) throw;  // else it is told behind them
+    }
     if (events_.empty()) return std::nullopt;
-    std::optional<Event> event{std::move(events_.front())};
+    const std::string plain = std::move(events_.front());
     events_.erase(events_.begin());
-    return event;
+    return detail::decode<detail::PlainEvent>(plain).event(name_);
 }
 
 /// What a helper is asked for, and the descriptors that go with it.

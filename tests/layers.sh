@@ -31,7 +31,7 @@ put 4 detail/device_control detail/host_devices # which devices
 put 4 detail/filter  # the program of a system call filter
 put 4 security_report # of a running process, as values
 put 4 detail/archive # values as bytes between a program and its helper
-put 6 controller event helper detail/helper_wire
+put 6 controller event helper detail/reattached detail/helper_wire
 put 7 caisson # the umbrella
 put 8 xml
 # Resources do not know each other.
@@ -78,6 +78,6 @@ only 'range/v3/all.hpp' '^$'
 only 'libmnl' '^src/net'
 only 'caisson/xml.hpp' '^src/(xml|helper)'
 only '(iostream|filesystem|functional|regex|thread|fstream|sstream)>' '^src/'
-above='container|controller|event|helper|sweep|xml|detail/(start|launch|helper_wire)'
+above='container|controller|event|helper|sweep|xml|detail/(start|launch|reattached|helper_wire)'
 only '(memory|chrono)>' "^(src/|include/caisson/($above))"
 exit $status

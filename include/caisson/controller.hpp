@@ -24,6 +24,7 @@
 
 #include <caisson/console.hpp>
 #include <caisson/container.hpp>
+#include <caisson/detail/reattached.hpp>
 #include <caisson/error.hpp>
 #include <caisson/event.hpp>
 #include <caisson/fd.hpp>
@@ -144,33 +145,21 @@ public:
         entry.suspended = is_suspended(entry.container);
         return id;
     }
+    /// A container that a helper runs, see Helper: its events come here, and what is asked by its id is asked of the
+    /// helper, as far as a Helper can be asked; the rest throws `Step::event_loop` with EOPNOTSUPP. It stays the
+    /// helper's: it goes on when this object or the process ends. If the helper lets go of this program, which has not
+    /// called `next` for too long, events may be missing; `failed` follows where it cannot be found again. Throws
+    /// `Step::helper`, with ESRCH if no helper runs a container of that name.
+    ///
+    /// An answer takes as long as the helper takes, 10 seconds at most; the other containers go on meanwhile.
+    ContainerId reattach(const std::string& name, const std::string& run_directory = default_run_directory);
     /// Gives a container to the caller; no event about it will follow. What a user has typed or not yet read of a
     /// relayed console is lost. Throws `Step::event_loop` with ESRCH if it has ended or did not start.
-    [[nodiscard]] Container take(ContainerId id) {
-        const std::lock_guard lock{mutex_};
-        Entry& entry = require(id);
-        unwatch(entry.container.fd());
-        unwatch_kills(entry);
-        unwatch_pressure(entry);
-        leave_consoles(entry);
-        Container container = std::move(entry.container);
-        entries_.erase(place(id));
-        const auto first = events_.begin() + static_cast<std::ptrdiff_t>(taken_);
-        const auto is_its = [id](const Event& event) { return event.id == id; };
-        events_.erase(std::remove_if(first, events_.end(), is_its), events_.end());
-        forget_taken();
-        return container;
-    }
+    [[nodiscard]] Container take(ContainerId id);
 
     /// Sends a signal to the container's init; false if it has ended. See Container::signal. If it ends, what follows
     /// is as the spec says: who wants it ended for good calls `stop`.
-    bool signal(ContainerId id, int number) {
-        const std::lock_guard lock{mutex_};
-        Entry* const entry = find(id);
-        if (entry == nullptr || entry->status || !entry->container.signal(number)) return false;
-        if (number == SIGKILL) kill_from(*entry, detail::deadline_in(kill_again_ms));
-        return true;
-    }
+    bool signal(ContainerId id, int number);
     /// Sends SIGTERM to init, and SIGKILL to everything once `grace` is over; returns at once, and `exited` follows
     /// within half a second of that, or `stuck` if a process cannot end. False if it has ended. A suspended one is
     /// resumed. A second call may bring the end forward, never put it off. One that waits for its restart is not
@@ -219,6 +208,7 @@ public:
     void limit(ContainerId id, const LimitSpec& limits);
     /// See Container::limits. Throws as `limit` does.
     [[nodiscard]] LimitSpec limits(ContainerId id) {
+        if (const auto helper = call_helper(id)) return helper->limits();
         const std::lock_guard lock{mutex_};
         return require(id).container.limits();
     }
@@ -251,13 +241,14 @@ public:
     [[nodiscard]] int console_fd(ContainerId id, std::size_t console = 0);
     /// The container's init. Throws `Step::event_loop` with ESRCH if the container has ended.
     [[nodiscard]] pid_t init_pid(ContainerId id) {
+        if (const auto helper = call_helper(id)) return helper->info().init;
         const std::lock_guard lock{mutex_};
         return require(id).container.init().pid();
     }
     /// Containers whose `exited` has not been made yet.
     [[nodiscard]] std::size_t size() const {
         const std::lock_guard lock{mutex_};
-        return entries_.size() - preserved_;
+        return entries_.size() - preserved_ + reattached_.ids().size();
     }
     /// True while a console of an ended container waits for its user to read the rest.
     [[nodiscard]] bool has_unread_console() const {
@@ -371,6 +362,12 @@ private:
         std::int64_t give_up_at;
     };
 
+    [[nodiscard]] detail::HelperCall call_helper(ContainerId id) { return reattached_.call(id); }
+    /// What its helper has told; false if it is none of a helper's.
+    bool hear_helper(ContainerId id);
+    void hear(detail::Reattached& one);
+    void add_reattached_usage(UsageParts parts, std::vector<ContainerUsage>& into, std::size_t filled);
+
     static std::uint64_t key(ContainerId id, Part part) noexcept { return static_cast<std::uint64_t>(id) << 16 | part; }
 
     ContainerId next_id() {
@@ -389,6 +386,10 @@ private:
         const auto number = static_cast<std::uint64_t>(id);
         if (number == 0 || number > last_id_) {
             throw std::logic_error{"this Controller has never had a container " + std::to_string(number)};
+        }
+        if (const detail::Reattached* const one = reattached_.find(id)) {
+            throw Error{Step::event_loop, EOPNOTSUPP, "container " + detail::quote(one->events.name()),
+                        "its helper runs it, and cannot be asked for this"};
         }
         return look_up(id);
     }
@@ -482,6 +483,7 @@ private:
     std::vector<Due> dues_;  // a heap, the earliest first: a tick costs nothing for who is not due
     std::vector<ContainerId> to_start_;
     std::size_t preserved_ = 0;
+    detail::Reattachments reattached_;
     std::vector<Lingering> lingering_;
     std::vector<Event> events_;  // those before `taken_` have been given out
     std::size_t taken_ = 0;

@@ -13,12 +13,12 @@
 
 #include <signal.h>
 
-#include <caisson/controller.hpp>
 #include <caisson/detail/archive.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
+#include <caisson/event.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/lifecycle.hpp>
 #include <caisson/limits.hpp>
@@ -170,10 +170,20 @@ public:
     /// then released. A suspended container is resumed. The helper keeps the time, also if the caller dies meanwhile.
     /// Throws `Step::signal` with ETIMEDOUT as Container::stop does.
     [[gnu::visibility("default")]] ExitStatus stop(std::chrono::milliseconds grace);
+    /// The same without waiting for the end; false if it has ended.
+    bool ask_to_stop(std::chrono::milliseconds grace) {
+        const auto answer = exchange({.kind = detail::Message::Kind::stop, .number = grace.count()});
+        return answer && answer->number == 1;
+    }
     /// SIGKILL to everything in the container, at once; returns how it ended, and what is preserved is then released.
     ExitStatus kill() {
-        (void)exchange({.kind = detail::Message::Kind::kill});
+        (void)ask_to_kill();
         return wait();
+    }
+    /// The same without waiting for the end; false if it has ended.
+    bool ask_to_kill() {
+        const auto answer = exchange({.kind = detail::Message::Kind::kill});
+        return answer && answer->number == 1;
     }
     /// Blocks until the container has ended, its name is free again and its files are gone. If the helper was killed,
     /// that is `killed by signal 9`: what the container got. May be called again.
@@ -202,6 +212,10 @@ public:
 
     /// From now on `next_event` tells what happens to the container. Throws as `info` does.
     void watch() { (void)ask({.kind = detail::Message::Kind::watch}); }
+    /// Of memory pressure, too: see Controller::watch_pressure. Throws as `suspend` does.
+    void watch_pressure(MemoryPressure level) {
+        (void)ask({.kind = detail::Message::Kind::pressure, .number = static_cast<std::int64_t>(level)});
+    }
     /// What has happened since `watch`, but for the end, which `try_wait` tells; nothing if that is all. Never blocks.
     /// Ask until there is nothing: `fd()` is readable for what no other function of this object has taken before.
     [[nodiscard]] [[gnu::visibility("default")]] std::optional<Event> next_event();
@@ -236,14 +250,15 @@ private:
         if (taken == detail::Taken::closed) {
             // Its descriptors are closed one after the other: the lock on the name is gone for certain once all of it
             // is.
-            if (!process_.ended_within(1000)) {
+            if (let_go_ || !process_.ended_within(1000)) {
+                let_go_ = true;
                 throw Error{Step::helper, ECONNRESET, what(), "it has let this client go: find it again"};
             }
             status_ = ExitStatus::killed(SIGKILL);
         } else if (message.kind == detail::Message::Kind::exited) {
             status_ = detail::decode<detail::PlainStatus>(message.body).status();
         } else if (message.kind == detail::Message::Kind::event) {
-            events_.push_back(detail::decode<detail::PlainEvent>(message.body).event(name_));
+            events_.push_back(message.body);
         }
     }
     /// The answer; nothing if the container has ended.
@@ -291,8 +306,9 @@ private:
     Fd socket_;
     Fd console_;  // opened at the start, for the first who asks
     std::optional<ExitStatus> status_;
-    std::vector<Event> events_;
-    unsigned late_ = 0;  // answers that are still to come, to questions that nobody waits for any more
+    bool let_go_ = false;
+    std::vector<std::string> events_;  // each a PlainEvent
+    unsigned late_ = 0;                // answers that are still to come, to questions that nobody waits for any more
 };
 
 }  // namespace caisson::inline v0

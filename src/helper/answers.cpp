@@ -112,6 +112,12 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
         case Message::Kind::limit: controller.limit(ward.id, detail::decode<LimitSpec>(question.body)); return done;
         case Message::Kind::limits: done.message.body = detail::encode(controller.limits(ward.id)); return done;
         case Message::Kind::note: set_note(ward, passed); return done;
+        case Message::Kind::pressure: {
+            constexpr auto last = static_cast<std::int64_t>(MemoryPressure::critical);
+            if (question.number < 0 || question.number > last) throw Error{Step::helper, EINVAL, "level of pressure"};
+            controller.watch_pressure(ward.id, static_cast<MemoryPressure>(question.number));
+            return done;
+        }
         case Message::Kind::watch: client.watches = true; return done;
         case Message::Kind::descriptor:
         case Message::Kind::start:

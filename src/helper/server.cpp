@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "plain_event.hpp"
 #include "privileges.hpp"
 
 namespace caisson_helper {

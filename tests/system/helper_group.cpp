@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <caisson/controller.hpp>
 #include <caisson/sweep.hpp>
 
 #include "support/doctest.hpp"

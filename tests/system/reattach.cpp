@@ -1,0 +1,231 @@
+// Containers of helpers in a controller: who comes back finds them as they were.
+#include <caisson/controller.hpp>
+
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <caisson/helper.hpp>
+
+#include "support/doctest.hpp"
+#include "support/helper.hpp"
+#include "support/rootfs.hpp"
+
+using namespace caisson;
+using namespace std::chrono_literals;
+using namespace caisson_test;
+
+namespace {
+
+const char* why_not() {
+    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
+}
+
+/// The next event, at most ten seconds away.
+std::optional<Event> next(Controller& controller) {
+    const std::int64_t deadline = detail::deadline_in(10'000);
+    while (detail::monotonic_ms() < deadline) {
+        if (auto event = controller.next()) return event;
+        (void)detail::wait_readable(controller.fd(), deadline - detail::monotonic_ms());
+    }
+    return std::nullopt;
+}
+
+/// Reads until `word` has come.
+std::string read_until(const Fd& console, const std::string& word) {
+    std::string text;
+    char buffer[256];
+    while (text.find(word) == std::string::npos && detail::wait_readable(console.get(), 10'000)) {
+        const ssize_t n = ::read(console.get(), buffer, sizeof buffer);
+        if (n <= 0) break;
+        text.append(buffer, static_cast<std::size_t>(n));
+    }
+    return text;
+}
+
+template <class Call>
+std::string refusal_of(Call&& call) {
+    try {
+        call();
+    } catch (const Error& e) {
+        return e.what();
+    }
+    return "accepted";
+}
+
+}  // namespace
+
+TEST_CASE("a program that is killed and started again finds its container with console, figures and events") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    const pid_t host = ::fork();
+    if (host == 0) {
+        try {
+            Helper helper = Helper::start(
+                place.spec("web", "trap 'exit 6' TERM; read a; echo got $a; while :; do read b; sleep 0.05; done"),
+                place.options);
+            (void)!::write(helper.open_console().get(), "before\n", 7);
+            Controller watches;
+            (void)watches.reattach("web", place.run);
+            (void)::kill(::getpid(), SIGKILL);
+        } catch (const std::exception& e) {
+            std::fprintf(stderr, "in the child: %s\n", e.what());
+        }
+        ::_exit(1);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(host, &status, 0) == host);
+    REQUIRE(WIFSIGNALED(status));
+
+    Controller controller;
+    CHECK(controller.size() == 0);
+    const ContainerId id = controller.reattach("web", place.run);
+    CHECK(controller.size() == 1);
+    // What it wrote while nobody was there has waited.
+    CHECK(read_until(controller.open_console(id), "got before").find("got before") != std::string::npos);
+    CHECK(controller.console_path(id).starts_with("/dev/pts/"));
+    CHECK(Process::open(controller.init_pid(id)).pid() > 0);
+    CHECK(controller.signal(id, 0));
+    CHECK(controller.resize(id, {30, 90}));
+    try {
+        CHECK(controller.usage(id, UsagePart::pids).pids >= 1);
+        std::vector<ContainerUsage> all(3);
+        controller.usage(UsagePart::pids, all);
+        REQUIRE(all.size() == 1);
+        CHECK(all[0].name == "web");
+        CHECK(all[0].id == id);
+        CHECK(all[0].missing.empty());
+    } catch (const Error& e) {
+        MESSAGE("no figures: " << e.what());
+    }
+    CHECK_FALSE(controller.next());
+    CHECK(controller.stop(id, 10s));
+    const auto end = next(controller);
+    REQUIRE(end);
+    CHECK(end->kind == Event::Kind::exited);
+    CHECK(end->id == id);
+    CHECK(end->name == "web");
+    CHECK(end->status == ExitStatus::exited(6));
+    CHECK(controller.size() == 0);
+    CHECK_FALSE(controller.signal(id, 0));
+    CHECK(refusal_of([&] { (void)controller.init_pid(id); }).find("it has ended") != std::string::npos);
+    CHECK(place.empty());
+}
+
+TEST_CASE("what happens in a helper is told by the controller as of its own containers") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    Controller controller;
+    const ContainerId own = controller.start(place.spec("own"));
+    CHECK(next(controller)->kind == Event::Kind::started);
+    const ContainerId id = controller.reattach("web", place.run);
+    CHECK(id != own);
+    try {
+        helper.suspend();
+    } catch (const Error& e) {
+        (void)helper.kill();
+        CAISSON_SKIP(e.what());
+    }
+    auto event = next(controller);
+    REQUIRE(event);
+    CHECK(event->kind == Event::Kind::suspended);
+    CHECK(event->id == id);
+    CHECK(controller.suspended(id));
+    CHECK_FALSE(controller.suspended(own));
+    controller.resume(id);
+    CHECK(next(controller)->kind == Event::Kind::resumed);
+    CHECK_FALSE(controller.suspended(id));
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    event = next(controller);
+    REQUIRE(event);
+    CHECK(event->kind == Event::Kind::exited);
+    CHECK(event->id == id);
+    CHECK(controller.signal(own, SIGKILL));
+    CHECK(next(controller)->id == own);
+    CHECK(place.empty());
+}
+
+TEST_CASE("what a helper cannot be asked for is refused, and so is a name that nobody runs") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Controller controller;
+    CHECK(refusal_of([&] { (void)controller.reattach("web", place.run); }) ==
+          "container 'web': No such process: no helper in '" + place.run + "' runs it");
+    CHECK(controller.size() == 0);
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    const ContainerId id = controller.reattach("web", place.run);
+    const std::string refused =
+        "container 'web': Operation not supported: its helper runs it, and cannot be asked for this";
+    CHECK(refusal_of([&] { (void)controller.take(id); }) == refused);
+    CHECK(refusal_of([&] { (void)controller.console_fd(id); }) == refused);
+    CHECK(helper.signal(0));
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(next(controller)->kind == Event::Kind::exited);
+    CHECK(place.empty());
+}
+
+TEST_CASE("the end of a controller leaves a helper's container alone, and a killed helper is the container's end") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    HelperOptions options = place.options;
+    options.group = "all";
+    Helper helper = Helper::start(place.spec("web"), options);
+    Helper other = Helper::start(place.spec("other"), options);
+    {
+        Controller short_lived;
+        (void)short_lived.reattach("web", place.run);
+    }
+    CHECK(helper.signal(0));
+    Controller controller;
+    const ContainerId web = controller.reattach("web", place.run);
+    const ContainerId second = controller.reattach("other", place.run);
+    CHECK(controller.size() == 2);
+    REQUIRE(::kill(helper.pid(), SIGKILL) == 0);
+    for (int i = 0; i < 2; ++i) {
+        const auto event = next(controller);
+        REQUIRE(event);
+        CHECK(event->kind == Event::Kind::exited);
+        CHECK((event->id == web || event->id == second));
+        CHECK(event->status == ExitStatus::killed(SIGKILL));
+    }
+    CHECK(controller.size() == 0);
+}
+
+TEST_CASE("a controller that did not listen for long is let go by the helper, and finds it again") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    Controller controller;
+    const ContainerId id = controller.reattach("web", place.run);
+    try {
+        for (int i = 0; i < 400; ++i) {
+            helper.suspend();
+            helper.resume();
+        }
+    } catch (const Error& e) {
+        (void)helper.kill();
+        CAISSON_SKIP(e.what());
+    }
+    // As many events as the socket has room for, and then the newest ones.
+    int told = 0;
+    while (controller.next()) ++told;
+    CHECK(told > 10);
+    CHECK(told < 800);
+    CHECK(controller.size() == 1);
+    helper.suspend();
+    auto event = next(controller);
+    REQUIRE(event);
+    CHECK(event->kind == Event::Kind::suspended);
+    helper.resume();
+    CHECK(next(controller)->kind == Event::Kind::resumed);
+    CHECK(controller.stop(id, 0s));
+    CHECK(next(controller)->kind == Event::Kind::exited);
+    CHECK(place.empty());
+}
