@@ -118,12 +118,12 @@ public:
             throw at(failure.instr, failure.errnum, " (in the child)");
         }
         wait_for_end();
-        const ExitStatus status = exit_status_of(*ended_);
-        throw at(ended_->index, 0, ": the process in the container died (" + status.str() + ")");
+        const ExitStatus status = exit_status_of(*visitor_.ended);
+        throw at(visitor_.ended->index, 0, ": the process in the container died (" + status.str() + ")");
     }
     /// Of the visitor and of the stage.
     void wait_for_end() {
-        while (!ended_) take_report();
+        while (!visitor_.ended) take_report();
         while (!wait_readable(visitor_.keeper.get(), left())) throw_late();
     }
     [[nodiscard]] std::vector<Fd> take_passed() noexcept { return std::move(passed_); }
@@ -174,7 +174,7 @@ private:
                 visitor_.console = std::move(message.fd);
                 return;
             case Report::Kind::refused: throw from_refusal(message.report);
-            case Report::Kind::ended: ended_ = message.report; return;
+            case Report::Kind::ended: visitor_.ended = message.report; return;
             case Report::Kind::netlink:
             case Report::Kind::given_up: return;
         }
@@ -231,7 +231,6 @@ private:
     Channel first_;  // to the stage, until its own is here
     Fd status_;
     std::vector<Fd> passed_;
-    std::optional<Report> ended_;
     bool is_late_ = false;
 };
 

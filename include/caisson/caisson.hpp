@@ -14,6 +14,7 @@
 #include <caisson/device.hpp>
 #include <caisson/error.hpp>
 #include <caisson/event.hpp>
+#include <caisson/exec.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/helper.hpp>
 #include <caisson/lifecycle.hpp>

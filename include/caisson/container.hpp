@@ -20,6 +20,7 @@
 #include <caisson/detail/asking.hpp>
 #include <caisson/detail/running.hpp>
 #include <caisson/error.hpp>
+#include <caisson/exec.hpp>
 #include <caisson/lifecycle.hpp>
 #include <caisson/limits.hpp>
 #include <caisson/namespace.hpp>
@@ -142,6 +143,30 @@ public:
                                               : SecurityReport::of(running_.init);
         } catch (const Error& e) {
             throw e.in("container " + detail::quote(name_));
+        }
+    }
+
+    /// Starts a command in the container and returns once the kernel has accepted it (execve); any number at a time.
+    ///
+    /// All or nothing: throws `Error`, naming the step, the object and the remedy. ESRCH: it has ended. EBUSY: it is
+    /// suspended; one that is suspended during the start is waited for until `ExecSpec::start_timeout`. ETIMEDOUT: a
+    /// file system of the container's own did not answer until then. Needs the rights of a start.
+    [[nodiscard]] Exec exec(const ExecSpec& spec) {
+        require_started();
+        const std::string outer = "container " + detail::quote(name_);
+        if (try_wait()) throw Error{Step::exec, ESRCH, outer + ": start a command", "it has ended"};
+        if (running_.cgroup && suspended()) {
+            throw Error{Step::exec, EBUSY, outer + ": start a command", "it is suspended: resume it first"};
+        }
+        try {
+            std::optional<detail::GroupEntrance> groups;
+            if (running_.cgroup && spec.cgroup) {
+                groups = detail::GroupEntrance::open(*running_.cgroup, running_.init.pid());
+            }
+            return detail::exec(spec, {running_.init, *running_.defaults, groups ? &*groups : nullptr});
+        } catch (const Error& e) {
+            if (!running_.init.ended() || e.step() == Step::check_spec) throw e.in(outer);
+            throw Error{e.step(), ESRCH, outer + ": " + std::string{e.context()}, "it has ended"};
         }
     }
 

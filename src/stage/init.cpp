@@ -156,7 +156,10 @@ s64 run(Stage& stage, const Instr& instr) {
         case Op::filter: return filter(stage, instr);
         case Op::exec: return exec(stage);
         case Op::join: return join(instr);
-        case Op::standard: return standard_descriptors(plan::standard_slot, 1);
+        case Op::standard: return standard(instr);
+        case Op::open_devpts: return open_devpts(stage, instr);
+        case Op::open_null: return open_null(stage, instr);
+        case Op::send_file: return send_file(instr);
         case Op::pass_up: return pass_up(instr);
         case Op::open_netlink: return open_netlink(instr);
         case Op::open_file: return open_file(stage, instr);

@@ -29,7 +29,11 @@ void run_all(Stage& stage, const Instr* instrs, unsigned count, unsigned number)
 // visit.cpp
 s64 join(const Instr& instr);
 s64 pass_up(const Instr& instr);
+s64 standard(const Instr& instr);
 s64 open_netlink(const Instr& instr);
+s64 open_devpts(Stage& stage, const Instr& instr);
+s64 open_null(Stage& stage, const Instr& instr);
+s64 send_file(const Instr& instr);
 s64 open_file(Stage& stage, const Instr& instr);
 s64 unmount(Stage& stage, const Instr& instr);
 s64 remove_name(Stage& stage, const Instr& instr);

@@ -51,22 +51,75 @@ s64 resolve_parent(char* path, const char*& name) {
     return parent;
 }
 
+/// A file of the container's.
+s64 open_inside(const char* path, u64 flags, u64 mode) {
+    open_how how{};
+    how.flags = flags | O_CLOEXEC | O_NOCTTY;
+    how.mode = (flags & O_CREAT) != 0 ? mode : 0;
+    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+    s64 fd = eagain;
+    for (int attempt = 0; (fd == eagain || fd == -4 /* EINTR */) && attempt < 128; ++attempt) {
+        fd = call(__NR_openat2, at_fdcwd, path, &how, sizeof how);
+    }
+    return fd;
+}
+
 }  // namespace
+
+s64 standard(const Instr& instr) {
+    const plan::Slot slots[]{instr.slot, instr.other, static_cast<plan::Slot>(instr.x)};
+    for (int i = 0; i < 3; ++i) {
+        const s64 result = retry(__NR_dup3, descriptor(slots[i]), i, 0);
+        if (result < 0) return result;
+    }
+    return 0;
+}
 
 s64 open_netlink(const Instr& instr) {
     return keep_made(instr, call(__NR_socket, 16 /* AF_NETLINK */, 3 /* SOCK_RAW */ | O_CLOEXEC, 0));
 }
 
 s64 open_file(Stage& stage, const Instr& instr) {
-    open_how how{};
-    how.flags = instr.x | O_CLOEXEC | O_NOCTTY;
-    how.mode = (instr.x & O_CREAT) != 0 ? instr.y : 0;
-    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-    s64 fd = eagain;
-    for (int attempt = 0; (fd == eagain || fd == -4 /* EINTR */) && attempt < 128; ++attempt) {
-        fd = call(__NR_openat2, at_fdcwd, stage.text(instr.a), &how, sizeof how);
+    return keep_made(instr, open_inside(stage.text(instr.a), instr.x, instr.y));
+}
+
+s64 open_devpts(Stage& stage, const Instr& instr) {
+    const s64 fd = resolve(stage.text(instr.a), 0);
+    if (fd < 0) return fd;
+    struct {
+        s64 type, rest[14];
+    } system{};
+    const s64 result = call(__NR_fstatfs, fd, &system);
+    if (result == 0 && system.type == DEVPTS_SUPER_MAGIC) return keep_made(instr, fd);
+    close(fd);
+    return result < 0 ? result : -25 /* ENOTTY */;
+}
+
+s64 open_null(Stage& stage, const Instr& instr) {
+    const s64 fd = open_inside(stage.text(instr.a), O_RDWR | O_NONBLOCK, 0);
+    if (fd < 0) return fd;
+    struct stat status;
+    const s64 result = call(__NR_newfstatat, fd, "", &status, at_empty_path);
+    if (result == 0 && (status.st_mode & 0170000) == 0020000 && status.st_rdev == 0x103) {
+        call(__NR_fcntl, fd, 4 /* F_SETFL */, O_RDWR);
+        return keep_made(instr, fd);
     }
-    return keep_made(instr, fd);
+    close(fd);
+    return result < 0 ? result : -19 /* ENODEV */;
+}
+
+s64 send_file(const Instr& instr) {
+    struct stat status;
+    const int from = descriptor(instr.slot);
+    const s64 result = call(__NR_newfstatat, from, "", &status, at_empty_path);
+    if (result < 0) return result;
+    if ((status.st_mode & 0170000) != 0100000) return einval;
+    for (u64 left = instr.x; left > 0;) {
+        const s64 n = retry(__NR_sendfile, descriptor(instr.other), from, nullptr, left);
+        if (n <= 0) return n;
+        left -= static_cast<u64>(n);
+    }
+    return 0;
 }
 
 s64 unmount(Stage& stage, const Instr& instr) {
@@ -110,8 +163,10 @@ namespace {
     run_all(stage, stage.array<Instr>(header.instrs), header.instr_count, 0);
     // A change of ids takes it away.
     if (die_with_keeper(stage) < 0) end(1);
-    close(go_slot);
-    call(__NR_close_range, plan::owner_slot, header.received_at, 0);
+    // What is opened inside must not get the numbers of the standard descriptors.
+    if (call(__NR_dup3, plan::host_slot, go_slot, O_CLOEXEC) < 0) end(1);
+    if (call(__NR_dup3, plan::host_slot, plan::owner_slot, O_CLOEXEC) < 0) end(1);
+    call(__NR_close_range, plan::rest_slot, header.received_at - 1, 0);
 
     clone_args args{};
     // The stage becomes the visitor's parent, and knows of it however this process ends.
@@ -175,7 +230,6 @@ s64 lower_privileges() {
     s64 result = call(__NR_pipe2, status, O_CLOEXEC);
     if (result >= 0) result = make_own_channel(status[0]);
     if (result >= 0) result = call(__NR_pipe2, go, O_CLOEXEC);
-    if (result >= 0) result = prctl(PR_SET_DUMPABLE, 0);
     if (result >= 0)
         result = call(__NR_mmap, nullptr, 4096, 3 /* read, write */, 0x21 /* MAP_SHARED | MAP_ANONYMOUS */, -1, 0);
     if (result < 0) refuse(stage, plan::KeeperStep::prepare, result);
@@ -199,6 +253,8 @@ s64 lower_privileges() {
         close(status[0]);
         intermediate(stage);
     }
+    // Not before: who goes in changes settings of its own in /proc first, as the host's user.
+    prctl(PR_SET_DUMPABLE, 0);
     // Only the writing end of `go` and the pidfd stay, whose numbers are behind all others: they take places of what is
     // not needed here.
     result = call(__NR_dup3, go[1], plan::rest_slot, O_CLOEXEC);

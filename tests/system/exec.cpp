@@ -1,9 +1,14 @@
 // Joining a container that runs.
+#include <atomic>
+#include <chrono>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <caisson/container.hpp>
@@ -15,6 +20,9 @@
 
 using namespace caisson_test;
 using caisson::Container;
+using caisson::Exec;
+using caisson::ExecSpec;
+using caisson::ExitStatus;
 using caisson::NamespaceKind;
 using caisson::Step;
 using caisson::detail::Op;
@@ -26,13 +34,65 @@ constexpr std::int64_t seconds_10 = 10'000;
 
 /// A container that does nothing until it is killed.
 caisson::ContainerSpec idle(const TestRoot& root) {
-    return shell(root, "exec sleep 1000");
+    caisson::ContainerSpec spec = shell(root, "");
+    spec.command = {"/bin/sleep", "1000"};
+    return spec;
 }
 
 std::string read_from_start(int fd) {
     char buffer[4096];
     const ssize_t n = ::pread(fd, buffer, sizeof buffer, 0);
     return n < 0 ? "error" : std::string(buffer, static_cast<std::size_t>(n));
+}
+
+ExecSpec sh(const std::string& script) {
+    ExecSpec spec;
+    spec.command = {"/bin/sh", "-c", script};
+    return spec;
+}
+
+ExecSpec sleep(const std::string& seconds) {
+    ExecSpec spec;
+    spec.command = {"/bin/sleep", seconds};
+    return spec;
+}
+
+struct Pipe {
+    Pipe() {
+        int ends[2];
+        REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+        read.reset(ends[0]);
+        write.reset(ends[1]);
+    }
+    caisson::Fd read;
+    caisson::Fd write;
+};
+
+std::string read_all(int fd) {
+    std::string all;
+    char buffer[4096];
+    for (ssize_t n = 0; (n = ::read(fd, buffer, sizeof buffer)) > 0;) all.append(buffer, static_cast<std::size_t>(n));
+    std::erase(all, '\r');
+    return all;
+}
+
+/// What the command writes.
+std::string output_of(Container& container, ExecSpec spec) {
+    Pipe pipe;
+    spec.stdio.out = spec.stdio.err = pipe.write.get();
+    Exec exec = container.exec(spec);
+    pipe.write.reset();
+    std::string text = read_all(pipe.read.get());
+    (void)exec.wait();
+    return text;
+}
+
+std::string error_of_exec(Container& container, const ExecSpec& spec) {
+    try {
+        return "it started: " + container.exec(spec).wait().str();
+    } catch (const caisson::Error& e) {
+        return e.what();
+    }
 }
 
 }  // namespace
@@ -94,5 +154,263 @@ TEST_CASE("an instruction of a visit that is refused is named") {
     } catch (const caisson::Error& e) {
         CHECK(std::string{e.what()} == "working directory '/nowhere' (in the child): No such file or directory");
     }
+    (void)container.kill();
+}
+
+TEST_CASE("a command in a running container ends with its exact status") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    for (const int code : {0, 1, 2, 77, 126, 127, 128, 137, 254, 255}) {
+        CHECK(container.exec(sh("exit " + std::to_string(code))).wait() == ExitStatus::exited(code));
+    }
+    for (const int signal : {SIGHUP, SIGINT, SIGABRT, SIGKILL, SIGSEGV, SIGTERM, SIGRTMIN}) {
+        const ExitStatus status = container.exec(sh("kill -" + std::to_string(signal) + " $$")).wait();
+        CHECK(status.signal() == signal);
+        CHECK(status.request() == ExitStatus::Request::none);
+    }
+    Exec exec = container.exec(sleep("1000"));
+    CHECK(!exec.try_wait());
+    CHECK(!exec.wait_for(std::chrono::milliseconds{1}));
+    CHECK(exec.signal(SIGTERM));
+    CHECK(exec.wait() == ExitStatus::killed(SIGTERM));
+    CHECK(exec.wait() == ExitStatus::killed(SIGTERM));
+    CHECK(!exec.signal(SIGTERM));
+    Exec moved = container.exec(sleep("1000"));
+    exec = std::move(moved);
+    CHECK_THROWS_AS((void)moved.try_wait(), std::logic_error);
+    CHECK(exec.kill() == ExitStatus::killed(SIGKILL));
+    (void)container.kill();
+}
+
+TEST_CASE("a command is in the container's namespaces and control groups, as its own command is") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    for (const bool user : {true, false}) {
+        for (const bool init : {true, false}) {
+            CAPTURE(user);
+            CAPTURE(init);
+            const TestRoot root;
+            caisson::ContainerSpec spec = idle(root);
+            spec.environment = {{"COLOR", "red"}, {"SIZE", "1"}};
+            spec.init = init;
+            if (!user) spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+            Container container = Container::start(spec);
+            const std::string same = std::string{"p="} + (init ? "2" : "1") + R"SH(
+                for i in mnt pid uts ipc net user cgroup; do
+                    test $(readlink /proc/$p/ns/$i) = $(readlink /proc/self/ns/$i) || echo $i
+                done
+                cmp /proc/$p/cgroup /proc/self/cgroup
+                for i in CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Uid Gid Groups Seccomp: Umask SigIgn SigBlk; do
+                    test "$(grep ^$i /proc/$p/status)" = "$(grep ^$i /proc/self/status)" || grep ^$i /proc/self/status
+                done
+                ls /proc/self/fd | wc -l; echo $COLOR $SIZE $SHAPE $HOME $(pwd) $(cat /proc/self/oom_score_adj))SH";
+            ExecSpec exec = sh(same);
+            exec.environment = {{"SIZE", "2"}, {"SHAPE", "round"}};
+            CHECK(output_of(container, exec) == "4\nred 2 round / / 0\n");
+            (void)container.kill();
+        }
+    }
+}
+
+TEST_CASE("what an ExecSpec says replaces what the container's spec says") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    root.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nmail:x:8:12::/var:/bin/sh\n");
+    root.write("/etc/group", "mail:x:12:\npost:x:13:mail\nother:x:14:\n");
+    Container container = Container::start(idle(root));
+    ExecSpec exec =
+        sh("id -u; id -g; id -G; pwd; umask; echo $HOME$COLOR; grep CapEff /proc/self/status; "
+           "cat /proc/self/oom_score_adj; ulimit -n; ls -l /proc/self/ns/net | wc -l; grep Seccomp: "
+           "/proc/self/status; read line <&3; echo $line");
+    const std::string file = root.write("/words", "from a descriptor\n");
+    const caisson::Fd words{::open(file.c_str(), O_RDONLY | O_CLOEXEC)};
+    exec.user = "mail";
+    exec.working_directory = "/etc";
+    exec.umask = 0;
+    exec.inherit_environment = false;
+    exec.capabilities = caisson::CapabilitySet{};
+    exec.oom_score_adj = 300;
+    exec.resource_limits = {{caisson::ResourceLimit::Kind::nofile, 77, 77}};
+    exec.seccomp = caisson::SeccompSpec{};
+    exec.seccomp->profile = caisson::SeccompProfile::none;
+    exec.descriptors = {words.get()};
+    CHECK(output_of(container, exec) ==
+          "8\n12\n12 13\n/etc\n0000\n/var\nCapEff:\t0000000000000000\n300\n77\n1\nSeccomp:\t0\nfrom a "
+          "descriptor\n");
+    ExecSpec other = sh("id -u; id -g; id -G");
+    other.user = "1000";
+    other.group = "other";
+    CHECK(output_of(container, other) == "1000\n14\n14\n");
+    other.group = "50";
+    other.groups = {60, 61};
+    CHECK(output_of(container, other) == "1000\n50\n50 60 61\n");
+
+    ExecSpec net = sh("readlink /proc/self/ns/net");
+    net.namespaces = net.namespaces.without(NamespaceKind::net);
+    CHECK(output_of(container, net) ==
+          "net:[" + std::to_string(caisson::Namespace::current(NamespaceKind::net).id()) + "]\n");
+    (void)container.kill();
+}
+
+TEST_CASE("a command gets a terminal of the container's own") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    for (const bool user : {true, false}) {
+        const TestRoot root;
+        caisson::ContainerSpec spec = idle(root);
+        if (!user) spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+        Container container = Container::start(spec);
+        ExecSpec exec = sh("tty; stty size; stat -c %u $(tty); read line; echo got $line; stty size; exit 3");
+        exec.console = caisson::WindowSize{40, 100};
+        exec.user = "7";
+        Exec running = container.exec(exec);
+        REQUIRE(running.console() != nullptr);
+        running.console()->resize({41, 101});
+        REQUIRE(::write(running.console()->fd(), "a line\n", 7) == 7);
+        const std::string text = read_all(running.console()->fd());
+        CHECK(text.find("/dev/pts/") != std::string::npos);
+        CHECK(text.find("\n7\n") != std::string::npos);
+        CHECK(text.find("got a line\n41 101\n") != std::string::npos);
+        CHECK(running.wait() == ExitStatus::exited(3));
+        (void)container.kill();
+    }
+}
+
+TEST_CASE("many commands at once, from many threads, each end with their own status") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    // One object is used by one thread at a time; what a start takes of it may be used by all.
+    const auto groups = caisson::detail::GroupEntrance::open(*container.cgroup(), container.init().pid());
+    const auto defaults = caisson::detail::ExecDefaults::of(idle(root), false);
+    std::atomic<int> right = 0;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 8; ++t) {
+        threads.emplace_back([&, t] {
+            std::vector<Exec> all;
+            for (int i = 0; i < 4; ++i) {
+                all.push_back(caisson::detail::exec(sh("read x; exit " + std::to_string(t * 4 + i)),
+                                                    {container.init(), defaults, &groups}));
+            }
+            for (int i = 0; i < 4; ++i)
+                right += all[static_cast<std::size_t>(i)].wait() == ExitStatus::exited(t * 4 + i);
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(right == 32);
+    (void)container.kill();
+}
+
+TEST_CASE("the end of the container, of the caller and of the object each end the command") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    const auto count = [&] { return output_of(container, sh("pidof sleep | wc -w")); };
+    {
+        const Exec exec = container.exec(sleep("2000"));
+        CHECK(count() == "2\n");
+    }
+    CHECK(count() == "1\n");
+
+    const pid_t host = ::fork();
+    if (host == 0) {
+        try {
+            // The container is the parent's, and its object inert here.
+            const auto defaults = caisson::detail::ExecDefaults::of(idle(root), false);
+            const Exec exec = caisson::detail::exec(sleep("3000"), {container.init(), defaults, nullptr});
+            (void)::kill(::getpid(), SIGKILL);
+        } catch (...) {
+        }
+        ::_exit(1);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(host, &status, 0) == host);
+    CHECK(WIFSIGNALED(status));
+    std::string left;
+    for (int i = 0; i < 20 && left != "1\n"; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds{i == 0 ? 0 : 50});
+        left = count();
+    }
+    CHECK(left == "1\n");
+
+    Exec last = container.exec(sleep("4000"));
+    (void)container.kill();
+    CHECK(last.wait() == ExitStatus::killed(SIGKILL));
+    CHECK(error_of_exec(container, sh("true")) == "container 'test': start a command: No such process: it has ended");
+}
+
+TEST_CASE("a command that cannot start is an error that names it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    root.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    Container container = Container::start(idle(root));
+    ExecSpec exec;
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': command: it is empty: name the program to run, as seen inside");
+    exec.command = {"/bin/nothing"};
+    CHECK(error_of_exec(container, exec)
+              .starts_with("container 'test': command '/bin/nothing' (in the child): No such file or directory: there "
+                           "is no such file in "
+                           "root '"));
+    exec = sh("true");
+    exec.namespaces = exec.namespaces.without(NamespaceKind::user);
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': namespaces: 'user' is missing: a program in the container could reach the host by a "
+          "command without it");
+    exec = sh("true");
+    exec.start_timeout = std::chrono::milliseconds{0};
+    CHECK(error_of_exec(container, exec) == "container 'test': start_timeout: 0 ms: give more than 0");
+    exec = sh("true");
+    exec.console = caisson::WindowSize{};
+    exec.stdio.in = 0;
+    CHECK(error_of_exec(container, exec) == "container 'test': stdio: the command has a console: give one of the two");
+    exec = sh("true");
+    exec.user = "nobody";
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': user 'nobody': it is not in '/etc/passwd' of the container: add it there, or give a "
+          "number");
+    exec.user = "70000";
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': user 70000 and group 0 (in the child): Invalid argument: the container's user namespace "
+          "does not have this id");
+    REQUIRE(::unlink((root / "/etc/group").c_str()) == 0);
+    exec = sh("true");
+    exec.group = "none";
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': '/etc/group' of the container (in the child): No such file or directory: give the user "
+          "and group as numbers");
+    exec = sh("true");
+    exec.working_directory = "/nowhere";
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': working directory '/nowhere' (in the child): No such file or directory: make the "
+          "directory in the root");
+    exec = sh("true");
+    exec.descriptors = {5000};
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': descriptors[0], descriptor 5000: Bad file descriptor: it is not open");
+    (void)container.kill();
+}
+
+TEST_CASE("a command is not started in a container that is suspended") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    container.suspend();
+    CHECK(error_of_exec(container, sh("true")) ==
+          "container 'test': start a command: Device or resource busy: it is suspended: resume it first");
+    // As if it were suspended during the start.
+    const auto groups = caisson::detail::GroupEntrance::open(*container.cgroup(), container.init().pid());
+    const auto defaults = caisson::detail::ExecDefaults::of(idle(root), false);
+    ExecSpec late = sh("true");
+    late.start_timeout = std::chrono::milliseconds{50};
+    try {
+        (void)caisson::detail::exec(late, {container.init(), defaults, &groups});
+        FAIL("it started");
+    } catch (const caisson::Error& e) {
+        CHECK(e.code().value() == ETIMEDOUT);
+        CHECK(std::string{e.remedy()} ==
+              "the container is suspended, or a file system of its own (FUSE) does not answer");
+    }
+    container.resume();
+    CHECK(container.exec(sh("exit 4")).wait() == ExitStatus::exited(4));
     (void)container.kill();
 }

@@ -82,9 +82,12 @@ enum class Op : std::uint16_t {
     filter,          ///< a: a system call filter, x: its instructions
     exec,            ///< argv and envp of the plan
     join,            ///< of a visit, the last of its first part: slot: a pidfd, x: namespaces of that process
-    standard,        ///< of a visit: 0, 1 and 2 become the payload's
+    standard,        ///< of a visit: 0, 1 and 2 become copies of slot, other and x
     pass_up,         ///< of a visit: slot: goes to the host
     open_netlink,    ///< slot: takes a NETLINK_ROUTE socket of the network namespace that this process is in
+    open_devpts,     ///< slot: takes the directory a, which must be the root of a devpts, else ENOTTY
+    open_null,       ///< slot: takes the device a, which must be the null device, else ENODEV
+    send_file,       ///< slot: a regular file, other: gets its content, at most x bytes
     open_file,       ///< slot: takes what the path a is, opened with the flags x and, if it is made, the mode y
     unmount,         ///< a: path; what is on top there, busy or not
     remove_name,     ///< a: path, whose last part is removed; x: flags of unlinkat(2)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -20,17 +21,25 @@
 
 namespace caisson::inline v0::detail {
 
+/// What a command that is started in the running container is like, unless it is told otherwise.
+struct ExecDefaults {
+    ContainerSpec spec{};         ///< of its command alone
+    bool deny_setgroups = false;  ///< the container's user namespace has no supplementary groups
+    [[nodiscard]] [[gnu::visibility("default")]] static ExecDefaults of(const ContainerSpec& spec, bool deny_setgroups);
+};
+
 /// What a started container consists of in the host.
 struct Running {
     Channel channel{};
     Process init{};
-    bool has_command_below = false;  ///< init is that of `ContainerSpec::init`
+    bool has_command_below = false;                 ///< init is that of `ContainerSpec::init`
     std::optional<std::int32_t> shutdown_signal{};  ///< as in the spec
     std::optional<std::int32_t> reboot_signal{};
     Fd keeper{};
     std::optional<Cgroup> cgroup{};
     std::vector<Pty> consoles{};
     Links links{};
+    std::unique_ptr<const ExecDefaults> defaults{};
 };
 
 /// Starts one container; any throw leaves nothing behind. Compiled once, in the library: what a start does takes longer

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -64,6 +65,13 @@ public:
         refuse_size();
     }
 
+    /// One whose text is known; `what` names it. Throws for more than the bounds above.
+    [[nodiscard]] static UserFile of_text(std::string what, std::string text) {
+        UserFile file{std::move(what), std::move(text)};
+        if (file.text_.size() > most_bytes) file.refuse_size();
+        return file;
+    }
+
     /// Calls `use(fields)` for every line of at least `least` fields, until it returns true.
     template <class Use>
     void each(std::size_t least, Use&& use) const {
@@ -84,6 +92,7 @@ public:
     [[nodiscard]] const std::string& what() const noexcept { return what_; }
 
 private:
+    UserFile(std::string what, std::string text) : what_{std::move(what)}, text_{std::move(text)} {}
     [[noreturn]] void refuse_size() const {
         throw Error{Step::credentials, 0, what_ + ": it has more than 1048576 bytes"};
     }
@@ -99,14 +108,15 @@ inline constexpr std::uint32_t last_id = 0xfffffffe;
     return number ? std::optional{static_cast<std::uint32_t>(*number)} : std::nullopt;
 }
 
-/// Whom the spec says, with names looked up in the root: a directory, or more that are seen as one, the topmost first.
-/// Throws `Step::credentials`.
-[[nodiscard]] inline Identity identity_of(const ContainerSpec& spec, const std::vector<int>& root) {
+/// Whom the spec says, with names looked up in what `open("etc/passwd")` and `open("etc/group")` give, which is a
+/// UserFile. Throws `Step::credentials`.
+template <class Open>
+[[nodiscard]] Identity identity_from(const ContainerSpec& spec, Open&& open) {
     Identity found{spec.uid, spec.gid, spec.groups, {}};
     if (const auto number = id_of(spec.user)) {
         found.uid = *number;
     } else if (!spec.user.empty()) {
-        const UserFile users{root, "etc/passwd"};
+        const UserFile users = open("etc/passwd");
         bool known = false;
         users.each(4, [&](const std::vector<std::string_view>& fields) {
             const auto uid = id_of(fields[2]);
@@ -127,7 +137,7 @@ inline constexpr std::uint32_t last_id = 0xfffffffe;
     const bool group_by_name = !spec.group.empty() && !id_of(spec.group);
     if (!by_name && !group_by_name) return found;
 
-    const UserFile groups{root, "etc/group"};
+    const UserFile groups = open("etc/group");
     bool known = false;
     if (by_name) found.groups.clear();
     groups.each(3, [&](const std::vector<std::string_view>& fields) {
@@ -151,6 +161,11 @@ inline constexpr std::uint32_t last_id = 0xfffffffe;
                     "add it there, or give a number"};
     }
     return found;
+}
+
+/// With names looked up in the root: a directory, or more that are seen as one, the topmost first.
+[[nodiscard]] inline Identity identity_of(const ContainerSpec& spec, const std::vector<int>& root) {
+    return identity_from(spec, [&](const char* name) { return UserFile{root, name}; });
 }
 
 /// Throws `Step::credentials` where a user namespace with these maps (none: there is none) does not have what was

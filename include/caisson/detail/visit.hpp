@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,9 +31,10 @@ struct GroupEntrance {
 /// A process that executes a command in a container.
 struct Visitor {
     Process process{};
-    Channel channel{};  ///< to the stage that sees to it: its exit status comes from there
-    Fd keeper{};        ///< a pidfd of that stage
-    Fd console{};       ///< the controlling end of the terminal that it has opened
+    Channel channel{};              ///< to the stage that sees to it: its exit status comes from there
+    Fd keeper{};                    ///< a pidfd of that stage
+    Fd console{};                   ///< the controlling end of the terminal that it has opened
+    std::optional<Report> ended{};  ///< the report of its end, if that has been taken from the channel
 };
 
 /// Collects what a visit does and makes it. The visitor is undumpable, shares no memory with the host and has none of
