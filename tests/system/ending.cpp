@@ -1,0 +1,337 @@
+// How containers are asked to end, and what happens where one cannot.
+#include <caisson/controller.hpp>
+#include <caisson/helper.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "support/container.hpp"
+#include "support/doctest.hpp"
+#include "support/helper.hpp"
+#include "support/machine.hpp"
+#include "support/rootfs.hpp"
+
+using namespace caisson;
+using namespace std::chrono_literals;
+using caisson_test::can_run;
+using caisson_test::Place;
+using caisson_test::shell;
+using caisson_test::TestRoot;
+using caisson_test::why_not;
+
+namespace {
+
+std::int64_t milliseconds_since(std::int64_t from) {
+    return detail::monotonic_ms() - from;
+}
+bool comes(const TestRoot& root, const std::string& file) {
+    for (int i = 0; i < 1000; ++i) {
+        if (::access((root / file).c_str(), F_OK) == 0) return true;
+        (void)::poll(nullptr, 0, 10);
+    }
+    return false;
+}
+template <class F>
+std::string error_text(F&& f) {
+    try {
+        f();
+    } catch (const Error& e) {
+        return e.what();
+    }
+    return "no error";
+}
+
+/// A FUSE file system whose server, this process, answers nothing but the first greeting.
+struct SilentServer {
+    Fd fuse = detail::sys::open("/dev/fuse", O_RDWR | O_NONBLOCK);
+
+    /// A container in which 'stat' waits for it for ever.
+    [[nodiscard]] ContainerSpec user(const TestRoot& root) const {
+        ContainerSpec spec = shell(root,
+                                   "mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none /mnt || exit 1; "
+                                   "stat /mnt/x 3>&- & exec 3>&-; while :; do sleep 1000; done");
+        spec.console.reset();
+        REQUIRE(::mkdir((root / "mnt").c_str(), 0755) == 0);
+        spec.namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::cgroup;
+        spec.capabilities = CapabilitySet::application().with({"sys_admin"});
+        spec.seccomp.profile = SeccompProfile::system;
+        spec.descriptors = {fuse.get()};
+        return spec;
+    }
+    /// Until the question has come that is not answered.
+    [[nodiscard]] bool is_asked() const {
+        alignas(8) char buffer[65536];
+        for (;;) {
+            if (!detail::wait_readable(fuse.get(), 30000)) return false;
+            if (::read(fuse.get(), buffer, sizeof buffer) < 0) {
+                if (errno == EAGAIN || errno == EPERM) {
+                    (void)::poll(nullptr, 0, 10);  // it is not mounted yet
+                    continue;
+                }
+                return false;
+            }
+            fuse_in_header in{};
+            std::memcpy(&in, buffer, sizeof in);
+            if (in.opcode != FUSE_INIT) return true;
+            struct {
+                fuse_out_header header;
+                fuse_init_out body;
+            } out{};
+            out.header.len = sizeof out;
+            out.header.unique = in.unique;
+            out.body.major = FUSE_KERNEL_VERSION;
+            out.body.minor = FUSE_KERNEL_MINOR_VERSION;
+            out.body.max_write = 4096;
+            if (::write(fuse.get(), &out, sizeof out) != sizeof out) return false;
+        }
+    }
+};
+/// With the numbers and the kernel's own names taken out.
+std::string without_numbers(std::string text) {
+    const std::size_t pid = text.find("process ");
+    if (pid != std::string::npos) text.replace(pid + 8, text.find(' ', pid + 8) - pid - 8, "PID");
+    const std::size_t place = text.find(", in '");
+    if (place != std::string::npos) text.resize(place);
+    return text;
+}
+constexpr const char* stuck_text =
+    "container 'test': end: Connection timed out: process PID ('stat') waits in the kernel";
+
+}  // namespace
+
+TEST_CASE("a shutdown is put into the fifo that an init inside reads") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    std::string path;
+    SUBCASE("in /run") {
+        path = "/run/initctl";
+    }
+    SUBCASE("in /dev") {
+        path = "/dev/initctl";
+    }
+    SUBCASE("in /etc") {
+        path = "/etc/.initctl";
+    }
+    const auto asked = [&](bool reboot) {
+        ContainerSpec spec = shell(root, "mkdir -p /run /etc; rm -f " + path + "; mkfifo " + path + "; exec 4<>" +
+                                             path + "; touch /ready; head -c 384 <&4 > /got");
+        (void)::unlink((root / "ready").c_str());
+        Container container = Container::start(spec);
+        REQUIRE(comes(root, "/ready"));
+        CHECK((reboot ? container.reboot() : container.shutdown()));
+        CHECK(container.wait_for(20s) == ExitStatus::exited(0));
+        std::string wanted(384, '\0');
+        const std::uint32_t head[3] = {0x03091969, 1, reboot ? std::uint32_t{'6'} : std::uint32_t{'0'}};
+        std::memcpy(wanted.data(), head, sizeof head);
+        return root.read("/got") == wanted;
+    };
+    CHECK(asked(false));
+    CHECK(asked(true));
+}
+
+TEST_CASE("what is no fifo, is the host's own or has no reader gets no request") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    ContainerSpec spec = shell(root,
+                               "mkdir -p /run; mkfifo /run/initctl; touch /dev/initctl; trap 'exit 4' TERM; "
+                               "touch /ready; while :; do sleep 0.02; done");
+    Container container = Container::start(spec);
+    REQUIRE(comes(root, "/ready"));
+    CHECK(error_text([&] { (void)container.shutdown(ShutdownMode::initctl); }) ==
+          "container 'test': request to init: No such device or address: no init reads '/run/initctl', '/dev/initctl' "
+          "or '/etc/.initctl' inside: ask by a signal");
+    // By itself, the signal is next.
+    CHECK(container.shutdown());
+    CHECK(container.wait_for(20s) == ExitStatus::exited(4));
+    CHECK_FALSE(container.shutdown());
+    CHECK_FALSE(container.reboot(ShutdownMode::initctl));
+}
+
+TEST_CASE("an init gets the signal that it takes for an end, or the one that the spec names") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    const auto told = [&](const std::string& traps, bool reboot, auto change) {
+        (void)::unlink((root / "ready").c_str());
+        ContainerSpec spec = shell(root, traps + " touch /ready; while :; do sleep 0.02; done");
+        spec.console.reset();
+        change(spec);
+        Container container = Container::start(spec);
+        REQUIRE(comes(root, "/ready"));
+        CHECK((reboot ? container.reboot() : container.shutdown()));
+        const auto status = container.wait_for(20s);
+        return status ? status->code().value_or(-1) : -2;
+    };
+    const auto as_it_is = [](ContainerSpec&) {};
+    const std::string all = "trap 'exit 1' TERM; trap 'exit 2' PWR; trap 'exit 3' INT; trap 'exit 4' USR1;";
+    CHECK(told("trap 'exit 1' TERM;", false, as_it_is) == 1);
+    CHECK(told("trap 'exit 1' TERM;", true, as_it_is) == 1);
+    CHECK(told(all, false, as_it_is) == 2);
+    CHECK(told(all, true, as_it_is) == 3);
+    CHECK(told(all, false, [](ContainerSpec& s) { s.shutdown_signal = SIGUSR1; }) == 4);
+    CHECK(told(all, true, [](ContainerSpec& s) { s.reboot_signal = SIGTERM; }) == 1);
+    // The library's own init hands on what its command understands.
+    CHECK(told("trap 'exit 1' TERM;", false, [](ContainerSpec& s) { s.init = true; }) == 1);
+    // A script has its own file's name.
+    const auto by_systemd = [&](bool reboot) {
+        return told("", reboot, [&](ContainerSpec& s) {
+            root.write("/systemd", "#!/bin/sh\ntrap 'exit 5' 38; trap 'exit 6' 39;" + all + s.command[2], 0755);
+            s.command = {"/systemd"};
+        });
+    };
+    CHECK(by_systemd(false) == 5);
+    CHECK(by_systemd(true) == 6);
+}
+
+TEST_CASE("a stop is over half a second after its grace, whatever the payload does") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    std::string script = "trap '' TERM; touch /ready; while :; do sleep 1; done";
+    bool suspend = false;
+    bool stand_still = false;
+    SUBCASE("it ignores SIGTERM") {}
+    SUBCASE("it was stopped") {
+        stand_still = true;
+    }
+    SUBCASE("it is suspended") {
+        suspend = true;
+    }
+    SUBCASE("nobody reads its console") {
+        script = "trap '' TERM; stty raw; touch /ready; yes";
+    }
+    for (const bool in_helper : {false, true}) {
+        CAPTURE(in_helper);
+        (void)::unlink((root / "ready").c_str());
+        const Place place;
+        std::optional<Container> container;
+        std::optional<Helper> helper;
+        ContainerSpec spec = shell(root, script);
+        if (in_helper) helper = Helper::start(spec, place.options);
+        else container = Container::start(spec);
+        REQUIRE(comes(root, "/ready"));
+        if (stand_still) CHECK((in_helper ? helper->signal(SIGSTOP) : container->signal(SIGSTOP)));
+        if (suspend) in_helper ? helper->suspend() : container->suspend();
+        const std::int64_t from = detail::monotonic_ms();
+        CHECK((in_helper ? helper->stop(200ms) : container->stop(200ms)) == ExitStatus::killed(SIGKILL));
+        CHECK(milliseconds_since(from) >= 200);
+        CHECK(milliseconds_since(from) < 200 + 500);
+    }
+}
+
+TEST_CASE("a process that waits in the kernel for ever is named by who stops its container") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    SilentServer server;
+    if (!server.fuse) CAISSON_SKIP("there is no /dev/fuse");
+    const TestRoot root;
+    SUBCASE("of an object") {
+        Container container = Container::start(server.user(root));
+        REQUIRE(server.is_asked());
+        const std::int64_t from = detail::monotonic_ms();
+        CHECK(without_numbers(error_text([&] { (void)container.stop(100ms); })) == stuck_text);
+        CHECK(milliseconds_since(from) < 100 + 500);
+        CHECK_FALSE(container.try_wait());
+        server.fuse.reset();
+        CHECK(container.wait_for(20s) == ExitStatus::killed(SIGKILL));
+    }
+    SUBCASE("of a controller") {
+        Controller controller;
+        const ContainerId id = controller.start(server.user(root));
+        REQUIRE(server.is_asked());
+        CHECK(controller.next()->kind == Event::Kind::started);
+        CHECK_FALSE(controller.stuck(id));
+        const std::int64_t from = detail::monotonic_ms();
+        CHECK(controller.stop(id, 100ms));
+        std::optional<Event> event;
+        while (!(event = controller.next())) (void)detail::wait_readable(controller.fd(), 10000);
+        CHECK(milliseconds_since(from) < 100 + 500);
+        REQUIRE(event->kind == Event::Kind::stuck);
+        CHECK_FALSE(event->is_last());
+        CHECK(without_numbers(event->error->what()) == stuck_text);
+        CHECK(without_numbers(controller.stuck(id)->what()) == stuck_text);
+        server.fuse.reset();
+        while (!(event = controller.next())) (void)detail::wait_readable(controller.fd(), 10000);
+        CHECK(event->kind == Event::Kind::exited);
+        CHECK(event->status == ExitStatus::killed(SIGKILL));
+    }
+    SUBCASE("of a helper") {
+        const Place place;
+        Helper helper = Helper::start(server.user(root), place.options);
+        REQUIRE(server.is_asked());
+        const std::int64_t from = detail::monotonic_ms();
+        CHECK(without_numbers(error_text([&] { (void)helper.stop(100ms); })) == stuck_text);
+        CHECK(milliseconds_since(from) < 100 + 700);
+        server.fuse.reset();
+        CHECK(helper.wait() == ExitStatus::killed(SIGKILL));
+    }
+}
+
+TEST_CASE("a helper starts its container again where the spec says so, and tells its new init") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const Place place;
+    ContainerSpec spec = place.spec("again", "echo x >> /runs; trap 'exit 7' TERM; while :; do sleep 0.02; done");
+    spec.on_crash = EndAction::restart;
+    spec.back_off.first_pause_ms = 10;
+    Helper helper = Helper::start(spec, place.options);
+    helper.watch();
+    const pid_t first = helper.info().init;
+    CHECK(comes(place.root, "/runs"));
+    CHECK(helper.signal(SIGKILL));
+    std::string seen;
+    for (;;) {
+        while (const auto event = helper.next_event()) {
+            if (event->kind == Event::Kind::restarting) seen += event->status->str() + ", ";
+            if (event->kind == Event::Kind::started) seen += "started " + std::to_string(event->count);
+        }
+        if (seen.find("started 1") != std::string::npos) break;
+        REQUIRE(detail::wait_readable(helper.fd(), 20000));
+    }
+    CHECK(seen == "killed by signal 9, started 1");
+    const pid_t second = helper.info().init;
+    CHECK(second != first);
+    CHECK(Helper::find("again", place.run)->info().init == second);
+    CHECK(helper.stop(20s) == ExitStatus::exited(7));
+    CHECK(place.empty());
+}
+
+TEST_CASE("a helper without the rights for another start refuses a reboot, and shuts down") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("once", "trap 'exit 7' TERM; touch /ready; while :; do sleep 0.02; done"),
+                                  place.options);
+    CHECK(comes(place.root, "/ready"));
+    CHECK(error_text([&] { (void)helper.reboot(); }) ==
+          "container 'once': reboot: Operation not permitted: its helper has given up what a start takes: leave it "
+          "CAP_SYS_BOOT, set on_crash to restart, or start it again yourself");
+    CHECK(helper.shutdown());
+    CHECK(helper.wait() == ExitStatus::exited(7));
+}
+
+TEST_CASE("a helper keeps a preserved container, and its name, until somebody ends it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const Place place;
+    ContainerSpec spec = place.spec("kept", "echo words; exit 9");
+    spec.on_crash = EndAction::preserve;
+    Helper helper = Helper::start(spec, place.options);
+    while (!helper.info().preserved) (void)::poll(nullptr, 0, 10);
+    CHECK(helper.info().preserved == ExitStatus::exited(9));
+    CHECK_FALSE(helper.try_wait());
+    Helper other = *Helper::find("kept", place.run);
+    char buffer[64];
+    const Fd console = other.open_console();
+    CHECK(::read(console.get(), buffer, sizeof buffer) >= 5);
+    CHECK(other.kill() == ExitStatus::exited(9));
+    CHECK(helper.wait() == ExitStatus::exited(9));
+    CHECK(place.empty());
+}
