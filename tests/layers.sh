@@ -11,7 +11,7 @@ put() {
     for name in "$@"; do layer[$name]=$number; done
 }
 put 0 error fd address capability seccomp device resource_limit limits usage # the basis: knows nothing
-put 0 detail/sys detail/owner detail/descriptor                                # of containers
+put 0 detail/sys detail/owner detail/state_record detail/descriptor                                # of containers
 put 0 detail/kernel_paths detail/cpu_counters
 put 1 process namespace pty loop detail/path detail/fscontext detail/superblock # handles of one kernel thing each
 put 2 lifecycle spec detail/asking                                              # values: what a container is to be

@@ -14,7 +14,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <caisson/address.hpp>
@@ -113,31 +112,9 @@ inline void sweep_groups(const SweepOptions& options, SweepReport& report) {
     }
 }
 
-/// Directories of helpers: a socket, and a file `owner` with an owner's tag, which a helper that lives holds locked.
-inline void sweep_run_directory(const std::string& path, SweepReport& report) {
-    const Fd run = sys::open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    if (!run) return;
-    for (const std::string& name : groups_in(run)) {
-        const Fd directory = sys::open_at(run.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-        if (!directory) continue;
-        // A helper that starts takes over what a dead one left there: from here on it waits.
-        const Fd lock = sys::open_at(directory.get(), "owner", O_RDONLY | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
-        if (!lock || ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) continue;
-        const auto owner = Owner::recorded_in(directory.get(), "owner");
-        if (!owner || !owner->is_dead()) continue;
-        // `owner` goes last: what cannot be removed is found again.
-        for (const std::string& file : names_in(directory, false)) {
-            if (file != "owner") (void)::unlinkat(directory.get(), file.c_str(), 0);
-        }
-        const bool bare = names_in(directory, false).size() + names_in(directory, true).size() <= 1;
-        if (bare && ::unlinkat(directory.get(), "owner", 0) == 0 &&
-            ::unlinkat(run.get(), name.c_str(), AT_REMOVEDIR) == 0) {
-            report.removed.push_back(path + "/" + name);
-        } else {
-            report.kept.push_back(path + "/" + name + ": " + std::system_category().message(bare ? errno : ENOTEMPTY));
-        }
-    }
-}
+/// Directories of helpers: a socket, a record of what runs, and a file `owner` with an owner's tag, which a helper that
+/// lives holds locked.
+[[gnu::visibility("default")]] void sweep_run_directory(const std::string& path, SweepReport& report);
 
 }  // namespace detail
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <caisson/detail/owner.hpp>
+#include <caisson/detail/state_record.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
@@ -52,10 +53,16 @@ public:
         }
         return socket;
     }
+    /// What runs here, for who comes after a crash. Throws `Step::helper`; then the record is as it was before.
+    void record(pid_t init = -1) {
+        detail::StateRecord record = detail::StateRecord::of_helper(name_);
+        if (init > 0) record.init = detail::Owner::of(init);
+        record.write(directory_.get(), run_path_ + "/" + name_);
+    }
     /// Gives the name up: nothing is left of it.
     void release() noexcept {
         if (!lock_) return;
-        (void)::unlinkat(directory_.get(), "sock", 0);
+        remove_files();
         (void)::unlinkat(directory_.get(), "owner", 0);
         (void)::unlinkat(run_.get(), name_.c_str(), AT_REMOVEDIR);
         lock_.reset();
@@ -102,7 +109,7 @@ private:
             // Who holds the lock on a dead owner's file is about to remove it (`sweep`), or to write its own tag; and
             // one that is not there any more has been removed.
             const auto owner = detail::Owner::recorded_in(directory_.get(), "owner");
-            if ((owner && owner->is_dead()) || !same(lock.get(), directory_.get(), "owner")) {
+            if (!owner || owner->is_dead() || !same(lock.get(), directory_.get(), "owner")) {
                 (void)::poll(nullptr, 0, 1);
                 return false;
             }
@@ -113,12 +120,17 @@ private:
             return false;
         }
         lock_ = std::move(lock);
-        (void)::unlinkat(directory_.get(), "sock", 0);
+        remove_files();
         const std::string tag = detail::Owner::current().tag();
         if (::ftruncate(lock_.get(), 0) != 0 || !detail::sys::write_all(lock_.get(), tag)) {
             detail::fail(Step::helper, "write " + detail::quote(run_path_ + "/" + name_ + "/owner"));
         }
         return true;
+    }
+    void remove_files() const noexcept {
+        for (const char* file : {"sock", detail::StateRecord::file, detail::StateRecord::new_file}) {
+            (void)::unlinkat(directory_.get(), file, 0);
+        }
     }
     bool again() const {
         if (errno != ENOENT) detail::fail(Step::helper, "lock " + text());

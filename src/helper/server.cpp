@@ -110,6 +110,7 @@ Server::Starting& Server::prepare(detail::StartRequest request, Client& client) 
     auto made = std::make_unique<Starting>();
     take_descriptors(request.spec, client.descriptors);
     made->ward = std::make_unique<Ward>(Ward{RunDirectory::acquire(run_directory_, request.spec.name)});
+    made->ward->directory.record();
     made->ward->has_command_below = request.spec.init;
     made->ward->restarts_on_reboot = request.spec.on_reboot == EndAction::restart;
     made->ward->can_start_again = group_ || request.spec.may_restart();
@@ -181,8 +182,10 @@ void Server::settle(std::unique_ptr<Starting> starting, const Event& event) {
         watch(client.socket.get());
         ward.clients.push_back(std::move(client));
     } catch (const Error& e) {
-        tell(client, refusal(e));
-        (void)controller_.signal(ward.id, SIGKILL);
+        // It is told once nothing is left of the container.
+        ward.refusal = refusal(e);
+        ward.clients.push_back(std::move(client));
+        (void)controller_.kill(ward.id);
     }
 }
 
@@ -190,6 +193,7 @@ void Server::make_known(Ward& ward) {
     ward.info.init = controller_.init_pid(ward.id);
     ward.info.console_path = controller_.console_path(ward.id);
     ward.info_file = detail::to_memory_file(detail::encode(ward.info));
+    ward.directory.record(ward.info.init);
     ward.listener = ward.directory.listen();
     watch(ward.listener.get());
     count_cpus(ward);
@@ -238,6 +242,7 @@ void Server::renew(Ward& ward, const Event& event) {
         if (event.preserved) ward.info.preserved = detail::PlainStatus::of(*event.status);
         else ward.info.init = controller_.init_pid(ward.id);
         ward.info_file = detail::to_memory_file(detail::encode(ward.info));
+        if (!event.preserved) ward.directory.record(ward.info.init);
     } catch (const Error&) {
         // It has ended already, or no file can be made: what is told is then what was.
     }
@@ -350,7 +355,7 @@ void Server::end(Ward& ward, ExitStatus status) {
     ward.listener.reset();
     Message message{.kind = Message::Kind::exited};
     message.body = detail::encode(detail::PlainStatus::of(status));
-    for (Client& client : ward.clients) tell(client, message);
+    for (Client& client : ward.clients) tell(client, ward.refusal ? *ward.refusal : message);
     ward.clients.clear();
 }
 

@@ -1,6 +1,7 @@
 // helper/ward.hpp - a container in the helper's care, and what its clients are answered.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct Ward {
     Fd info_file{};
     Fd listener{};
     std::vector<Client> clients{};
+    std::optional<Message> refusal{};  ///< of its start, which it did not survive
 };
 
 /// What goes to who has asked.

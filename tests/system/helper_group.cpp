@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <thread>
 #include <vector>
@@ -83,6 +84,13 @@ TEST_CASE("fifty containers of a group share one process, and each is found by i
     }
     const long all = memory_of(shared, "Private_Dirty");
     MESSAGE("private memory of the helper, kB: " << first << " with one container, " << all << " with fifty");
+    CHECK(Helper::list(group.run).size() == 50);
+    SweepOptions only;
+    only.run_directory = group.run;
+    const std::int64_t before = detail::monotonic_ms();
+    const SweepReport report = sweep(only);
+    MESSAGE("a sweep beside them took " << detail::monotonic_ms() - before << " ms");
+    for (const std::string& path : report.removed) CHECK(path.find(group.run) == std::string::npos);
     CHECK(Helper::list(group.run).size() == 50);
     const pid_t seven = helpers[7].info().init;
     auto found = Helper::find("c7", group.run);

@@ -7,14 +7,20 @@
 #include <thread>
 
 #include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <caisson/detail/owner.hpp>
+#include <caisson/detail/state_record.hpp>
+#include <caisson/sweep.hpp>
 
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
+#include "support/machine.hpp"
 #include "support/rootfs.hpp"
 
 using namespace caisson;
@@ -25,6 +31,49 @@ namespace {
 
 const char* why_not() {
     return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
+}
+
+SweepReport sweep_of(const std::string& run) {
+    SweepOptions options;
+    options.run_directory = run;
+    return sweep(options);
+}
+
+/// The helper program, started as `Helper::start` does, and killed at its `call`-th system call; true once it has
+/// started the container before.
+bool start_and_kill_at(const Place& place, long call) {
+    int ends[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+    const Fd ours{ends[0]};
+    const Fd program = detail::open_helper_program("");
+    const Fd request = detail::to_memory_file(
+        detail::encode(detail::StartRequest{.run_directory = place.run, .spec = place.spec("killed")}));
+    const pid_t helper = ::fork();
+    if (helper == 0) {
+        const Fd end{::fcntl(ends[1], F_DUPFD_CLOEXEC, 20)};
+        const Fd file{::fcntl(request.get(), F_DUPFD_CLOEXEC, 20)};
+        const Fd binary{::fcntl(program.get(), F_DUPFD_CLOEXEC, 20)};
+        (void)::dup2(end.get(), detail::helper_socket);
+        (void)::dup2(file.get(), detail::helper_request);
+        std::string title = "caisson-helper";
+        char* const argv[] = {title.data(), title.data(), nullptr};
+        char* const envp[] = {nullptr};
+        (void)::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+        (void)::fexecve(binary.get(), argv, envp);
+        ::_exit(99);
+    }
+    (void)::close(ends[1]);
+    int status = 0;
+    bool has_started = false;
+    for (long stops = -1; ::waitpid(helper, &status, 0) == helper && WIFSTOPPED(status); ++stops) {
+        char answer[4096];
+        if (::recv(ours.get(), answer, sizeof answer, MSG_DONTWAIT) > 0) has_started = true;
+        // Each call stops it twice.
+        if (has_started || stops >= 2 * call) (void)::kill(helper, SIGKILL);
+        (void)::ptrace(PTRACE_SYSCALL, helper, nullptr, nullptr);
+    }
+    CHECK(WIFSIGNALED(status));
+    return has_started;
 }
 
 }  // namespace
@@ -123,4 +172,102 @@ TEST_CASE("a run directory that others may write to, or that cannot be made, is 
                                                       "run_directory");
     CHECK(Helper::list(options.run_directory).empty());
     CHECK_FALSE(Helper::find("web", options.run_directory));
+}
+
+TEST_CASE("what a helper runs is recorded for its owner alone, and goes with it") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    const std::string file = place.run + "/web/state";
+    struct stat st {};
+    REQUIRE(::stat(file.c_str(), &st) == 0);
+    CHECK((st.st_mode & 07777) == 0600);
+    const Fd directory = detail::sys::open(place.run + "/web", O_RDONLY | O_DIRECTORY);
+    const auto record = detail::StateRecord::read(directory.get());
+    REQUIRE(record);
+    CHECK(record->name == "web");
+    CHECK(record->helper.pid == helper.pid());
+    REQUIRE(record->init);
+    CHECK(record->init->pid == helper.info().init);
+    CHECK_FALSE(record->init->is_dead());
+    (void)helper.kill();
+    CHECK(record->init->is_dead());
+    CHECK(place.empty());
+}
+
+TEST_CASE("a run directory without room refuses a start, and is left as it was") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    REQUIRE(::mkdir(place.run.c_str(), 0700) == 0);
+    REQUIRE(::mount("none", place.run.c_str(), "tmpfs", 0, "size=32k,mode=700") == 0);
+    const std::string fill = place.run + "/fill";
+    int refused = 0;
+    bool started = false;
+    for (off_t pages = 8; pages >= 0 && !started; --pages) {
+        const Fd file{::open(fill.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)};
+        REQUIRE(::ftruncate(file.get(), 0) == 0);
+        REQUIRE((pages == 0 || ::posix_fallocate(file.get(), 0, pages * 4096) == 0));
+        const std::string error = error_of(place.spec("web"), place.options);
+        started = error == "it started: killed by signal 9";
+        if (started) break;
+        ++refused;
+        const std::string reason = ": No space left on device";
+        const bool of_owner = error == "container 'web': write '" + place.run + "/web/owner'" + reason;
+        const bool of_state = error == "container 'web': write '" + place.run + "/web/state'" + reason +
+                                           ": make room there, or set run_directory";
+        CHECK_MESSAGE((of_owner || of_state), error);
+        CHECK(::access((place.run + "/web").c_str(), F_OK) != 0);
+    }
+    CHECK(started);
+    CHECK(refused >= 3);
+    CHECK(::umount2(place.run.c_str(), MNT_DETACH) == 0);
+}
+
+TEST_CASE("a container without control groups that has outlived keeper and helper is ended by its record") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    REQUIRE(::mkdir(place.run.c_str(), 0700) == 0);
+    REQUIRE(::mkdir((place.run + "/web").c_str(), 0700) == 0);
+    const pid_t left = ::fork();
+    if (left == 0) {
+        (void)::poll(nullptr, 0, 60'000);
+        ::_exit(0);
+    }
+    const Process process = Process::open(left);
+    detail::StateRecord record = detail::StateRecord::of_helper("web");
+    record.init = detail::Owner::of(left);
+    const Fd directory = detail::sys::open(place.run + "/web", O_RDONLY | O_DIRECTORY);
+    const auto write = [&](const detail::Owner& helper) {
+        record.helper = helper;
+        record.write(directory.get(), place.run);
+        const Fd owner = detail::sys::open(place.run + "/web/owner", O_CREAT | O_TRUNC | O_WRONLY, 0600);
+        REQUIRE(detail::sys::write_all(owner.get(), helper.tag()));
+    };
+    write(detail::Owner::current());
+    CHECK(sweep_of(place.run).kept.empty());
+    CHECK_FALSE(process.ended());
+    detail::Owner dead = detail::Owner::current();
+    dead.start_time += 1;
+    write(dead);
+    CHECK(sweep_of(place.run).kept.empty());
+    int status = 0;
+    CHECK(::waitpid(left, &status, 0) == left);
+    CHECK((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+    CHECK(place.empty());
+}
+
+TEST_CASE("wherever a helper is killed in its start, nothing is left after a sweep") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    const LeavesNothing nothing;
+    // Others at each run of the test.
+    long call = 1 + ::getpid() % 31;
+    for (; !start_and_kill_at(place, call); call += 31) {
+        CHECK(sweep_of(place.run).kept.empty());
+        const bool is_gone = ::rmdir(place.run.c_str()) == 0 || errno == ENOENT;
+        CHECK_MESSAGE(is_gone, "killed at call " << call);
+    }
+    MESSAGE("a start takes the helper about " << call << " calls");
+    (void)sweep_of(place.run);
+    CHECK(place.empty());
 }

@@ -34,6 +34,12 @@ struct Owner {
         }
         return {::getpid(), *start, own_pid_namespace()};
     }
+    /// Another process of the caller's pid namespace; nothing for one that does not run.
+    [[nodiscard]] static std::optional<Owner> of(pid_t pid) {
+        const auto start = start_time_of(pid);
+        if (!start) return std::nullopt;
+        return Owner{pid, *start, own_pid_namespace()};
+    }
     /// "PID-START-NAMESPACE", fit for a file name.
     [[nodiscard]] std::string tag() const {
         return std::to_string(pid) + "-" + std::to_string(start_time) + "-" + std::to_string(pid_namespace);
@@ -64,6 +70,7 @@ struct Owner {
         const auto start = start_time_of(pid);
         return !start || *start != start_time;
     }
+    friend bool operator==(const Owner&, const Owner&) = default;
 
 private:
     static std::uint64_t own_pid_namespace() noexcept {

@@ -1,0 +1,38 @@
+// caisson/detail/state_record.hpp - what a helper runs, as a file that outlives it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <caisson/detail/owner.hpp>
+
+namespace caisson::inline v0::detail {
+
+/// The file `state` in a helper's directory RUN/NAME/: who runs what, so that whoever comes after a crash can end what
+/// is left. Text, a word and a value a line, after its version; lines with other words are passed over.
+struct StateRecord {
+    static constexpr const char* file = "state";
+    /// As it is written; renamed once it is whole.
+    static constexpr const char* new_file = "state.new";
+
+    std::string name{};
+    std::string boot{};  ///< the kernel's boot_id: the numbers of processes count as long as that
+    Owner helper{};
+    std::optional<Owner> init{};  ///< once it runs
+
+    /// Of the calling process, without init. Throws as Owner::current does.
+    [[nodiscard]] [[gnu::visibility("default")]] static StateRecord of_helper(const std::string& name);
+    [[nodiscard]] [[gnu::visibility("default")]] std::string text() const;
+    /// The inverse of `text`; nothing for any other text, or another version.
+    [[nodiscard]] [[gnu::visibility("default")]] static std::optional<StateRecord> parse(std::string_view text);
+    /// Of a directory; nothing where there is none that can be read.
+    [[nodiscard]] [[gnu::visibility("default")]] static std::optional<StateRecord> read(int directory);
+    /// In the place of what is there, all or nothing. Throws `Step::helper`, with `path` as the directory's name.
+    [[gnu::visibility("default")]] void write(int directory, const std::string& path) const;
+    /// Kills the init of a helper that is dead, if it still runs, and waits for its end for 2 seconds at most; false if
+    /// it does not come. For one without control groups, whose keeper has died with the helper, nobody else does it.
+    [[nodiscard]] [[gnu::visibility("default")]] bool end_init() const;
+};
+
+}  // namespace caisson::inline v0::detail

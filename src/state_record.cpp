@@ -1,0 +1,96 @@
+// src/state_record.cpp - what a helper runs, as a file that outlives it.
+#include <caisson/detail/state_record.hpp>
+
+#include <cerrno>
+#include <utility>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <caisson/error.hpp>
+#include <caisson/fd.hpp>
+#include <caisson/process.hpp>
+
+namespace caisson::inline v0::detail {
+namespace {
+
+constexpr std::string_view heading = "caisson-state 1\n";
+
+std::string boot_id() {
+    std::string id;
+    if (!sys::read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", id, 64)) return {};
+    if (!id.empty() && id.back() == '\n') id.pop_back();
+    return id;
+}
+
+}  // namespace
+
+StateRecord StateRecord::of_helper(const std::string& name) {
+    return {.name = name, .boot = boot_id(), .helper = Owner::current()};
+}
+
+std::string StateRecord::text() const {
+    std::string text{heading};
+    const auto line = [&text](const char* word, const std::string& value) { text += word + (" " + value) + "\n"; };
+    line("name", name);
+    line("boot", boot);
+    line("helper", helper.tag());
+    if (init) line("init", init->tag());
+    return text;
+}
+
+std::optional<StateRecord> StateRecord::parse(std::string_view text) {
+    if (!text.starts_with(heading)) return std::nullopt;
+    text.remove_prefix(heading.size());
+    StateRecord record;
+    std::optional<Owner> helper;
+    while (!text.empty()) {
+        const std::size_t end = text.find('\n');
+        if (end == std::string_view::npos) return std::nullopt;
+        const std::string_view line = text.substr(0, end);
+        text.remove_prefix(end + 1);
+        const std::size_t space = line.find(' ');
+        if (space == std::string_view::npos) return std::nullopt;
+        const std::string_view word = line.substr(0, space);
+        const std::string_view value = line.substr(space + 1);
+        if (word == "name") record.name = value;
+        if (word == "boot") record.boot = value;
+        if (word == "helper" && !(helper = Owner::parse(value))) return std::nullopt;
+        if (word == "init" && !(record.init = Owner::parse(value))) return std::nullopt;
+    }
+    if (!helper || record.name.empty()) return std::nullopt;
+    record.helper = *helper;
+    return record;
+}
+
+std::optional<StateRecord> StateRecord::read(int directory) {
+    std::string text;
+    if (!sys::read_file(directory, file, text, 4096)) return std::nullopt;
+    return parse(text);
+}
+
+void StateRecord::write(int directory, const std::string& path) const {
+    const auto refuse = [&](int error) {
+        (void)::unlinkat(directory, new_file, 0);
+        throw Error{Step::helper, error, "write " + quote(path + "/" + file),
+                    error == ENOSPC || error == EDQUOT ? "make room there, or set run_directory" : ""};
+    };
+    sys::require_file_size(Step::helper, text().size(), "write " + quote(path + "/" + file));
+    (void)::unlinkat(directory, new_file, 0);
+    const Fd made = sys::open_at(directory, new_file, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0600);
+    // Without the sync, a machine that crashes may come back with a name and no bytes.
+    if (!made || !sys::write_all(made.get(), text()) || ::fsync(made.get()) != 0) refuse(errno);
+    if (::renameat(directory, new_file, directory, file) != 0) refuse(errno);
+}
+
+bool StateRecord::end_init() const {
+    if (!init || init->is_dead() || boot != boot_id() || !helper.is_dead()) return true;
+    const Process process{init->pid, Fd{sys::pidfd_open(init->pid)}};
+    // What was opened is what the record means only if that was still there afterwards.
+    if (!process || init->is_dead()) return true;
+    return !process.signal(SIGKILL) || process.ended_within(2000);
+}
+
+}  // namespace caisson::inline v0::detail

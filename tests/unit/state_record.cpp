@@ -1,0 +1,75 @@
+#include <caisson/detail/state_record.hpp>
+
+#include <cstdlib>
+#include <string>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <caisson/error.hpp>
+
+#include "support/doctest.hpp"
+
+using namespace caisson;
+using detail::StateRecord;
+
+TEST_CASE("a record of what a helper runs is read as it was written, and words of later versions are passed over") {
+    StateRecord record = StateRecord::of_helper("web");
+    CHECK(record.helper == detail::Owner::current());
+    CHECK(record.boot.size() == 36);
+    record.init = detail::Owner{7, 8, 9};
+    const std::string text = record.text();
+    CHECK(text ==
+          "caisson-state 1\nname web\nboot " + record.boot + "\nhelper " + record.helper.tag() + "\ninit 7-8-9\n");
+    const auto read = StateRecord::parse(text + "weather fine today\n");
+    REQUIRE(read);
+    CHECK(read->text() == text);
+    CHECK_FALSE(StateRecord::parse(""));
+    CHECK_FALSE(StateRecord::parse("caisson-state 2" + text.substr(15)));
+    CHECK_FALSE(StateRecord::parse(text.substr(0, text.size() - 1)));
+    CHECK_FALSE(StateRecord::parse("caisson-state 1\nname web\n"));
+    CHECK_FALSE(StateRecord::parse("caisson-state 1\nname web\nhelper me\n"));
+    CHECK_FALSE(StateRecord::parse("caisson-state 1\nhelper 1-2-3\n"));
+}
+
+TEST_CASE("a record replaces the one before at once, for its owner alone, and what was left half-way is no hindrance") {
+    char top[] = "/tmp/caisson-record-XXXXXX";
+    REQUIRE(::mkdtemp(top) != nullptr);
+    const Fd directory = detail::sys::open(top, O_RDONLY | O_DIRECTORY);
+    REQUIRE(directory);
+    CHECK_FALSE(StateRecord::read(directory.get()));
+    StateRecord record = StateRecord::of_helper("web");
+    record.write(directory.get(), top);
+    record.init = detail::Owner::current();
+    REQUIRE(Fd{::openat(directory.get(), "state.new", O_CREAT | O_WRONLY | O_CLOEXEC, 0644)});
+    record.write(directory.get(), top);
+    const auto read = StateRecord::read(directory.get());
+    REQUIRE(read);
+    CHECK(read->init == record.init);
+    struct stat st {};
+    CHECK(::fstatat(directory.get(), "state", &st, 0) == 0);
+    CHECK((st.st_mode & 07777) == 0600);
+    CHECK(::faccessat(directory.get(), "state.new", F_OK, 0) != 0);
+    CHECK(::unlinkat(directory.get(), "state", 0) == 0);
+    CHECK(::rmdir(top) == 0);
+    try {
+        record.write(directory.get(), top);
+        CHECK(false);
+    } catch (const Error& e) {
+        CHECK(std::string{e.what()} == "write '" + std::string{top} + "/state': No such file or directory");
+    }
+}
+
+TEST_CASE("nobody is ended by a record whose helper lives, whose boot is another, or whose process is another") {
+    StateRecord record = StateRecord::of_helper("web");
+    record.init = detail::Owner::current();
+    CHECK(record.end_init());
+    record.helper.start_time += 1;  // of a dead one
+    record.boot = "another";
+    CHECK(record.end_init());
+    record.boot = StateRecord::of_helper("web").boot;
+    record.init->start_time += 1;
+    CHECK(record.end_init());
+    CHECK(::getppid() > 0);  // still here
+}
