@@ -55,8 +55,7 @@ namespace {
 
 using namespace checking;
 
-constexpr std::size_t longest_interface = 15;  // IFNAMSIZ with its NUL
-constexpr std::size_t most_map_lines = 340;    // user_namespaces(7), since Linux 4.15
+constexpr std::size_t most_map_lines = 340;  // user_namespaces(7), since Linux 4.15
 constexpr std::size_t most_bytes_of_strings = 1u << 20;
 constexpr std::size_t longest_string = (1u << 17) - 1;  // execve(2): 32 pages with the NUL
 
@@ -156,25 +155,9 @@ void check_protected(const char* field, const std::vector<std::string>& paths, c
     }
 }
 
-void check_interface_name(const std::string& field, const std::string& name) {
-    if (name.empty()) return;
-    const auto bad = [](char c) { return static_cast<unsigned char>(c) <= ' ' || c == '/' || c == ':' || c == '%'; };
-    if (name.size() > longest_interface || name == "." || name == ".." || ranges::any_of(name, bad)) {
-        refuse(field, quote(name) + " is no name of a network interface",
-               "use at most 15 bytes, no space, '/', ':' nor '%'");
-    }
-}
-
 void check_networks(const ContainerSpec& spec) {
     for (auto&& [i, network] : views::enumerate(spec.networks)) {
-        if (network.bridge.empty())
-            refuse(indexed("networks", i, ".bridge"), "it is empty", "name a bridge of the host");
-        check_interface_name(indexed("networks", i, ".bridge"), network.bridge);
-        check_interface_name(indexed("networks", i, ".name"), network.name);
-        check_interface_name(indexed("networks", i, ".host_name"), network.host_name);
-        if (network.mtu && (*network.mtu < 68 || *network.mtu > 65535)) {
-            refuse(indexed("networks", i, ".mtu"), std::to_string(*network.mtu) + " bytes", "68 to 65535 are possible");
-        }
+        check_network(indexed("networks", i), network);
         const auto refuse_twice = [&spec, i = i](const char* member, std::string NetworkSpec::*name) {
             const std::string& own = spec.networks[static_cast<std::size_t>(i)].*name;
             const auto same = [&own, name](const NetworkSpec& other) { return other.*name == own; };
@@ -183,12 +166,6 @@ void check_networks(const ContainerSpec& spec) {
         };
         refuse_twice(".name", &NetworkSpec::name);
         refuse_twice(".host_name", &NetworkSpec::host_name);
-        for (auto&& [j, route] : views::enumerate(network.routes)) {
-            if (route.gateway && route.gateway->v6 != route.destination.address.v6) {
-                refuse(indexed("networks", i) + indexed(".routes", j, ".gateway"),
-                       route.gateway->str() + " is of another family than " + route.destination.str());
-            }
-        }
     }
 }
 

@@ -86,6 +86,19 @@ void check_number(const std::string& field, std::optional<std::uint32_t> number,
 
 }  // namespace
 
+void check_device(const std::string& field, const DeviceSpec& device, const ContainerSpec& spec) {
+    check_path(field + ".source", device.source);
+    check_no_nul(field + ".target", device.target);
+    check_target(field + ".target", spec, device);
+    check_access(field + ".access", device.access);
+    if ((!device.access.read || !device.access.write) && !spec.cgroup) {
+        refuse(field + ".access", "to allow less than to read and write needs a control group", "set cgroup to true");
+    }
+    if (device.mode > 0777) refuse(field + ".mode", "it has more than permissions", "0 to 0777 are possible");
+    check_owner(field + ".uid", spec, spec.uid_map, "uid_map", device.uid);
+    check_owner(field + ".gid", spec, spec.gid_map, "gid_map", device.gid);
+}
+
 void check_devices(const ContainerSpec& spec) {
     if (!spec.devices.empty() && !spec.dev) {
         refuse("devices", "there is no /dev of the container's own", "set dev to true");
@@ -95,25 +108,15 @@ void check_devices(const ContainerSpec& spec) {
     }
     for (auto&& [i, device] : views::enumerate(spec.devices)) {
         const std::size_t index = i;
-        const auto field = [&](const char* member) { return indexed("devices", index, member); };
-        check_path(field(".source"), device.source);
-        check_no_nul(field(".target"), device.target);
-        check_target(field(".target"), spec, device);
+        const std::string field = indexed("devices", index);
+        check_device(field, device, spec);
         for (std::size_t j = 0; j < index; ++j) {
             if (!collide(*detail::path_below_dev(spec.devices[j]), *detail::path_below_dev(device))) continue;
-            refuse(field(".target"),
+            refuse(field + ".target",
                    quote(device.target.empty() ? device.source : device.target) + " collides with that of devices[" +
                        std::to_string(j) + "]",
                    "choose another place");
         }
-        check_access(field(".access"), device.access);
-        if ((!device.access.read || !device.access.write) && !spec.cgroup) {
-            refuse(field(".access"), "to allow less than to read and write needs a control group",
-                   "set cgroup to true");
-        }
-        if (device.mode > 0777) refuse(field(".mode"), "it has more than permissions", "0 to 0777 are possible");
-        check_owner(field(".uid"), spec, spec.uid_map, "uid_map", device.uid);
-        check_owner(field(".gid"), spec, spec.gid_map, "gid_map", device.gid);
     }
     for (auto&& [i, rule] : views::enumerate(spec.device_rules)) {
         check_access(indexed("device_rules", i, ".access"), rule.access);

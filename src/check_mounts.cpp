@@ -72,29 +72,30 @@ void check_root(const ContainerSpec& spec) {
     }
 }
 
-void check_mounts(const ContainerSpec& spec) {
-    for (auto&& [i, mount] : views::enumerate(spec.mounts)) {
-        const std::string field = indexed("mounts", i);
-        check_path(field + ".target", mount.target);
-        if (names_root(mount.target)) {
-            refuse(field + ".target", quote(mount.target) + " is the root's own place", "use the field root");
-        }
-        if (std::any_of(mount.data.begin(), mount.data.end(), [](char c) { return c >= 0 && c < ' '; })) {
-            refuse(field + ".data", "it holds a control character", "write options as mount(8) does");
-        }
-        check_no_nul(field + ".source", mount.source);
-        if (mount.type != Type::overlay && (!mount.upper.empty() || !mount.work.empty())) {
-            refuse(field + (mount.upper.empty() ? ".work" : ".upper"),
-                   std::string{"it is given for "} + to_string(mount.type), "only an overlay has one");
-        }
-        const bool bind = mount.type == Type::bind || mount.type == Type::bind_inside;
-        if (bind || mount.type == Type::image) check_path(field + ".source", mount.source);
-        if (bind && !mount.data.empty()) {
-            refuse(field + ".data", quote(mount.data) + " is given for a bind",
-                   "the file system has its options already: use the field options");
-        }
-        if (mount.type == Type::overlay) check_overlay(field, mount);
+void check_mount(const std::string& field, const MountSpec& mount) {
+    check_path(field + ".target", mount.target);
+    if (names_root(mount.target)) {
+        refuse(field + ".target", quote(mount.target) + " is the root's own place", "use the field root");
     }
+    if (std::any_of(mount.data.begin(), mount.data.end(), [](char c) { return c >= 0 && c < ' '; })) {
+        refuse(field + ".data", "it holds a control character", "write options as mount(8) does");
+    }
+    check_no_nul(field + ".source", mount.source);
+    if (mount.type != Type::overlay && (!mount.upper.empty() || !mount.work.empty())) {
+        refuse(field + (mount.upper.empty() ? ".work" : ".upper"),
+               std::string{"it is given for "} + to_string(mount.type), "only an overlay has one");
+    }
+    const bool bind = mount.type == Type::bind || mount.type == Type::bind_inside;
+    if (bind || mount.type == Type::image) check_path(field + ".source", mount.source);
+    if (bind && !mount.data.empty()) {
+        refuse(field + ".data", quote(mount.data) + " is given for a bind",
+               "the file system has its options already: use the field options");
+    }
+    if (mount.type == Type::overlay) check_overlay(field, mount);
+}
+
+void check_mounts(const ContainerSpec& spec) {
+    for (auto&& [i, mount] : views::enumerate(spec.mounts)) check_mount(indexed("mounts", i), mount);
 }
 
 }  // namespace caisson::inline v0::checking

@@ -21,6 +21,11 @@ void check_path(const std::string& field, const std::string& path);
 [[nodiscard]] bool names_root(std::string_view path);
 
 void check_consoles(const ContainerSpec& spec);
+/// One of `devices`, `mounts` and `networks`, by the name that messages are to give it.
+void check_device(const std::string& field, const DeviceSpec& device, const ContainerSpec& spec);
+void check_mount(const std::string& field, const MountSpec& mount);
+void check_network(const std::string& field, const NetworkSpec& network);
+
 void check_devices(const ContainerSpec& spec);
 void check_group_limits(const ContainerSpec& spec);
 void check_lifecycle(const ContainerSpec& spec);

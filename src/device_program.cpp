@@ -2,6 +2,7 @@
 #include "device_program.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -144,28 +145,82 @@ std::vector<bpf_insn> device_program(const std::vector<DeviceRule>& rules) {
     return program.take();
 }
 
-void attach_device_program(int group, const std::vector<DeviceRule>& rules) {
+namespace {
+
+constexpr std::string_view program_name = "caisson_devices";
+
+Fd load_program(const std::vector<DeviceRule>& rules) {
     const std::vector<bpf_insn> program = device_program(rules);
     bpf_attr load{};
     load.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
     load.insns = reinterpret_cast<std::uintptr_t>(program.data());
     load.insn_cnt = static_cast<std::uint32_t>(program.size());
     load.license = reinterpret_cast<std::uintptr_t>("MIT");
-    const std::string_view name = "caisson_devices";
-    name.copy(load.prog_name, sizeof load.prog_name - 1);
+    program_name.copy(load.prog_name, sizeof load.prog_name - 1);
     // Close-on-exec, as all of bpf(2)'s. A signal that comes meanwhile makes it EAGAIN.
     Fd loaded{bpf(BPF_PROG_LOAD, load)};
     for (int attempt = 1; !loaded && errno == EAGAIN && attempt < 16; ++attempt) loaded.reset(bpf(BPF_PROG_LOAD, load));
     if (!loaded) fail(Step::cgroup, "load a program of device rules", remedy_for_program(errno));
+    return loaded;
+}
 
+/// `replaced`: a program of the group's, or -1.
+void attach_to(int group, const Fd& program, int replaced) {
     bpf_attr attach{};
     attach.target_fd = static_cast<std::uint32_t>(group);
-    attach.attach_bpf_fd = static_cast<std::uint32_t>(loaded.get());
+    attach.attach_bpf_fd = static_cast<std::uint32_t>(program.get());
     attach.attach_type = BPF_CGROUP_DEVICE;
     attach.attach_flags = BPF_F_ALLOW_MULTI;
+    if (replaced >= 0) {
+        attach.attach_flags |= BPF_F_REPLACE;
+        attach.replace_bpf_fd = static_cast<std::uint32_t>(replaced);
+    }
     if (bpf(BPF_PROG_ATTACH, attach) != 0) {
         fail(Step::cgroup, "attach a program of device rules", remedy_for_program(errno));
     }
+}
+
+/// The library's own program among those of a group; nothing if it has none.
+Fd program_of(int group) {
+    std::array<std::uint32_t, 64> ids{};  // as many as the kernel lets a group have
+    bpf_attr query{};
+    query.query.target_fd = static_cast<std::uint32_t>(group);
+    query.query.attach_type = BPF_CGROUP_DEVICE;
+    query.query.prog_ids = reinterpret_cast<std::uintptr_t>(ids.data());
+    query.query.prog_cnt = static_cast<std::uint32_t>(ids.size());
+    const std::string what = "look for the program of device rules";
+    if (bpf(BPF_PROG_QUERY, query) != 0) {
+        if (errno == ENOSYS || errno == EINVAL) return Fd{};  // a kernel that has no such programs
+        fail(Step::cgroup, what, remedy_for_program(errno));
+    }
+    for (std::uint32_t i = 0; i < query.query.prog_cnt; ++i) {
+        bpf_attr by_id{};
+        by_id.prog_id = ids[i];
+        Fd program{bpf(BPF_PROG_GET_FD_BY_ID, by_id)};
+        if (!program && errno == ENOENT) continue;  // it is gone meanwhile
+        if (!program) fail(Step::cgroup, what, remedy_for_program(errno));
+        bpf_prog_info info{};
+        bpf_attr ask{};
+        ask.info.bpf_fd = static_cast<std::uint32_t>(program.get());
+        ask.info.info_len = sizeof info;
+        ask.info.info = reinterpret_cast<std::uintptr_t>(&info);
+        if (bpf(BPF_OBJ_GET_INFO_BY_FD, ask) != 0) fail(Step::cgroup, what);
+        if (program_name.substr(0, sizeof info.name - 1) == info.name) return program;
+    }
+    return Fd{};
+}
+
+}  // namespace
+
+void attach_device_program(int group, const std::vector<DeviceRule>& rules) {
+    attach_to(group, load_program(rules), -1);
+}
+
+bool replace_device_program(int group, const std::vector<DeviceRule>& rules) {
+    const Fd old = program_of(group);
+    if (!old) return false;
+    attach_to(group, load_program(rules), old.get());
+    return true;
 }
 
 }  // namespace caisson::inline v0::detail

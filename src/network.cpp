@@ -107,10 +107,13 @@ Made make_link(Netlink& net, Request& request, const std::string& name, const ch
     }
 }
 
+std::string alias_of(const std::string& tag) {
+    return std::string{tag_prefix} + tag;
+}
 /// The alias of what the calling process makes. Asked for before a link is made, so that it is untagged, and invisible
 /// to a sweep, for no longer than it must.
 std::string own_alias() {
-    return std::string{tag_prefix} + Owner::current().tag();
+    return alias_of(Owner::current().tag());
 }
 
 /// Up, tagged with its owner, without an IPv6 address made up by the kernel.
@@ -286,7 +289,7 @@ Link make_pair(Netlink& host, const Link& bridge, const NetworkSpec& spec, const
 }
 
 PluggedLink lay(Netlink& host, const Link& bridge, const NetworkSpec& spec, const std::string& inner, int netns,
-                int netlink_inside) {
+                int netlink_inside, const std::string& alias) {
     check_link_name(inner, "interface");
     if (!spec.host_name.empty()) check_link_name(spec.host_name, "interface");
     Netlink inside{netlink_inside};
@@ -294,7 +297,6 @@ PluggedLink lay(Netlink& host, const Link& bridge, const NetworkSpec& spec, cons
     check_mtu(spec.mtu, whose);
     const std::string context = whose + " on bridge " + quote(bridge.name);
 
-    const std::string alias = own_alias();
     const Link outer = make_pair(host, bridge, spec, inner, netns, inside, context);
     Undo undo{host, outer.index};
     // There is no carrier until the inner end is up, so the kernel makes up no address before it is told not to.
@@ -305,7 +307,7 @@ PluggedLink lay(Netlink& host, const Link& bridge, const NetworkSpec& spec, cons
     for (const IpPrefix& address : spec.addresses) add_address(inside, outer.peer, address, whose);
     for (const RouteSpec& route : spec.routes) add_route(inside, outer.peer, route, whose);
     undo.dismiss();
-    return {outer.index, inner, outer.name};
+    return {outer.index, inner, outer.name, false};
 }
 
 Link require_bridge(Netlink& net, const std::string& name) {
@@ -413,16 +415,35 @@ bool delete_link_quietly(int netlink, unsigned index) noexcept {
     }
 }
 
+namespace {
+
+/// The name that the inner end gets.
+std::string free_name(const NetworkSpec& spec, int netlink_inside) {
+    std::string inner = spec.name;
+    if (!inner.empty()) return inner;
+    Netlink inside{netlink_inside};
+    unsigned number = 0;
+    do inner = "eth" + std::to_string(number++);
+    while (inside.find(inner));
+    return inner;
+}
+
+}  // namespace
+
 unsigned plug_link(int netlink, unsigned bridge, const NetworkSpec& spec, int netns, int netlink_inside) {
     Netlink host{netlink};
-    std::string inner = spec.name;
-    if (inner.empty()) {
-        Netlink inside{netlink_inside};
-        unsigned number = 0;
-        do inner = "eth" + std::to_string(number++);
-        while (inside.find(inner));
-    }
-    return lay(host, require_link(host, bridge), spec, inner, netns, netlink_inside).index;
+    const std::string inner = free_name(spec, netlink_inside);
+    return lay(host, require_link(host, bridge), spec, inner, netns, netlink_inside, own_alias()).index;
+}
+
+PluggedLink plug_running(int netlink, const NetworkSpec& spec, int netns, int netlink_inside, const std::string& tag) {
+    check_link_name(spec.bridge, "bridge");
+    Netlink host{netlink};
+    const Link bridge = require_bridge(host, spec.bridge);
+    const std::string inner = free_name(spec, netlink_inside);
+    PluggedLink link = lay(host, bridge, spec, inner, netns, netlink_inside, alias_of(tag));
+    link.late = true;
+    return link;
 }
 
 void check_network(const std::vector<NetworkSpec>& networks) {
@@ -460,7 +481,7 @@ PluggedLink plug_container(int netlink, const NetworkSpec& spec, unsigned index_
     Netlink host{netlink};
     const Link bridge = require_bridge(host, spec.bridge);
     const std::string inner = spec.name.empty() ? "eth" + std::to_string(index_of_unnamed) : spec.name;
-    return lay(host, bridge, spec, inner, netns, netlink_inside);
+    return lay(host, bridge, spec, inner, netns, netlink_inside, own_alias());
 }
 
 std::vector<std::string> sweep_links() {

@@ -43,6 +43,9 @@ unsigned plug_link(int, unsigned, const NetworkSpec&, int, int) {
 void check_network(const std::vector<NetworkSpec>& networks) {
     if (!networks.empty()) refuse();
 }
+PluggedLink plug_running(int, const NetworkSpec&, int, int, const std::string&) {
+    refuse();
+}
 PluggedLink plug_container(int, const NetworkSpec&, unsigned, int, int) {
     refuse();
 }

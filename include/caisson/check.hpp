@@ -26,6 +26,11 @@ namespace caisson::inline v0 {
 namespace detail {
 /// Throws as `check` does if `limits` name what this machine does not have.
 [[gnu::visibility("default")]] void check_machine_has(const LimitSpec& limits);
+/// Throw `Step::check_spec` for what no container that runs can be given: "network.bridge: it is empty". `container`:
+/// its id maps, and whether it has a control group, as far as the device depends on it.
+[[gnu::visibility("default")]] void check_attach(const NetworkSpec& network);
+[[gnu::visibility("default")]] void check_attach(const MountSpec& mount);
+[[gnu::visibility("default")]] void check_attach(const DeviceSpec& device, const ContainerSpec& container);
 }  // namespace detail
 
 }  // namespace caisson::inline v0

@@ -41,6 +41,7 @@ s64 remove_name(Stage& stage, const Instr& instr);
 // mounts.cpp
 /// The one way from a path of the container to a descriptor. The root is "/" of this process, which is the container's.
 s64 resolve(const char* path, u64 extra);
+bool is_directory(s64 fd);
 /// A file below a file system that this process has made, without leaving it.
 s64 open_below(int base, const char* path, u64 flags);
 s64 open_path(Stage& stage, const Instr& instr);

@@ -202,14 +202,10 @@ s64 enter_root(int tree) {
     return result;
 }
 
-namespace {
-
 bool is_directory(s64 fd) {
     struct stat status;
     return call(__NR_newfstatat, fd, "", &status, at_empty_path) == 0 && (status.st_mode & 0170000) == 0040000;
 }
-
-}  // namespace
 
 s64 place(Stage& stage, const Instr& instr) {
     if (descriptor(instr.slot) < 0) return 0;  // an optional source that is not there

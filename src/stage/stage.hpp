@@ -15,6 +15,7 @@
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <linux/stat.h>
 #include <linux/time_types.h>
 
 #include <caisson/detail/plan.hpp>
@@ -28,11 +29,12 @@ namespace plan = caisson::detail;
 // Kernel ABI constants whose headers clash with each other or do not exist outside libc.
 inline constexpr int at_fdcwd = -100;
 inline constexpr int at_empty_path = 0x1000;
+inline constexpr int at_symlink_nofollow = 0x100;
 inline constexpr int at_removedir = 0x200;
 inline constexpr int at_recursive = 0x8000;
 inline constexpr s64 enoent = -2, esrch = -3, eacces = -13, eagain = -11, einval = -22, ebusy = -16, eexist = -17,
                      enotempty = -39, enotdir = -20, eloop = -40, eperm = -1, enosys = -38, emfile = -24, epipe = -32,
-                     econnreset = -104;
+                     econnreset = -104, estale = -116;
 
 // What is called often: in a copy at each place, the program would need a page more in every keeper.
 [[gnu::noinline]] inline void close(s64 fd) {

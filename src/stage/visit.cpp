@@ -122,13 +122,39 @@ s64 send_file(const Instr& instr) {
     return 0;
 }
 
-s64 unmount(Stage& stage, const Instr& instr) {
-    const char* name = nullptr;
-    const s64 parent = resolve_parent(stage.base + instr.a, name);
-    if (parent < 0) return parent;
-    s64 result = call(__NR_fchdir, parent);
+namespace {
+
+bool is_mount(s64 fd, const char* name, const Instr& instr) {
+    if (instr.x == 0) return true;
+    struct statx status {};
+    const u64 flags = *name == 0 ? at_empty_path : at_symlink_nofollow;
+    return call(__NR_statx, fd, name, flags, instr.y, &status) == 0 && status.stx_mnt_id == instr.x;
+}
+
+s64 unmount_from(s64 directory, const char* name) {
+    s64 result = call(__NR_fchdir, directory);
     if (result == 0) result = call(__NR_umount2, name, 2 | 8 /* MNT_DETACH | UMOUNT_NOFOLLOW */);
     call(__NR_chdir, "/");
+    return result;
+}
+
+}  // namespace
+
+s64 unmount(Stage& stage, const Instr& instr) {
+    // A directory is reached by its descriptor, links on the way or not; a file by its name, which nobody inside can
+    // give to anything else as long as something is mounted on it.
+    char* const path = stage.base + instr.a;
+    const s64 there = resolve(path, 0);
+    if (there < 0) return there;
+    s64 result = is_mount(there, "", instr) ? 0 : estale;
+    const bool by_name = result == 0 && !is_directory(there);
+    if (result == 0 && !by_name) result = unmount_from(there, ".");
+    close(there);
+    if (!by_name) return result;
+    const char* name = nullptr;
+    const s64 parent = resolve_parent(path, name);
+    if (parent < 0) return parent;
+    result = is_mount(parent, name, instr) ? unmount_from(parent, name) : estale;
     close(parent);
     return result;
 }

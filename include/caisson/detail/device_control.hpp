@@ -24,6 +24,10 @@ namespace caisson::inline v0::detail {
 /// `Step::cgroup`. Implemented in src/device_program.cpp.
 [[gnu::visibility("default")]] void attach_device_program(int group, const std::vector<DeviceRule>& rules);
 
+/// The same for a group that has such a program already: the new one takes its place, and nothing is allowed between.
+/// False if it has none.
+[[gnu::visibility("default")]] bool replace_device_program(int group, const std::vector<DeviceRule>& rules);
+
 /// A rule as v1's devices.allow takes it: "c 1:3 rwm".
 [[nodiscard]] inline std::string device_rule_text(const DeviceRule& rule) {
     const auto number = [](std::optional<std::uint32_t> n) { return n ? std::to_string(*n) : std::string{"*"}; };
@@ -102,11 +106,75 @@ public:
         }
     }
 
+    /// Makes a group that follows `before` follow these, as far as it follows rules at all. All or nothing, and what
+    /// both allow is allowed all the time. Throws `Step::cgroup`, with ENOENT if the group is gone.
+    void change(const Cgroup& group, const DeviceControl& before) const {
+        try {
+            const CgroupDirectory* const v1 = find(group, "devices");
+            const CgroupDirectory* const v2 = find(group, "");
+            if (v1 != nullptr) change_entries(group, *v1, before);
+            if (v2 == nullptr) return;
+            try {
+                const Fd directory = sys::open(v2->parent_path + "/" + group.name(), O_PATH | O_DIRECTORY);
+                if (!directory) fail(Step::cgroup, "open " + quote(v2->parent_path + "/" + group.name()));
+                (void)replace_device_program(directory.get(), rules());
+            } catch (...) {
+                if (v1 != nullptr) before.change_entries(group, *v1, *this);
+                throw;
+            }
+        } catch (const Error& e) {
+            throw e.in("device rules for control group " + quote(group.name()));
+        }
+    }
+
 private:
     struct Entry {
         DeviceRule rule;
         bool asked;
     };
+
+    /// What of `entry` the entries here do not allow.
+    [[nodiscard]] std::optional<DeviceRule> missing(const Entry& entry) const {
+        DeviceRule left = entry.rule;
+        for (const Entry& e : entries_) {
+            if (e.rule.type != left.type || e.rule.major != left.major || e.rule.minor != left.minor) continue;
+            left.access.read = left.access.read && !e.rule.access.read;
+            left.access.write = left.access.write && !e.rule.access.write;
+            left.access.make = left.access.make && !e.rule.access.make;
+        }
+        if (!left.access.read && !left.access.write && !left.access.make) return std::nullopt;
+        return left;
+    }
+    void change_entries(const Cgroup& group, const CgroupDirectory& d, const DeviceControl& before) const {
+        const auto write_missing = [&](const char* file, const DeviceControl& from, const DeviceControl& of) {
+            for (const Entry& entry : of.entries_) {
+                const auto rule = from.missing(entry);
+                if (!rule) continue;
+                const std::string text = device_rule_text(*rule);
+                const Fd fd = open(group, d, file);
+                if (!sys::write_all(fd.get(), text)) fail_to_write(group, d, file, text);
+            }
+        };
+        try {
+            write_missing("devices.allow", before, *this);
+            write_missing("devices.deny", *this, before);
+        } catch (...) {
+            try {
+                write_missing("devices.deny", before, *this);
+            } catch (const Error&) {
+                // The first refusal is the one to tell.
+            }
+            throw;
+        }
+    }
+    [[noreturn]] static void fail_to_write(const Cgroup& group, const CgroupDirectory& d, const char* file,
+                                           const std::string& text) {
+        fail(Step::cgroup, "write " + quote(text) + " to " + path(group, d, file),
+             errno != EPERM                              ? ""
+             : std::string_view{file} == "devices.allow" ? "the group above may not use this device itself"
+                                                         : "this needs CAP_SYS_ADMIN in the host's first user "
+                                                           "namespace");
+    }
 
     [[nodiscard]] static const CgroupDirectory* find(const Cgroup& group, std::string_view controller) {
         for (const CgroupDirectory& d : group.directories()) {
@@ -115,7 +183,10 @@ private:
         return nullptr;
     }
     [[nodiscard]] static Fd open(const Cgroup& group, const CgroupDirectory& d, const char* file) {
-        Fd fd = sys::open_at(d.parent.get(), (group.name() + "/" + file).c_str(), O_WRONLY);
+        const std::string below = group.name() + "/" + file;
+        // A group that has settled is reached by its path.
+        Fd fd = d.parent ? sys::open_at(d.parent.get(), below.c_str(), O_WRONLY)
+                         : sys::open(d.parent_path + "/" + below, O_WRONLY);
         if (!fd) fail(Step::cgroup, "open " + path(group, d, file));
         return fd;
     }
@@ -161,8 +232,7 @@ private:
             if (sys::write_all(allow.get(), text)) continue;
             // What the group above may not use is not there to be given.
             if (errno == EPERM && !e.asked) continue;
-            fail(Step::cgroup, "write " + quote(text) + " to " + path(group, d, "devices.allow"),
-                 errno == EPERM ? "the group above may not use this device itself" : "");
+            fail_to_write(group, d, "devices.allow", text);
         }
     }
 

@@ -15,6 +15,7 @@
 #include <sys/sysmacros.h>
 #include <sys/types.h>
 
+#include <caisson/detail/descriptor.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/device.hpp>
 #include <caisson/error.hpp>
@@ -65,7 +66,9 @@ struct DeviceNode {
     }
 
     /// Makes the node, and the directories above it, in the /dev that `dev` is a descriptor of. `uid` and `gid` are the
-    /// owner's, `root_uid` and `root_gid` the directories', all as the host numbers them. Throws `Step::mount`.
+    /// owner's, `root_uid` and `root_gid` the directories', all as the host numbers them. Who can rename what is in it
+    /// meanwhile may make this fail, or have what is theirs there take its owner and mode, but it leads nowhere else.
+    /// Throws `Step::mount`.
     void make(int dev, uid_t uid, gid_t gid, uid_t root_uid, gid_t root_gid) const {
         Fd at = sys::open_at(dev, ".", O_PATH | O_DIRECTORY);
         std::size_t begin = 0;
@@ -75,23 +78,52 @@ struct DeviceNode {
             const bool made = ::mkdirat(at.get(), name.c_str(), 0755) == 0;
             // Two devices may share a directory.
             if (!made && errno != EEXIST) fail(Step::mount, context);
-            // mkdir and mknod are subject to the caller's umask, which is not the library's to change.
-            if (made && (::fchmodat(at.get(), name.c_str(), 0755, 0) != 0 ||
-                         ::fchownat(at.get(), name.c_str(), root_uid, root_gid, AT_SYMLINK_NOFOLLOW) != 0)) {
-                fail(Step::mount, context);
-            }
-            at = sys::openat2(at.get(), name.c_str(), O_PATH | O_DIRECTORY, sys::beneath);
+            at = sys::openat2(at.get(), name.c_str(), O_PATH | O_DIRECTORY, within);
             if (!at) fail(Step::mount, context);
+            if (made) own(at.get(), 0755, root_uid, root_gid, context);
         }
         const std::string name = path.substr(begin);
         const std::string context = "device " + quote("/dev/" + path);
         if (::mknodat(at.get(), name.c_str(), mode & S_IFMT, device) != 0) {
             const int saved = errno;
             throw Error{Step::mount, saved, context,
-                        saved == EPERM ? "this needs CAP_MKNOD in the host's first user namespace" : ""};
+                        saved == EPERM    ? "this needs CAP_MKNOD in the host's first user namespace"
+                        : saved == EEXIST ? "choose another target, or remove what is there"
+                                          : ""};
         }
-        if (::fchmodat(at.get(), name.c_str(), mode & 0777, 0) != 0 ||
-            ::fchownat(at.get(), name.c_str(), uid, gid, AT_SYMLINK_NOFOLLOW) != 0) {
+        try {
+            const Fd node = sys::openat2(at.get(), name.c_str(), O_PATH | O_NOFOLLOW, within);
+            if (!node) fail(Step::mount, context);
+            if (!is_it(node.get())) throw Error{Step::mount, EBUSY, context, "another program has replaced it"};
+            own(node.get(), mode & 0777, uid, gid, context);
+        } catch (...) {
+            remove(dev);
+            throw;
+        }
+    }
+    /// Removes the node, if there is one of this device; silently.
+    void remove(int dev) const {
+        const std::size_t slash = path.rfind('/');
+        const Fd at = slash == std::string::npos
+                          ? sys::open_at(dev, ".", O_PATH | O_DIRECTORY)
+                          : sys::openat2(dev, path.substr(0, slash).c_str(), O_PATH | O_DIRECTORY, within);
+        const std::string name = path.substr(slash == std::string::npos ? 0 : slash + 1);
+        const Fd node = at ? sys::openat2(at.get(), name.c_str(), O_PATH | O_NOFOLLOW, within) : Fd{};
+        if (node && is_it(node.get())) (void)::unlinkat(at.get(), name.c_str(), 0);
+    }
+
+private:
+    /// Never out of the one file system, whatever is mounted or linked in it.
+    static constexpr std::uint64_t within = sys::beneath | RESOLVE_NO_XDEV;
+
+    [[nodiscard]] bool is_it(int node) const noexcept {
+        struct stat st {};
+        return ::fstat(node, &st) == 0 && (st.st_mode & S_IFMT) == (mode & S_IFMT) && st.st_rdev == device;
+    }
+    /// mkdir and mknod are subject to the caller's umask, which is not the library's to change.
+    static void own(int fd, mode_t permissions, uid_t uid, gid_t gid, const std::string& context) {
+        if (::chmod(magic_path(fd).c_str(), permissions) != 0 ||
+            ::fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) {
             fail(Step::mount, "owner and mode of " + context);
         }
     }

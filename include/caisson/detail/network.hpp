@@ -2,6 +2,7 @@
 // src/network.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -69,6 +70,7 @@ struct PluggedLink {
     unsigned index = 0;       ///< of the outer end
     std::string name{};       ///< inside
     std::string host_name{};  ///< of the outer end
+    bool late = false;        ///< it came while the container ran: the keeper does not know it
 };
 
 /// Looks at what a start will need, and makes nothing: bridges are there, names are valid and free and not given twice.
@@ -76,6 +78,10 @@ struct PluggedLink {
 /// As `plug_link`, to the bridge that the spec names; an unnamed inner end is called eth and `index_of_unnamed`.
 [[gnu::visibility("default")]] PluggedLink plug_container(int netlink, const NetworkSpec& spec,
                                                           unsigned index_of_unnamed, int netns, int netlink_inside);
+/// The same for a container that runs: an unnamed inner end gets the first free name of eth0, eth1, ... `tag` is the
+/// owner's.
+[[gnu::visibility("default")]] PluggedLink plug_running(int netlink, const NetworkSpec& spec, int netns,
+                                                        int netlink_inside, const std::string& tag);
 /// What came and went through each, as the container sees it, in the place of what is in `into`; those that somebody
 /// has removed are left out.
 [[gnu::visibility("default")]] void read_network_usage(int netlink, const std::vector<PluggedLink>& links,
@@ -114,16 +120,34 @@ public:
         for (const PluggedLink& link : links_) indices.push_back(link.index);
         return detail::delete_requests(indices);
     }
-    /// They are gone.
+    /// Opens what `add` needs, which then does not throw.
+    void prepare_to_add() {
+        if (!netlink_) netlink_ = open_netlink();
+        maker_ = ::getpid();
+        links_.reserve(links_.size() + 1);
+    }
+    void add(PluggedLink link) noexcept { links_.push_back(std::move(link)); }
+    /// Forgets one; it is somebody else's to remove.
+    void erase(const std::string& name) noexcept {
+        std::erase_if(links_, [&](const PluggedLink& link) { return link.name == name; });
+    }
+    /// The one with this name inside; the last that came, should there be two.
+    [[nodiscard]] const PluggedLink* find(const std::string& name) const noexcept {
+        const auto found =
+            std::find_if(links_.rbegin(), links_.rend(), [&](const PluggedLink& link) { return link.name == name; });
+        return found == links_.rend() ? nullptr : &*found;
+    }
+    /// The keeper has removed those that it knows.
     void release() noexcept {
-        links_.clear();
-        netlink_.reset();
+        std::erase_if(links_, [](const PluggedLink& link) { return !link.late; });
+        remove();
     }
     /// Does nothing in a fork(2)ed copy of the process.
     void remove() noexcept {
         if (maker_ != ::getpid()) return;
         for (const PluggedLink& link : links_) (void)delete_link_quietly(netlink_.get(), link.index);
-        release();
+        links_.clear();
+        netlink_.reset();
     }
 
 private:

@@ -89,7 +89,8 @@ enum class Op : std::uint16_t {
     open_null,       ///< slot: takes the device a, which must be the null device, else ENODEV
     send_file,       ///< slot: a regular file, other: gets its content, at most x bytes
     open_file,       ///< slot: takes what the path a is, opened with the flags x and, if it is made, the mode y
-    unmount,         ///< a: path; what is on top there, busy or not
+    unmount,         ///< a: path; what is on top there, busy or not, if its mount has the number x, or x is 0: else
+                     ///< ESTALE; y: how the number was asked for, as a mask of statx(2)
     remove_name,     ///< a: path, whose last part is removed; x: flags of unlinkat(2)
 };
 

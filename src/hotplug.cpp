@@ -1,0 +1,226 @@
+// hotplug.cpp - what a running container is given, and what is taken from it: by a visit where it takes a process
+// inside, and from outside where that is enough.
+#include <caisson/detail/hotplug.hpp>
+
+#include <cerrno>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include <caisson/check.hpp>
+#include <caisson/detail/device_control.hpp>
+#include <caisson/detail/device_node.hpp>
+#include <caisson/detail/fscontext.hpp>
+#include <caisson/detail/id_range.hpp>
+#include <caisson/detail/unprivileged.hpp>
+#include <caisson/detail/visit.hpp>
+#include <caisson/mount.hpp>
+#include <caisson/namespace.hpp>
+
+namespace caisson::inline v0::detail {
+namespace {
+
+constexpr std::int64_t patience = 10'000;   // milliseconds of a visit
+constexpr unsigned unique_number = 0x4000;  // STATX_MNT_ID_UNIQUE, Linux 6.8
+
+/// The number of a mount, and how it is asked for: where the kernel has numbers that never come again, those.
+struct MountNumber {
+    std::uint64_t id = 0;
+    unsigned mask = 0;
+
+    [[nodiscard]] static MountNumber of(int mount) {
+        struct statx status {};
+        for (const unsigned mask : {unique_number, static_cast<unsigned>(STATX_MNT_ID)}) {
+            if (::statx(mount, "", AT_EMPTY_PATH, mask, &status) != 0) fail(Step::mount, "number of a mount");
+            if ((status.stx_mask & mask) != 0) return {status.stx_mnt_id, mask};
+        }
+        throw Error{Step::mount, ENOTSUP, "number of a mount"};
+    }
+    [[nodiscard]] static unsigned mask_of_kernel() {
+        const Fd root = sys::open("/", O_PATH | O_DIRECTORY);
+        if (!root) fail(Step::mount, "open '/'");
+        return of(root.get()).mask;
+    }
+};
+
+[[noreturn]] void refuse(const std::string& what, std::string_view remedy) {
+    throw Error{Step::check_spec, 0, what, remedy};
+}
+
+DeviceControl control_of(const Equipment& equipment) {
+    DeviceControl control;
+    for (const GivenDevice& device : equipment.devices) control.allow(device.rule);
+    for (const DeviceRule& rule : equipment.rules) control.allow(rule);
+    return control;
+}
+
+DeviceNode node_of(const GivenDevice& device) {
+    const bool block = device.rule.type == DeviceRule::Type::block;
+    return {device.path, block ? mode_t{S_IFBLK} : mode_t{S_IFCHR},
+            ::makedev(device.rule.major.value_or(0), device.rule.minor.value_or(0))};
+}
+
+}  // namespace
+
+void Hotplug::require_running() const {
+    if (init_.ended()) throw Error{Step::open_namespace, ESRCH, "join the container", "it has ended"};
+}
+
+PluggedLink Hotplug::attach(const NetworkSpec& spec) {
+    check_attach(spec);
+    if (is_ordinary_user()) {
+        refuse("network.bridge: " + quote(spec.bridge) + ": it takes root to use a bridge", "run as root");
+    }
+    if (!equipment_.own_network) {
+        refuse("network.bridge: " + quote(spec.bridge) + ": the container has the host's own network",
+               "start it with a network namespace");
+    }
+    require_running();
+    const Fd outside = open_netlink();
+    Visit visit{init_, NamespaceKind::user | NamespaceKind::net, equipment_.stage_path};
+    visit.enter();
+    const Slot slot = visit.plan().dynamic();
+    visit.plan().add({.op = Op::open_netlink, .slot = slot}, Step::network, "netlink socket");
+    visit.pass_up(slot, Step::network, "pass up the netlink socket");
+    const std::vector<Fd> passed = visit.run(patience);
+    const int inside = passed.at(0).get();
+    const Fd net{::ioctl(inside, SIOCGSKNS)};
+    if (!net) fail(Step::network, "network namespace of the netlink socket");
+    return plug_running(outside.get(), spec, net.get(), inside, tag_);
+}
+
+void Hotplug::detach(const PluggedLink& link) {
+    require_running();
+    try {
+        delete_link(open_netlink().get(), link.index);
+    } catch (const Error& e) {
+        // Somebody has removed it already: it is gone, as is wanted.
+        if (e.code().value() != ENODEV) throw e.in("interface " + quote(link.name));
+    }
+}
+
+Fd Hotplug::open_dev() const {
+    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
+    visit.enter();
+    PlanBuilder& plan = visit.plan();
+    const Slot slot = plan.dynamic();
+    plan.add({.op = Op::open_path, .slot = slot, .a = plan.text("/dev"), .x = clone_no_symlinks}, Step::mount,
+             "directory '/dev'");
+    visit.pass_up(slot, Step::mount, "pass up the directory '/dev'");
+    std::vector<Fd> passed = visit.run(patience);
+    struct stat st {};
+    if (::fstat(passed.at(0).get(), &st) != 0) fail(Step::mount, "directory '/dev'");
+    // By its number: what somebody inside has put there may be a directory of the host's disk.
+    if (st.st_dev != equipment_.dev_number) {
+        throw Error{Step::mount, ESTALE, "directory '/dev'", "the container has put something else in its place"};
+    }
+    return std::move(passed.at(0));
+}
+
+void Hotplug::change_rules(const Equipment& before, const Equipment& after) const {
+    if (group_) control_of(after).change(*group_, control_of(before));
+}
+
+GivenDevice Hotplug::attach(const DeviceSpec& spec) {
+    ContainerSpec container;
+    container.cgroup = equipment_.own_group;
+    container.uid_map = equipment_.uid_map;
+    container.gid_map = equipment_.gid_map;
+    if (equipment_.uid_map.empty()) container.namespaces = container.namespaces.without(NamespaceKind::user);
+    check_attach(spec, container);
+    const DeviceNode node = DeviceNode::find(spec, "device");
+    if (is_ordinary_user()) {
+        refuse("device.source: " + quote(spec.source) + ": it takes root to make a device node", "run as root");
+    }
+    if (equipment_.dev_number == 0) {
+        refuse("device.target: there is no /dev of the container's own", "start it with dev");
+    }
+    require_running();
+    const GivenDevice given{node.path, node.rule(spec.access)};
+    Equipment after = equipment_;
+    after.devices.push_back(given);
+    const Fd dev = open_dev();
+    change_rules(equipment_, after);
+    try {
+        node.make(dev.get(), outside(equipment_.uid_map, spec.uid), outside(equipment_.gid_map, spec.gid),
+                  outside(equipment_.uid_map, 0), outside(equipment_.gid_map, 0));
+    } catch (...) {
+        try {
+            change_rules(after, equipment_);
+        } catch (const Error&) {
+            // What has failed first is the one to tell.
+        }
+        throw;
+    }
+    equipment_ = std::move(after);
+    return given;
+}
+
+void Hotplug::detach(const GivenDevice& device) {
+    require_running();
+    Equipment after = equipment_;
+    const auto same = [&](const GivenDevice& other) { return other.path == device.path; };
+    const auto found = std::find_if(after.devices.rbegin(), after.devices.rend(), same);
+    if (found != after.devices.rend()) after.devices.erase(std::next(found).base());
+    const Fd dev = open_dev();
+    change_rules(equipment_, after);
+    node_of(device).remove(dev.get());
+    equipment_ = std::move(after);
+}
+
+GivenMount Hotplug::attach(const MountSpec& spec) {
+    check_attach(spec);
+    const bool inside = spec.type == MountSpec::Type::tmpfs;
+    if (!inside && is_ordinary_user()) {
+        refuse("mount.source: " + quote(spec.source) + ": it takes root to attach what the host has", "run as root");
+    }
+    require_running();
+    Mount made;
+    if (!inside) {
+        made = Mount::make(spec);
+        if (equipment_.maps_mounts) made.id_map(Namespace::of(init_, NamespaceKind::user));
+    }
+    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
+    visit.enter();
+    PlanBuilder& plan = visit.plan();
+    const std::string what =
+        "mount " + quote(inside ? to_string(spec.type) : spec.source) + " on " + quote(spec.target);
+    const Slot slot = inside ? plan.dynamic() : plan.inherit(made.fd());
+    if (inside) {
+        plan.add({.op = Op::new_filesystem,
+                  .slot = slot,
+                  .a = plan.text(to_string(spec.type)),
+                  .b = plan.pairs(plan_options(spec.data)),
+                  .x = Mount::attributes(spec.options)},
+                 Step::mount, what);
+        visit.pass_up(slot, Step::mount, "pass up the mount on " + quote(spec.target));
+    }
+    plan.add({.op = Op::place, .slot = slot, .a = plan.text(spec.target), .x = place_make_same_kind}, Step::mount,
+             what);
+    const std::vector<Fd> passed = visit.run(patience);
+    return {spec.target, MountNumber::of(inside ? passed.at(0).get() : made.fd()).id};
+}
+
+void Hotplug::detach(const GivenMount& mount) {
+    require_running();
+    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
+    visit.enter();
+    visit.plan().add(
+        {.op = Op::unmount, .a = visit.plan().text(mount.target), .x = mount.id, .y = MountNumber::mask_of_kernel()},
+        Step::mount, "unmount " + quote(mount.target));
+    try {
+        (void)visit.run(patience);
+    } catch (const Error& e) {
+        const int error = e.code().value();
+        if (error != ESTALE && error != ENOENT) throw;
+        throw e.with_remedy("what was mounted is gone, or something else is mounted over it");
+    }
+}
+
+}  // namespace caisson::inline v0::detail
