@@ -2,8 +2,10 @@
 // inside, and from outside where that is enough.
 #include <caisson/detail/hotplug.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -53,6 +55,10 @@ struct MountNumber {
     throw Error{Step::check_spec, 0, what, remedy};
 }
 
+Error not_given(Step step, const std::string& what) {
+    return {step, ENOENT, what, "it was not given to the container, or is gone already"};
+}
+
 DeviceControl control_of(const Equipment& equipment) {
     DeviceControl control;
     for (const GivenDevice& device : equipment.devices) control.allow(device.rule);
@@ -72,7 +78,7 @@ void Hotplug::require_running() const {
     if (init_.ended()) throw Error{Step::open_namespace, ESRCH, "join the container", "it has ended"};
 }
 
-PluggedLink Hotplug::attach(const NetworkSpec& spec) {
+Change Hotplug::attach(const NetworkSpec& spec) {
     check_attach(spec);
     if (is_ordinary_user()) {
         refuse("network.bridge: " + quote(spec.bridge) + ": it takes root to use a bridge", "run as root");
@@ -83,6 +89,7 @@ PluggedLink Hotplug::attach(const NetworkSpec& spec) {
     }
     require_running();
     const Fd outside = open_netlink();
+    links_.reserve(links_.size() + 1);
     Visit visit{init_, NamespaceKind::user | NamespaceKind::net, equipment_.stage_path};
     visit.enter();
     const Slot slot = visit.plan().dynamic();
@@ -92,17 +99,24 @@ PluggedLink Hotplug::attach(const NetworkSpec& spec) {
     const int inside = passed.at(0).get();
     const Fd net{::ioctl(inside, SIOCGSKNS)};
     if (!net) fail(Step::network, "network namespace of the netlink socket");
-    return plug_running(outside.get(), spec, net.get(), inside, tag_);
+    links_.push_back(plug_running(outside.get(), spec, net.get(), inside, tag_));
+    return {.kind = Change::Kind::network, .link = links_.back()};
 }
 
-void Hotplug::detach(const PluggedLink& link) {
+Change Hotplug::detach_network(const std::string& name) {
+    const auto found =
+        std::find_if(links_.rbegin(), links_.rend(), [&](const PluggedLink& link) { return link.name == name; });
+    if (found == links_.rend()) throw not_given(Step::network, "interface " + quote(name));
     require_running();
+    Change change{.kind = Change::Kind::network, .added = false, .link = *found};
     try {
-        delete_link(open_netlink().get(), link.index);
+        delete_link(open_netlink().get(), change.link.index);
     } catch (const Error& e) {
         // Somebody has removed it already: it is gone, as is wanted.
-        if (e.code().value() != ENODEV) throw e.in("interface " + quote(link.name));
+        if (e.code().value() != ENODEV) throw e.in("interface " + quote(name));
     }
+    links_.erase(std::next(found).base());
+    return change;
 }
 
 Fd Hotplug::open_dev() const {
@@ -127,7 +141,7 @@ void Hotplug::change_rules(const Equipment& before, const Equipment& after) cons
     if (group_) control_of(after).change(*group_, control_of(before));
 }
 
-GivenDevice Hotplug::attach(const DeviceSpec& spec) {
+Change Hotplug::attach(const DeviceSpec& spec) {
     ContainerSpec container;
     container.cgroup = equipment_.own_group;
     container.uid_map = equipment_.uid_map;
@@ -159,22 +173,26 @@ GivenDevice Hotplug::attach(const DeviceSpec& spec) {
         throw;
     }
     equipment_ = std::move(after);
-    return given;
+    return {.kind = Change::Kind::device, .device = given};
 }
 
-void Hotplug::detach(const GivenDevice& device) {
-    require_running();
+Change Hotplug::detach_device(const std::string& path) {
+    const std::string below = path.starts_with("/dev/") ? path.substr(5) : path;
     Equipment after = equipment_;
-    const auto same = [&](const GivenDevice& other) { return other.path == device.path; };
-    const auto found = std::find_if(after.devices.rbegin(), after.devices.rend(), same);
-    if (found != after.devices.rend()) after.devices.erase(std::next(found).base());
+    const auto found = std::find_if(after.devices.rbegin(), after.devices.rend(),
+                                    [&](const GivenDevice& device) { return device.path == below; });
+    if (found == after.devices.rend()) throw not_given(Step::mount, "device " + quote("/dev/" + below));
+    require_running();
+    Change change{.kind = Change::Kind::device, .added = false, .device = *found};
+    after.devices.erase(std::next(found).base());
     const Fd dev = open_dev();
     change_rules(equipment_, after);
-    node_of(device).remove(dev.get());
+    node_of(change.device).remove(dev.get());
     equipment_ = std::move(after);
+    return change;
 }
 
-GivenMount Hotplug::attach(const MountSpec& spec) {
+Change Hotplug::attach(const MountSpec& spec) {
     check_attach(spec);
     const bool inside = spec.type == MountSpec::Type::tmpfs;
     if (!inside && is_ordinary_user()) {
@@ -203,23 +221,49 @@ GivenMount Hotplug::attach(const MountSpec& spec) {
     }
     plan.add({.op = Op::place, .slot = slot, .a = plan.text(spec.target), .x = place_make_same_kind}, Step::mount,
              what);
-    const std::vector<Fd> passed = visit.run(patience);
-    return {spec.target, MountNumber::of(inside ? passed.at(0).get() : made.fd()).id};
+    std::vector<Fd> passed;
+    try {
+        passed = visit.run(patience);
+    } catch (const Error& e) {
+        if (inside || e.code().value() != EINVAL) throw;
+        throw e.with_remedy("a directory goes on a directory, and a file on a file");
+    }
+    equipment_.mounts.push_back({spec.target, MountNumber::of(inside ? passed.at(0).get() : made.fd()).id});
+    return {.kind = Change::Kind::mount, .mount = equipment_.mounts.back()};
 }
 
-void Hotplug::detach(const GivenMount& mount) {
+Change Hotplug::detach_mount(const std::string& target) {
+    auto& mounts = equipment_.mounts;
+    const auto found =
+        std::find_if(mounts.rbegin(), mounts.rend(), [&](const GivenMount& mount) { return mount.target == target; });
+    if (found == mounts.rend()) throw not_given(Step::mount, "mount on " + quote(target));
     require_running();
+    Change change{.kind = Change::Kind::mount, .added = false, .mount = *found};
     Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
     visit.enter();
     visit.plan().add(
-        {.op = Op::unmount, .a = visit.plan().text(mount.target), .x = mount.id, .y = MountNumber::mask_of_kernel()},
-        Step::mount, "unmount " + quote(mount.target));
+        {.op = Op::unmount, .a = visit.plan().text(target), .x = change.mount.id, .y = MountNumber::mask_of_kernel()},
+        Step::mount, "unmount " + quote(target));
     try {
         (void)visit.run(patience);
     } catch (const Error& e) {
         const int error = e.code().value();
         if (error != ESTALE && error != ENOENT) throw;
         throw e.with_remedy("what was mounted is gone, or something else is mounted over it");
+    }
+    mounts.erase(std::next(found).base());
+    return change;
+}
+
+void Hotplug::undo(const Change& change) noexcept {
+    try {
+        switch (change.kind) {
+            case Change::Kind::network: (void)detach_network(change.link.name); break;
+            case Change::Kind::device: (void)detach_device(change.device.path); break;
+            case Change::Kind::mount: (void)detach_mount(change.mount.target); break;
+        }
+    } catch (...) {
+        // The container has ended, or its own doing keeps it: it goes with the container.
     }
 }
 

@@ -26,10 +26,11 @@ put 4 check detail/unprivileged
 put 4 probe detail/plan detail/plan_builder detail/channel # what runs after clone, as bytes
 put 5 container sweep detail/running detail/launch detail/prepare detail/start detail/start_error
 put 5 detail/prepare_inside detail/plan_payload detail/plan_protect detail/user_database
-put 5 detail/plan_mounts detail/stage_program detail/visit exec detail/equipment detail/hotplug
+put 5 detail/plan_mounts detail/stage_program detail/visit exec detail/hotplug
 put 4 detail/device_control detail/host_devices # which devices
 put 4 detail/filter  # the program of a system call filter
 put 4 security_report # of a running process, as values
+put 4 detail/equipment # what a running container was given
 put 4 detail/archive # values as bytes between a program and its helper
 put 6 controller event helper detail/reattached detail/helper_wire
 put 7 caisson # the umbrella

@@ -18,6 +18,7 @@
 #include <caisson/cgroup.hpp>
 #include <caisson/check.hpp>
 #include <caisson/detail/asking.hpp>
+#include <caisson/detail/hotplug.hpp>
 #include <caisson/detail/running.hpp>
 #include <caisson/error.hpp>
 #include <caisson/exec.hpp>
@@ -168,6 +169,39 @@ public:
             if (!running_.init.ended() || e.step() == Step::check_spec) throw e.in(outer);
             throw Error{e.step(), ESRCH, outer + ": " + std::string{e.context()}, "it has ended"};
         }
+    }
+
+    /// Lays a veth pair from a bridge of the host into the running container, up and with its addresses and routes; the
+    /// interface's name inside: without one in the spec, the first free of eth0, eth1, ... The host's end goes with the
+    /// container; should this process die first, a moment after it.
+    ///
+    /// This and the five that follow are all or nothing: what they refuse changes nothing, and throws as a start does
+    /// for the same thing, with `Step::open_namespace` and ESRCH if the container has ended. They are carried out by a
+    /// process that joins the container as an init does at a start, and by the caller: what the container has put in
+    /// the place of a directory leads to nothing of the host's. It may be suspended. Needs what the start needed; for
+    /// an ordinary user's container, a tmpfs is all there is.
+    [[gnu::visibility("default")]] std::string attach(const NetworkSpec& network);
+    /// Makes a node in the container's /dev, and lets its processes use the device. ESTALE where the container has
+    /// mounted something else on /dev.
+    [[gnu::visibility("default")]] void attach(const DeviceSpec& device);
+    /// Mounts a bind, an image or a tmpfs at `target`, which is made if it is missing; links in it are resolved inside.
+    [[gnu::visibility("default")]] void attach(const MountSpec& mount);
+    /// Removes an interface, by its name inside as it was given: of `networks` or attached. ENOENT if there is none.
+    [[gnu::visibility("default")]] void detach_network(const std::string& name);
+    /// Removes a node, "/dev/fuse" or "fuse", of `devices` or attached, and takes the right to open the device, unless
+    /// another node or rule gives it; who has it open keeps it. ENOENT if there is none.
+    [[gnu::visibility("default")]] void detach_device(const std::string& path);
+    /// Unmounts what was attached at `target`, busy or not, and nothing else: ESTALE where that is gone, or under
+    /// another mount. ENOENT if nothing was attached there while the container ran.
+    [[gnu::visibility("default")]] void detach_mount(const std::string& target);
+    /// For who does the same elsewhere: see Hotplug. `what` is what it is for.
+    [[nodiscard]] [[gnu::visibility("default")]] detail::Hotplug hotplug(const char* what);
+    /// What a `Hotplug` has done.
+    void note(const detail::Change& change) {
+        running_.equipment.note(change);
+        if (change.kind != detail::Change::Kind::network) return;
+        if (change.added) running_.links.add(change.link);
+        else running_.links.erase(change.link.name);
     }
 
     /// Makes every process of the container stand still (freezer(7)); returns once all do. Files, memory, networks stay
@@ -327,6 +361,19 @@ private:
         }
         const auto& chosen = kind == EndKind::reboot ? running_.reboot_signal : running_.shutdown_signal;
         return signal(chosen ? *chosen : detail::signal_for(running_.init, running_.has_command_below, kind));
+    }
+    /// Lets a `Hotplug` do something, and notes it.
+    template <class Do>
+    detail::Change change(const char* what, Do&& act) {
+        detail::Hotplug plug = hotplug(what);
+        try {
+            detail::Change change = act(plug);
+            note(change);
+            return change;
+        } catch (const Error& e) {
+            if (!running_.init.ended()) throw e.in("container " + detail::quote(name_));
+            throw Error{Step::open_namespace, ESRCH, what + (" container " + detail::quote(name_)), "it has ended"};
+        }
     }
     Cgroup& group(const char* what) {
         if (running_.cgroup && !status_) return *running_.cgroup;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -12,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "support/attack.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
 #include "support/machine.hpp"
@@ -217,4 +219,109 @@ TEST_CASE("CVE-2025-31133: who renames the directory that /proc is on meanwhile 
     spec.namespaces = spec.namespaces.without(NamespaceKind::user);
     const Swap swap{root / "/proc", root / "/other"};
     for (int i = 0; i < 100; ++i) CHECK(run(spec).empty());
+}
+
+TEST_CASE(
+    "CVE-2013-6456: whatever a running container has in the place of /dev, what is attached is made in its own /dev") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const Canary canary;
+    const TestRoot root;
+    // Root inside is root outside, and may mount and rename what it likes.
+    ContainerSpec spec = shell(root, "echo re\"\"ady; while read -r line; do eval \"$line\"; echo do\"\"ne; done");
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    spec.capabilities = CapabilitySet::system();
+    spec.seccomp.profile = SeccompProfile::system;
+    Container container = Container::start(spec);
+    const auto await = [&](const std::string& word) {
+        std::string said;
+        for (char c = 0; !contains(said, word) && ::read(container.console()->fd(), &c, 1) == 1;) said += c;
+    };
+    await("ready");
+    const auto refusal = [&](const DeviceSpec& device) {
+        try {
+            container.attach(device);
+        } catch (const Error& e) {
+            return std::string{e.what()};
+        }
+        return std::string{};
+    };
+    const std::string dev = "/proc/" + std::to_string(container.init().pid()) + "/root/dev";
+    int made = 0;
+    int refused = 0;
+    const auto attack = [&](const char* target, const std::string& first, const std::string& second) {
+        const Swapper attacker{first, second};
+        const int times = rounds(35, 1000);
+        for (int i = 0; i < times; ++i) {
+            const bool is_made = refusal({.source = "/dev/null", .target = target}).empty();
+            ++(is_made ? made : refused);
+            if (!is_made) continue;
+            try {
+                container.detach_device(target);
+            } catch (const Error&) {
+                ++refused;
+            }
+        }
+    };
+    std::filesystem::create_directory(dev + "/a");
+    replace_by_link(dev + "/b", canary.path());
+    attack("a/new", dev + "/a", dev + "/b");
+    replace_by_link(dev + "/c", canary / "token");
+    attack("d", dev + "/c", dev + "/d");
+    replace_by_link(root / "/away", canary.path());
+    attack("sub/file", root / "/dev", root / "/away");
+    // Where it was.
+    if (std::filesystem::is_symlink(root / "/dev")) {
+        REQUIRE(::renameat2(AT_FDCWD, (root / "/dev").c_str(), AT_FDCWD, (root / "/away").c_str(), RENAME_EXCHANGE) ==
+                0);
+    }
+    CHECK(made > 0);
+    CHECK(refused > 0);
+
+    const auto run = [&](const std::string& command) {
+        const std::string line = command + "\n";
+        REQUIRE(::write(container.console()->fd(), line.data(), line.size()) == static_cast<ssize_t>(line.size()));
+        await("done");
+    };
+    run("umount -l /dev");
+    CHECK(refusal({.source = "/dev/null", .target = "x"}) ==
+          "container 'test': directory '/dev': Stale file handle: the container has put something else in its place");
+    CHECK_FALSE(std::filesystem::exists(root / "/dev/x"));
+    run("mv /dev /dev2; ln -s " + canary.path() + " /dev");
+    CHECK(refusal({.source = "/dev/null", .target = "x"}) ==
+          "container 'test': directory '/dev' (in the child): Too many levels of symbolic links");
+    (void)container.kill();
+    CHECK(canary.touched() == "");
+}
+
+TEST_CASE(
+    "CVE-2013-6456: a target that is swapped for a link while a mount is attached never shows or touches the host") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const Canary canary;
+    const TestRoot root;
+    const TestRoot source;
+    std::filesystem::create_directories(root / "/vol/x");
+    replace_by_link(root / "/vol/y", canary.path());
+    Container container = Container::start(shell(root, "read line"));
+    int made = 0;
+    int refused = 0;
+    {
+        const Swapper attacker{root / "/vol/x", root / "/vol/y"};
+        const int times = rounds(100, 2000);
+        for (int i = 0; i < times; ++i) {
+            const std::string target = i % 2 == 0 ? "/vol/x/sub" : "/vol/x/new" + std::to_string(i);
+            try {
+                container.attach(MountSpec::bind(source.path(), target));
+                ++made;
+                container.detach_mount(target);
+            } catch (const Error&) {
+                ++refused;
+            }
+        }
+    }
+    CHECK(made > 0);
+    CHECK(refused > 0);
+    (void)container.kill();
+    CHECK(canary.touched() == "");
 }

@@ -1,7 +1,9 @@
 // caisson/detail/equipment.hpp - what a running container has been given, for who gives it more or takes it away.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -24,6 +26,26 @@ struct GivenMount {
     std::uint64_t id = 0;  ///< the kernel's, see statx(2)
 };
 
+/// One thing that was given to a container, or taken from it.
+struct Change {
+    enum class Kind : std::uint8_t { network, device, mount };
+    Kind kind = Kind::network;
+    bool added = true;
+    PluggedLink link{};
+    GivenDevice device{};
+    GivenMount mount{};
+
+    /// "network 'eth1'", "device '/dev/fuse'", "mount '/mnt'"
+    [[nodiscard]] std::string what() const {
+        switch (kind) {
+            case Kind::network: return "network " + quote(link.name);
+            case Kind::device: return "device " + quote("/dev/" + device.path);
+            case Kind::mount: break;
+        }
+        return "mount " + quote(mount.target);
+    }
+};
+
 struct Equipment {
     bool own_network = false;      ///< it has a network namespace of its own
     bool maps_mounts = false;      ///< binds are seen through the id map
@@ -35,7 +57,31 @@ struct Equipment {
     std::vector<GivenDevice> devices{};
     std::vector<GivenMount> mounts{};  ///< those that came while it ran
     std::string stage_path{};          ///< see ContainerSpec
+
+    /// Makes room for what `note` may add, which then does not throw.
+    void prepare() {
+        devices.reserve(devices.size() + 1);
+        mounts.reserve(mounts.size() + 1);
+    }
+    void note(const Change& change);
 };
+
+inline void Equipment::note(const Change& change) {
+    const auto erase_last = [](auto& all, const auto& is_it) {
+        const auto found = std::find_if(all.rbegin(), all.rend(), is_it);
+        if (found != all.rend()) all.erase(std::next(found).base());
+    };
+    switch (change.kind) {
+        case Change::Kind::network: return;  // those are with the links
+        case Change::Kind::device:
+            if (change.added) devices.push_back(change.device);
+            else erase_last(devices, [&](const GivenDevice& d) { return d.path == change.device.path; });
+            return;
+        case Change::Kind::mount:
+            if (change.added) mounts.push_back(change.mount);
+            else erase_last(mounts, [&](const GivenMount& m) { return m.id == change.mount.id; });
+    }
+}
 
 template <class A, SameButConst<GivenDevice> S>
 void fields(A& archive, S& s) {
@@ -56,6 +102,13 @@ template <class A, SameButConst<PluggedLink> S>
 void fields(A& archive, S& s) {
     auto& [index, name, host_name, late] = s;
     archive(index, name, host_name, late);
+}
+
+template <class A, SameButConst<Change> S>
+void fields(A& archive, S& s) {
+    auto& [kind, added, link, device, mount] = s;
+    archive.enumerator(kind, Change::Kind::mount);
+    archive(added, link, device, mount);
 }
 
 }  // namespace caisson::inline v0::detail

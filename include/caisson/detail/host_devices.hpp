@@ -4,11 +4,15 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include <sys/stat.h>
 
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/device_control.hpp>
 #include <caisson/detail/device_node.hpp>
+#include <caisson/detail/equipment.hpp>
 #include <caisson/detail/id_range.hpp>
 #include <caisson/spec.hpp>
 
@@ -44,6 +48,23 @@ public:
             nodes_[i].make(dev, outside(uid_map, device.uid), outside(gid_map, device.gid), outside(uid_map, 0),
                            outside(gid_map, 0));
         }
+    }
+
+    /// What is to be known of the container while it runs; `dev` is a descriptor of its /dev, or -1.
+    [[nodiscard]] Equipment equipment(int dev, std::vector<IdMap> uid_map, std::vector<IdMap> gid_map) const {
+        Equipment equipment;
+        equipment.own_network = spec_->effective_namespaces().has(NamespaceKind::net);
+        equipment.maps_mounts = spec_->maps_mounts();
+        struct stat st {};
+        if (dev >= 0 && ::fstat(dev, &st) == 0) equipment.dev_number = st.st_dev;
+        equipment.uid_map = std::move(uid_map);
+        equipment.gid_map = std::move(gid_map);
+        equipment.rules = spec_->device_rules;
+        for (std::size_t i = 0; i < nodes_.size(); ++i) {
+            equipment.devices.push_back({nodes_[i].path, nodes_[i].rule(spec_->devices[i].access)});
+        }
+        equipment.stage_path = spec_->stage_path;
+        return equipment;
     }
 
 private:

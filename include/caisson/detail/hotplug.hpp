@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/equipment.hpp>
@@ -23,16 +24,25 @@ namespace caisson::inline v0::detail {
 /// of its own meanwhile gets ETIMEDOUT after some seconds.
 class Hotplug {
 public:
-    /// `group`: where the container has one. `tag`: of the links' owner, see Owner.
-    Hotplug(Process init, Equipment equipment, std::optional<Cgroup> group, std::string tag)
-        : init_{std::move(init)}, equipment_{std::move(equipment)}, group_{std::move(group)}, tag_{std::move(tag)} {}
+    /// `links`: those that the container has; `group`: where it has one; `tag`: of the links' owner, see Owner.
+    Hotplug(Process init, Equipment equipment, std::vector<PluggedLink> links, std::optional<Cgroup> group,
+            std::string tag)
+        : init_{std::move(init)},
+          equipment_{std::move(equipment)},
+          links_{std::move(links)},
+          group_{std::move(group)},
+          tag_{std::move(tag)} {}
 
-    [[nodiscard]] [[gnu::visibility("default")]] PluggedLink attach(const NetworkSpec& spec);
-    [[nodiscard]] [[gnu::visibility("default")]] GivenDevice attach(const DeviceSpec& spec);
-    [[nodiscard]] [[gnu::visibility("default")]] GivenMount attach(const MountSpec& spec);
-    [[gnu::visibility("default")]] void detach(const PluggedLink& link);
-    [[gnu::visibility("default")]] void detach(const GivenDevice& device);
-    [[gnu::visibility("default")]] void detach(const GivenMount& mount);
+    [[nodiscard]] [[gnu::visibility("default")]] Change attach(const NetworkSpec& spec);
+    [[nodiscard]] [[gnu::visibility("default")]] Change attach(const DeviceSpec& spec);
+    [[nodiscard]] [[gnu::visibility("default")]] Change attach(const MountSpec& spec);
+    /// By the name inside; by the path of the node, absolute or below /dev; by the target. ENOENT where the container
+    /// has been given no such thing, or, of mounts, not while it ran.
+    [[nodiscard]] [[gnu::visibility("default")]] Change detach_network(const std::string& name);
+    [[nodiscard]] [[gnu::visibility("default")]] Change detach_device(const std::string& path);
+    [[nodiscard]] [[gnu::visibility("default")]] Change detach_mount(const std::string& target);
+    /// Takes back what `attach` has given; silently.
+    [[gnu::visibility("default")]] void undo(const Change& change) noexcept;
 
 private:
     void require_running() const;
@@ -41,6 +51,7 @@ private:
 
     Process init_;
     Equipment equipment_;
+    std::vector<PluggedLink> links_;
     std::optional<Cgroup> group_;
     std::string tag_;
 };

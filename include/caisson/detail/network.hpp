@@ -126,16 +126,11 @@ public:
         maker_ = ::getpid();
         links_.reserve(links_.size() + 1);
     }
+    [[nodiscard]] const std::vector<PluggedLink>& all() const noexcept { return links_; }
     void add(PluggedLink link) noexcept { links_.push_back(std::move(link)); }
     /// Forgets one; it is somebody else's to remove.
     void erase(const std::string& name) noexcept {
         std::erase_if(links_, [&](const PluggedLink& link) { return link.name == name; });
-    }
-    /// The one with this name inside; the last that came, should there be two.
-    [[nodiscard]] const PluggedLink* find(const std::string& name) const noexcept {
-        const auto found =
-            std::find_if(links_.rbegin(), links_.rend(), [&](const PluggedLink& link) { return link.name == name; });
-        return found == links_.rend() ? nullptr : &*found;
     }
     /// The keeper has removed those that it knows.
     void release() noexcept {

@@ -65,7 +65,11 @@ public:
             cgroup_->limit(spec_.limits);
             if (spec_.count_cpus) cgroup_->count_cpus();
             host_devices_->limit(*cgroup_);
-            if (spec_.cgroup_mount == CgroupMount::read_write) delegate_groups();
+            // The hierarchy that is shown inside; see cgroups(7), "Delegating a hierarchy".
+            for (const CgroupDirectory& d : cgroup_->directories()) {
+                if (spec_.cgroup_mount != CgroupMount::read_write || !d.v2()) continue;
+                delegate_group(d.parent.get(), cgroup_->name(), outside(uid_map_, 0), outside(gid_map_, 0));
+            }
         }
         if (!is_ordinary_user_) open_terminal();
         compile_rest();
@@ -104,6 +108,9 @@ public:
     /// How many consoles init opens, of which it sends the controlling ends.
     [[nodiscard]] std::size_t consoles_inside() const noexcept {
         return inside_.console() != no_slot ? consoles_of(spec_) : 0;
+    }
+    [[nodiscard]] Equipment equipment() const {
+        return host_devices_->equipment(devices_ ? devices_->devices.fd() : -1, uid_map_, gid_map_);
     }
     /// For the running container.
     [[nodiscard]] std::optional<Cgroup> take_cgroup() noexcept { return std::move(cgroup_); }
@@ -150,14 +157,6 @@ private:
         identity_ = identity_of(spec_, places);
         if (is_ordinary_user_) require_ids(callers_ids_, identity_.uid, identity_.gid, identity_.groups);
         require_mapped(spec_, identity_, uid_map_, gid_map_);
-    }
-
-    /// Of the hierarchy that is shown inside; see cgroups(7), "Delegating a hierarchy".
-    void delegate_groups() {
-        for (const CgroupDirectory& directory : cgroup_->directories()) {
-            if (directory.v2())
-                delegate_group(directory.parent.get(), cgroup_->name(), outside(uid_map_, 0), outside(gid_map_, 0));
-        }
     }
 
     void open_terminal() {

@@ -11,6 +11,7 @@
 
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/channel.hpp>
+#include <caisson/detail/equipment.hpp>
 #include <caisson/detail/network.hpp>
 #include <caisson/detail/plan.hpp>
 #include <caisson/detail/sys.hpp>
@@ -40,6 +41,7 @@ struct Running {
     std::vector<Pty> consoles{};
     Links links{};
     std::unique_ptr<const ExecDefaults> defaults{};
+    Equipment equipment{};
 };
 
 /// Starts one container; any throw leaves nothing behind. Compiled once, in the library: what a start does takes longer

@@ -53,6 +53,8 @@ public:
         running_.cgroup = preparation_.take_cgroup();
         running_.consoles = consoles_.empty() ? preparation_.take_consoles() : std::move(consoles_);
         if (running_.cgroup) running_.cgroup->settle();
+        running_.equipment = preparation_.equipment();
+        running_.equipment.own_group = running_.cgroup.has_value();
         return std::move(running_);
     }
 

@@ -1,0 +1,374 @@
+// What is attached to a container that runs, and detached from it.
+#include <caisson/bridge.hpp>
+#include <caisson/container.hpp>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "support/attack.hpp"
+#include "support/container.hpp"
+#include "support/doctest.hpp"
+#include "support/image.hpp"
+#include "support/machine.hpp"
+#include "support/ordinary_user.hpp"
+#include "support/rootfs.hpp"
+
+using namespace caisson;
+using namespace caisson_test;
+
+namespace {
+
+/// A container whose shell does what it is asked.
+class Shell {
+public:
+    explicit Shell(const ContainerSpec& given) {
+        int in[2];
+        int out[2];
+        REQUIRE(::pipe2(in, O_CLOEXEC) == 0);
+        REQUIRE(::pipe2(out, O_CLOEXEC) == 0);
+        const Fd command{in[0]};
+        const Fd said{out[1]};
+        in_.reset(in[1]);
+        out_.reset(out[0]);
+        ContainerSpec spec = given;
+        spec.command = {"/bin/sh", "-c", "while read -r line; do eval \"$line\" 2>&1; echo; echo '=='; done"};
+        spec.console.reset();
+        spec.stdio = {.in = command.get(), .out = said.get(), .err = said.get()};
+        container_.emplace(Container::start(spec));
+    }
+    Container& operator*() { return *container_; }
+    Container* operator->() { return &*container_; }
+    /// What a command has printed.
+    std::string ask(const std::string& command) {
+        const std::string line = command + "\n";
+        REQUIRE(::write(in_.get(), line.data(), line.size()) == static_cast<ssize_t>(line.size()));
+        std::string said;
+        char buffer[4096];
+        while (!said.ends_with("\n==\n")) {
+            const ssize_t n = ::read(out_.get(), buffer, sizeof buffer);
+            REQUIRE(n > 0);
+            said.append(buffer, static_cast<std::size_t>(n));
+        }
+        said.erase(said.size() - 4);
+        return said;
+    }
+
+private:
+    Fd in_;
+    Fd out_;
+    std::optional<Container> container_;
+};
+
+ContainerSpec plain(const TestRoot& root, bool user = true) {
+    ContainerSpec spec = shell(root, "");
+    if (!user) spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    return spec;
+}
+
+/// The message of what is to be refused.
+std::string refusal(const std::function<void()>& act, int errnum) {
+    try {
+        act();
+    } catch (const Error& e) {
+        CAPTURE(e.what());
+        CHECK(e.code().value() == errnum);
+        return e.what();
+    }
+    return "it was not refused";
+}
+
+struct OwnNetwork {
+    Namespace net = Namespace::create(NamespaceKind::net);
+    Namespace::Scope scope = net.enter_scoped();
+};
+
+std::string links() {
+    std::string text;
+    FILE* const pipe = ::popen("ip -o link | cut -d: -f2", "re");
+    REQUIRE(pipe != nullptr);
+    char buffer[4096];
+    while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
+    (void)::pclose(pipe);
+    return text;
+}
+
+// The kernel's log: a device that each kernel has and no container, and that root may open for writing without effect.
+const DeviceSpec log_device{.source = "/dev/kmsg", .target = "log/kernel", .mode = 0666};
+
+}  // namespace
+
+TEST_CASE("a network that comes later is as one that was there at the start, and goes again") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0", {*IpPrefix::parse("10.9.0.1/24")});
+    const std::string before = links();
+    for (const bool user : {true, false}) {
+        CAPTURE(user);
+        ContainerSpec spec = plain(root, user);
+        spec.capabilities = CapabilitySet::application().with({"net_raw"});
+        Shell shell{spec};
+        NetworkSpec network;
+        network.bridge = "br0";
+        network.mac = MacAddress::parse("00:11:22:34:34:34");
+        network.addresses = {*IpPrefix::parse("10.9.0.2/24")};
+        network.routes = {{*IpPrefix::parse("0.0.0.0/0"), IpAddress::parse("10.9.0.1")}};
+        CHECK(shell->attach(network) == "eth0");
+        const std::string seen =
+            shell.ask("ip -o addr show dev eth0; ip link show eth0; ip route; ping -c 1 -W 5 10.9.0.1");
+        CAPTURE(seen);
+        CHECK(contains(seen, "10.9.0.2/24"));
+        CHECK(contains(seen, "00:11:22:34:34:34"));
+        CHECK(contains(seen, "default via 10.9.0.1"));
+        CHECK(contains(seen, " 0% packet loss"));
+        NetworkSpec second;
+        second.bridge = "br0";
+        second.host_name = "late0";
+        second.isolated = true;
+        CHECK(shell->attach(second) == "eth1");
+        CHECK(contains(links(), "late0"));
+        const std::vector<NetworkUsage> usage = shell->usage(UsagePart::network).networks;
+        REQUIRE(usage.size() == 2);
+        CHECK(usage[0].received_packets >= 1);
+        CHECK(usage[1].name == "eth1");
+        CHECK(usage[1].host_name == "late0");
+        shell->detach_network("eth0");
+        CHECK(contains(shell.ask("ip link show eth0"), "can't find device 'eth0'"));
+        CHECK(shell->usage(UsagePart::network).networks.size() == 1);
+        CHECK(refusal([&] { shell->detach_network("eth0"); }, ENOENT) ==
+              "container 'test': interface 'eth0': No such file or directory: it was not given to the container, or is "
+              "gone already");
+        // The name is free when the end is told.
+        (void)shell->kill();
+        CHECK(links() == before);
+    }
+}
+
+TEST_CASE("a network that cannot come leaves nothing, and says why") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    ContainerSpec spec = plain(root);
+    spec.networks = {NetworkSpec{.bridge = "br0"}};
+    Shell shell{spec};
+    const std::string before = links();
+    const auto refused = [&](const NetworkSpec& network, int errnum) {
+        const std::string text = refusal([&] { (void)shell->attach(network); }, errnum);
+        CHECK(links() == before);
+        return text;
+    };
+    CHECK(refused({}, 0) == "container 'test': network.bridge: it is empty: name a bridge of the host");
+    CHECK(refused({.bridge = "br9"}, ENODEV) ==
+          "container 'test': bridge 'br9': No such device: create it with 'ip link add br9 type bridge'");
+    CHECK(
+        refused({.bridge = "br0", .name = "eth0"}, EEXIST) ==
+        "container 'test': interface 'eth0' on bridge 'br0': File exists: the name is taken in the container's network "
+        "namespace");
+    CHECK(refused({.bridge = "br0", .host_name = "br0"}, EEXIST) ==
+          "container 'test': interface 'br0': File exists: the name is taken on the host: choose another, or none");
+    NetworkSpec far;
+    far.bridge = "br0";
+    far.routes = {{*IpPrefix::parse("0.0.0.0/0"), IpAddress::parse("10.9.0.1")}};
+    CHECK(contains(refused(far, ENETUNREACH), "give the interface an address in the gateway's network"));
+    CHECK(shell->attach({.bridge = "br0"}) == "eth1");
+    // Those of the start go the same way.
+    shell->detach_network("eth0");
+    CHECK(shell->attach({.bridge = "br0"}) == "eth0");
+    (void)shell->kill();
+
+    ContainerSpec shares = plain(root, false);
+    shares.namespaces = shares.namespaces.without(NamespaceKind::net);
+    Shell other{shares};
+    CHECK(refusal([&] { (void)other->attach({.bridge = "br0"}); }, 0) ==
+          "container 'test': network.bridge: 'br0': the container has the host's own network: start it with a network "
+          "namespace");
+}
+
+TEST_CASE("a device that comes later can be used as long as it is there") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    for (const bool user : {true, false}) {
+        CAPTURE(user);
+        Shell shell{plain(root, user)};
+        shell->attach(log_device);
+        CHECK(shell.ask("stat -c '%t %T %a %u %g' /dev/log/kernel; stat -c '%a %u' /dev/log") ==
+              "1 b 666 0 0\n755 0\n");
+        CHECK(shell.ask("(: >/dev/log/kernel) && echo ok") == "ok\n");
+        CHECK(
+            refusal([&] { shell->attach(log_device); }, EEXIST) ==
+            "container 'test': device '/dev/log/kernel': File exists: choose another target, or remove what is there");
+        CHECK(shell.ask("(: >/dev/log/kernel) && echo ok") == "ok\n");
+        // A second node of the same device: the right stays with the last of them.
+        DeviceSpec twin = log_device;
+        twin.target = "/dev/twin";
+        shell->attach(twin);
+        shell->detach_device("/dev/log/kernel");
+        CHECK(contains(shell.ask("(: >/dev/log/kernel)"), "Operation not permitted") == false);
+        CHECK(shell.ask("(: >/dev/twin) && echo ok") == "ok\n");
+        (void)shell.ask("exec 7>/dev/twin");
+        shell->detach_device("twin");
+        CHECK(contains(shell.ask("ls /dev/twin"), "No such file"));
+        // Who has it open keeps it.
+        CHECK(shell.ask("echo >&7 && echo ok") == "ok\n");
+        CHECK(
+            refusal([&] { shell->detach_device("twin"); }, ENOENT) ==
+            "container 'test': device '/dev/twin': No such file or directory: it was not given to the container, or is "
+            "gone already");
+    }
+}
+
+TEST_CASE("devices that cannot come are refused with their field") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    Shell shell{plain(root)};
+    const auto refused = [&](const DeviceSpec& device, int errnum = 0) {
+        return refusal([&] { shell->attach(device); }, errnum);
+    };
+    CHECK(refused({.source = "kmsg"}) == "container 'test': device.source: 'kmsg' is not absolute: begin it with '/'");
+    CHECK(refused({.source = "/dev/kmsg", .target = "/tmp/log"}) ==
+          "container 'test': device.target: '/tmp/log' is not below /dev: say where below /dev the node is to be");
+    CHECK(refused({.source = "/dev/none"}, ENOENT) ==
+          "container 'test': device.source: '/dev/none': No such file or directory: name a device that the host has");
+    CHECK(
+        refused({.source = "/dev/kmsg", .type = DeviceSpec::Type::block}) ==
+        "container 'test': device.source: '/dev/kmsg' is a character device: name a block device, or set type to any");
+    CHECK(refused({.source = "/dev/kmsg", .uid = 70000}) == "container 'test': device.uid: 70000 is not in uid_map");
+    (void)shell->kill();
+    ContainerSpec without = plain(root, false);
+    without.dev = false;
+    Shell other{without};
+    CHECK(refusal([&] { other->attach(log_device); }, 0) ==
+          "container 'test': device.target: there is no /dev of the container's own: start it with dev");
+}
+
+TEST_CASE("a directory, a file and memory are mounted in a container that runs, and unmounted") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory data;
+    for (const char* const name : {"a", "b"}) {
+        const Fd file = Fd{::open((data / name).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)};
+        REQUIRE(::write(file.get(), name, 1) == 1);
+    }
+    for (const bool user : {true, false}) {
+        CAPTURE(user);
+        Shell shell{plain(root, user)};
+        shell->attach(MountSpec::bind(data.path(), "/mnt/data", {.read_only = true}));
+        CHECK(shell.ask("cat /mnt/data/a /mnt/data/b; stat -c %u /mnt/data/a; (: >/mnt/data/c)") ==
+              "ab0\n/bin/sh: eval: line 0: can't create /mnt/data/c: Read-only file system\n");
+        shell->attach(MountSpec::bind(data / "b", "/mnt/file"));
+        CHECK(shell.ask("cat /mnt/file") == "b");
+        shell->attach(MountSpec::tmpfs("/mnt/memory", 1 << 20));
+        CHECK(shell.ask("stat -f -c %T /mnt/memory; stat -c %u /mnt/memory; : >/mnt/memory/x && echo ok") ==
+              "tmpfs\n0\nok\n");
+        // Over one of them, and busy.
+        (void)shell.ask("cd /mnt/memory");
+        shell->attach(MountSpec::bind(data.path(), "/mnt/memory"));
+        CHECK(shell.ask("cat /mnt/memory/a") == "a");
+        shell->detach_mount("/mnt/memory");
+        shell->detach_mount("/mnt/memory");
+        shell->detach_mount("/mnt/file");
+        shell->detach_mount("/mnt/data");
+        CHECK(shell.ask("cd /; grep -c /mnt /proc/self/mountinfo") == "0\n");
+        CHECK(
+            refusal([&] { shell->detach_mount("/mnt/data"); }, ENOENT) ==
+            "container 'test': mount on '/mnt/data': No such file or directory: it was not given to the container, or "
+            "is gone already");
+    }
+}
+
+TEST_CASE("nothing but the very mount is unmounted") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory data;
+    ContainerSpec spec = plain(root);
+    spec.capabilities = CapabilitySet::system();
+    spec.seccomp.profile = SeccompProfile::system;
+    Shell shell{spec};
+    shell->attach(MountSpec::bind(data.path(), "/mnt"));
+    CHECK(shell.ask("mount -t tmpfs over /mnt && echo ok") == "ok\n");
+    const std::string text = refusal([&] { shell->detach_mount("/mnt"); }, ESTALE);
+    CHECK(text ==
+          "container 'test': unmount '/mnt' (in the child): Stale file handle: what was mounted is gone, or "
+          "something else is mounted over it");
+    CHECK(shell.ask("grep -c ' /mnt ' /proc/self/mountinfo; umount /mnt && echo ok") == "2\nok\n");
+    shell->detach_mount("/mnt");
+    CHECK(shell.ask("grep -c ' /mnt ' /proc/self/mountinfo") == "0\n");
+}
+
+TEST_CASE("mounts that cannot come are refused with their field, and leave nothing") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory data;
+    Shell shell{plain(root)};
+    const std::string before = shell.ask("cat /proc/self/mountinfo");
+    const auto refused = [&](const MountSpec& mount, int errnum = 0) {
+        return refusal([&] { shell->attach(mount); }, errnum);
+    };
+    CHECK(refused(MountSpec::bind("/nowhere", "/mnt"), ENOENT) ==
+          "container 'test': bind '/nowhere': No such file or directory: the source must exist on the host");
+    CHECK(refused(MountSpec::bind(data.path(), "/")) ==
+          "container 'test': mount.target: '/' is the root's own place: use the field root");
+    CHECK(
+        refused(MountSpec::bind_inside("/etc", "/mnt")) ==
+        "container 'test': mount.type: bind_inside is not for a container that runs: a bind, a tmpfs and an image are");
+    CHECK(refused(MountSpec::bind(data.path(), "/bin/busybox"), EINVAL) ==
+          "container 'test': mount '" + data.path() +
+              "' on '/bin/busybox' (in the child): Invalid argument: a directory goes on a directory, and a file on a "
+              "file");
+    MountSpec memory = MountSpec::tmpfs("/mnt", 1 << 20);
+    memory.data = "size=what";
+    CHECK(contains(refused(memory, EINVAL),
+                   "container 'test': mount 'tmpfs' on '/mnt' (in the child): Invalid argument"));
+    CHECK(shell.ask("cat /proc/self/mountinfo") == before);
+}
+
+TEST_CASE("what is attached to a container that is suspended is there when it goes on") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    Shell shell{plain(root)};
+    try {
+        shell->suspend();
+    } catch (const Error& e) {
+        CAISSON_SKIP(e.what());
+    }
+    shell->attach(MountSpec::tmpfs("/mnt", 1 << 20));
+    shell->attach(log_device);
+    shell->resume();
+    CHECK(shell.ask("stat -f -c %T /mnt; ls /dev/log") == "tmpfs\nkernel\n");
+}
+
+TEST_CASE("a container that has ended gets nothing") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    Shell shell{plain(root)};
+    shell->attach(MountSpec::tmpfs("/mnt", 1 << 20));
+    (void)shell->kill();
+    const std::string ended = "attach to container 'test': No such process: it has ended";
+    CHECK(refusal([&] { (void)shell->attach(NetworkSpec{.bridge = "br0"}); }, ESRCH) == ended);
+    CHECK(refusal([&] { shell->attach(log_device); }, ESRCH) == ended);
+    CHECK(refusal([&] { shell->attach(MountSpec::tmpfs("/mnt", 1 << 20)); }, ESRCH) == ended);
+    const std::string gone = "detach from container 'test': No such process: it has ended";
+    CHECK(refusal([&] { shell->detach_network("eth0"); }, ESRCH) == gone);
+    CHECK(refusal([&] { shell->detach_device("x"); }, ESRCH) == gone);
+    CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ESRCH) == gone);
+}
