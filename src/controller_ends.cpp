@@ -32,18 +32,46 @@ EndKind kind_of(ExitStatus status, bool was_to_reboot, bool was_to_end) {
     return was_to_reboot ? EndKind::reboot : was_to_end ? EndKind::poweroff : kind;
 }
 
-/// Why a start failed that the loop makes by itself: nothing may leave it.
-Error reason(const std::string& name) {
+}  // namespace
+
+Error Controller::reason(const std::string& name) {
+    const std::string what = "container " + detail::quote(name) + ": start";
     try {
         throw;
     } catch (const Error& e) {
         return e;
     } catch (const std::exception& e) {
-        return {Step::event_loop, ENOMEM, "container " + detail::quote(name) + ": start it again", e.what()};
+        return {Step::event_loop, 0, what, e.what()};
+    } catch (...) {
+        return {Step::event_loop, 0, what, "the hook has thrown what is no std::exception"};
     }
 }
 
-}  // namespace
+void Controller::fail(ContainerId id, const std::string& name, const Error& error) {
+    const std::lock_guard lock{mutex_};
+    push({.kind = Event::Kind::failed, .id = id, .name = name, .error = error});
+}
+
+ContainerId Controller::start(const ContainerSpec& spec, ConsoleUse use, const StartHook& hook) {
+    const ContainerId id = next_id();
+    try {
+        auto origin = Origin::of(spec);
+        auto consoles = consoles_for(spec, use);
+        // Without the lock: others go on meanwhile.
+        Container container = Container::start(spec, hook);
+        const std::lock_guard lock{mutex_};
+        Entry& entry = insert(id, std::move(container), std::move(consoles), use);
+        entry.origin = std::move(origin);
+        push({.kind = Event::Kind::started, .id = id, .name = spec.name});
+        if (entry.oom) look_at_kills(entry);
+    } catch (const Error& e) {
+        fail(id, spec.name, e);
+    } catch (...) {
+        if (!hook) throw;
+        fail(id, spec.name, reason(spec.name));
+    }
+    return id;
+}
 
 std::unique_ptr<const Controller::Origin> Controller::Origin::of(const ContainerSpec& spec) {
     auto origin = std::make_unique<Origin>(Origin{.spec = spec, .kept = {}});
@@ -225,7 +253,7 @@ void Controller::restart_later(Entry& entry, std::int64_t now) {
     arm(entry, entry.restart_at = now + pause);
 }
 
-void Controller::start_again(std::unique_lock<std::mutex>& lock) {
+void Controller::start_again(std::unique_lock<std::mutex>& lock, const StartHook& hook) {
     const ContainerId id = to_start_.back();
     to_start_.pop_back();
     // Who is starting is not forgotten by anybody.
@@ -234,7 +262,7 @@ void Controller::start_again(std::unique_lock<std::mutex>& lock) {
     std::optional<Error> error;
     lock.unlock();
     try {
-        made.emplace(Container::start(origin->spec));
+        made.emplace(Container::start(origin->spec, hook));
     } catch (...) {
         error = reason(origin->spec.name);
     }

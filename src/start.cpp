@@ -9,10 +9,12 @@
 
 namespace caisson::inline v0::detail {
 
-Running start(const ContainerSpec& spec) {
+Running start(const ContainerSpec& spec, const StartHook& hook) {
+    bool in_hook = false;
     try {
-        return Start{spec}.run();
+        return Start{spec}.run(hook, in_hook);
     } catch (const Error& e) {
+        if (in_hook) throw;
         const std::string_view remedy = e.remedy().empty() ? general_remedy(e.code()) : e.remedy();
         throw e.in("container " + quote(spec.name)).with_remedy(remedy);
     }

@@ -29,6 +29,7 @@
 #include <caisson/seccomp.hpp>
 #include <caisson/security_report.hpp>
 #include <caisson/spec.hpp>
+#include <caisson/start_hook.hpp>
 #include <caisson/sweep.hpp>
 #include <caisson/usage.hpp>
 // IWYU pragma: end_exports

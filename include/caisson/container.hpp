@@ -29,6 +29,7 @@
 #include <caisson/pty.hpp>
 #include <caisson/security_report.hpp>
 #include <caisson/spec.hpp>
+#include <caisson/start_hook.hpp>
 #include <caisson/usage.hpp>
 
 namespace caisson::inline v0 {
@@ -51,7 +52,10 @@ public:
     /// missing mount points that it made in a root directory of the caller's. Needs Linux 5.14, and root
     /// (CAP_SYS_ADMIN, CAP_MKNOD; CAP_NET_ADMIN for networks); without CAP_SYS_ADMIN the container is made inside a
     /// user namespace of the caller's, as far as that goes: see EMBEDDING.md. `probe()` tells what is missing.
-    [[nodiscard]] static Container start(const ContainerSpec& spec) { return {spec.name, detail::start(spec)}; }
+    /// `hook` is called once its namespaces are there and before its command runs; what it throws is thrown.
+    [[nodiscard]] static Container start(const ContainerSpec& spec, const StartHook& hook = {}) {
+        return {spec.name, detail::start(spec, hook)};
+    }
     Container(Container&& other) noexcept
         : name_{std::move(other.name_)},
           running_{std::move(other.running_)},

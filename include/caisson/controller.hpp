@@ -33,6 +33,7 @@
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/spec.hpp>
+#include <caisson/start_hook.hpp>
 #include <caisson/usage.hpp>
 
 namespace caisson::inline v0 {
@@ -115,25 +116,9 @@ public:
     }
 
     /// Starts a container, before it returns; how that went is the event `started` or `failed`. Throws nothing of the
-    /// container's own. Blocks for the one or two milliseconds that a start takes.
-    ContainerId start(const ContainerSpec& spec, ConsoleUse use = ConsoleUse::relay) {
-        const ContainerId id = next_id();
-        try {
-            auto origin = Origin::of(spec);
-            auto consoles = consoles_for(spec, use);
-            // Without the lock: others go on meanwhile.
-            Container container = Container::start(spec);
-            const std::lock_guard lock{mutex_};
-            Entry& entry = insert(id, std::move(container), std::move(consoles), use);
-            entry.origin = std::move(origin);
-            push({.kind = Event::Kind::started, .id = id, .name = spec.name});
-            if (entry.oom) look_at_kills(entry);
-        } catch (const Error& e) {
-            const std::lock_guard lock{mutex_};
-            push({.kind = Event::Kind::failed, .id = id, .name = spec.name, .error = e});
-        }
-        return id;
-    }
+    /// container's own. Blocks for the one or two milliseconds that a start takes. `hook` as of Container::start, for
+    /// this start, not for later ones; what it throws is told by `failed`.
+    ContainerId start(const ContainerSpec& spec, ConsoleUse use = ConsoleUse::relay, const StartHook& hook = {});
     /// Takes over a container that runs; `exited` will follow, and no restart. Its consoles are relayed as a default
     /// ConsoleSpec says. Where that throws, the container has been killed.
     ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay) {
@@ -261,10 +246,11 @@ public:
     [[nodiscard]] int fd() const noexcept { return epoll_.get(); }
     /// Does what can be done without blocking and returns the next event, if there is one.
     /// A restart that is due is made here: that takes as long as `start`.
-    [[nodiscard]] std::optional<Event> next() {
+    /// `hook` is called for each restart, as of Container::start; what it throws is told by `failed`.
+    [[nodiscard]] std::optional<Event> next(const StartHook& hook = {}) {
         std::unique_lock lock{mutex_};
         if (events_.empty()) turn();
-        while (events_.empty() && !to_start_.empty()) start_again(lock);
+        while (events_.empty() && !to_start_.empty()) start_again(lock, hook);
         if (events_.empty()) return std::nullopt;
         std::optional<Event> event{std::move(events_[taken_++])};
         if (event->kind == Event::Kind::console_data) take_data_told(*event);
@@ -272,12 +258,12 @@ public:
         return event;
     }
     /// Blocks, handing each event to `handle(Event)`, until `stop` is called; events that are there then wait for the
-    /// next call. If `handle` throws, so does this.
+    /// next call. If `handle` throws, so does this. `hook` as of `next`.
     template <class Handler>
-    void run(Handler&& handle) {
+    void run(Handler&& handle, const StartHook& hook = {}) {
         const Running running{*this};
         while (!take_stop()) {
-            if (auto event = next()) handle(std::move(*event));
+            if (auto event = next(hook)) handle(std::move(*event));
             else (void)detail::wait_readable(epoll_.get(), -1);
         }
     }
@@ -415,7 +401,7 @@ private:
     void restart_later(Entry& entry, std::int64_t now);
     void look_at_end(Entry& entry, std::int64_t now);
     /// Starts the next one that is due, without the lock.
-    void start_again(std::unique_lock<std::mutex>& lock);
+    void start_again(std::unique_lock<std::mutex>& lock, const StartHook& hook);
     void put_in_place(Entry& entry, Container&& container);
     /// The container's last event; it is forgotten.
     void drop(ContainerId id, Event event);
@@ -436,6 +422,9 @@ private:
     void look_at_lingering(std::int64_t now);
     void watch_all(Entry& entry);
     void push(Event event);
+    /// Why a start failed, as an Error: what a hook throws may be anything, and nothing may leave the loop.
+    static Error reason(const std::string& name);
+    void fail(ContainerId id, const std::string& name, const Error& error);
     void look_at_kills(Entry& entry);
     void unwatch_kills(Entry& entry) noexcept;
     void look_at_pressure(Entry& entry);

@@ -19,6 +19,7 @@
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/spec.hpp>
+#include <caisson/start_hook.hpp>
 
 namespace caisson::inline v0::detail {
 
@@ -44,9 +45,9 @@ struct Running {
     Equipment equipment{};
 };
 
-/// Starts one container; any throw leaves nothing behind. Compiled once, in the library: what a start does takes longer
-/// to compile than all the rest.
-[[nodiscard]] [[gnu::visibility("default")]] Running start(const ContainerSpec& spec);
+/// Starts one container; any throw leaves nothing behind, and what `hook` throws is thrown as it is. Compiled once, in
+/// the library: what a start does takes longer to compile than all the rest.
+[[nodiscard]] [[gnu::visibility("default")]] Running start(const ContainerSpec& spec, const StartHook& hook = {});
 
 /// The keeper's report of init's end as a status.
 [[nodiscard]] inline ExitStatus exit_status_of(const Report& report) {

@@ -26,6 +26,7 @@
 #include <caisson/process.hpp>
 #include <caisson/pty.hpp>
 #include <caisson/spec.hpp>
+#include <caisson/start_hook.hpp>
 
 namespace caisson::inline v0::detail {
 
@@ -34,10 +35,12 @@ class Start {
 public:
     explicit Start(const ContainerSpec& spec) : preparation_{spec} {}
 
-    [[nodiscard]] Running run() {
+    /// `in_hook` is true while the hook runs: of what is thrown then.
+    [[nodiscard]] Running run(const StartHook& hook, bool& in_hook) {
         try {
             launch_stage();
             prepare_rest();
+            if (hook) call(hook, in_hook);
             send_rest();
             wait_for_exec();
             while (consoles_.size() < preparation_.consoles_inside()) (void)next_report();
@@ -122,6 +125,13 @@ private:
             throw_failure_of_stage();
             throw;
         }
+    }
+    void call(const StartHook& hook, bool& in_hook) {
+        throw_failure_of_stage();
+        while (!running_.init) (void)next_report();
+        in_hook = true;
+        hook({preparation_.spec().name, running_.init});
+        in_hook = false;
     }
     void write_id_maps() {
         while (!running_.init) (void)next_report();
