@@ -380,6 +380,12 @@ bool Relay::finished() const noexcept {
            std::all_of(viewers_.begin(), viewers_.end(), [&](const Viewer& v) { return has_all(v.reader); });
 }
 
+void Relay::give_up() noexcept {
+    const auto lose = [this](Reader& reader) { reader.lost += said_.end() - std::exchange(reader.at, said_.end()); };
+    lose(terminal_);
+    for (Viewer& viewer : viewers_) lose(viewer.reader);
+}
+
 void Relay::release() {
     if (inner_ != nullptr && inner_flags_ >= 0) (void)::fcntl(inner_->fd(), F_SETFL, inner_flags_);
     leave();

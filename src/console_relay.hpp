@@ -86,6 +86,8 @@ public:
     [[nodiscard]] bool finished() const noexcept;
     /// True if a byte was taken by somebody since the last question.
     [[nodiscard]] bool took_some() noexcept { return std::exchange(taken_, false); }
+    /// Nobody waits any longer for who has not taken what is there: it is lost.
+    void give_up() noexcept;
     /// The inner terminal stays its owner's, as it was; viewers are let go.
     void release();
     /// Bytes that the terminal's user has not read yet; 0 once there is none. Closing it would take them away.

@@ -51,6 +51,10 @@ void Consoles::leave() noexcept {
     for (const auto& relay : relays_) relay->leave();
 }
 
+void Consoles::give_up() noexcept {
+    for (const auto& relay : relays_) relay->give_up();
+}
+
 void Consoles::release() {
     for (const auto& relay : relays_) relay->release();
 }

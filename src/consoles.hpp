@@ -35,6 +35,7 @@ public:
     [[nodiscard]] bool took_some() noexcept;
     /// The container goes, and another comes.
     void leave() noexcept;
+    void give_up() noexcept;
     void release();
     [[nodiscard]] std::size_t unread() const noexcept;
     /// True where `take_notices` may have something.

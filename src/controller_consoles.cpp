@@ -126,7 +126,8 @@ void Controller::serve(Entry& entry, unsigned part, std::uint32_t events) {
     if ((part & part_data) != 0) {
         const std::size_t number = part & ~unsigned{part_data};
         const std::uint64_t bit = std::uint64_t{1} << number;
-        if ((entry.data_told & bit) != 0) return;
+        // A hang-up alone only says that nobody inside has it open.
+        if ((events & EPOLLIN) == 0 || (entry.data_told & bit) != 0) return;
         entry.data_told |= bit;
         push({.kind = Event::Kind::console_data,
               .id = entry.id,

@@ -220,6 +220,7 @@ void Controller::finish(ContainerId id) {
                 .name = entry.container.name(),
                 .status = entry.status,
                 .preserved = action == EndAction::preserve};
+    if (entry.consoles && action != EndAction::preserve) entry.consoles->give_up();
     tell_of_consoles(entry, true);
     hand_over_consoles(entry, event);
     if (action == EndAction::preserve) {

@@ -83,7 +83,8 @@ public:
     [[nodiscard]] int fd() const noexcept { return running_.channel.fd(); }
     /// The controlling end of the container's console, or of another of its terminals: 1 is the first of
     /// `ContainerSpec::more_consoles`; nullptr if the spec asked for none. Read what comes out of it, or the container
-    /// will block once some kilobytes wait.
+    /// will block once some kilobytes wait. As long as nobody inside has it open, reading fails with EIO; who minds
+    /// keeps a descriptor of `Pty::open_peer`.
     [[nodiscard]] Pty* console(std::size_t number = 0) noexcept {
         return number < running_.consoles.size() ? &running_.consoles[number] : nullptr;
     }
