@@ -68,6 +68,7 @@ public:
     /// Lets all viewers go.
     void detach_all();
     void resize(WindowSize size);
+    [[nodiscard]] WindowSize size() const noexcept { return size_; }
     [[nodiscard]] ConsoleState state() const;
     /// Makes notices of what was lost since the last time.
     void note_losses();

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -64,6 +65,17 @@ void Controller::watch_consoles(Entry& entry) {
         // Told again when more comes, and not as long as there is some.
         watch(console->fd(), key(entry.id, static_cast<Part>(part_data | i)), EPOLLIN | EPOLLET);
     }
+}
+
+std::optional<ContainerSpec> Controller::with_sizes_of_consoles(Entry& entry) {
+    std::optional<ContainerSpec> spec;
+    for (std::size_t i = 0; entry.consoles && entry.consoles->find(i) != nullptr; ++i) {
+        const WindowSize size = entry.consoles->find(i)->size();
+        if (size == detail::console_of(entry.origin->spec, i).size) continue;
+        if (!spec) spec = entry.origin->spec;
+        (i == 0 ? *spec->console : spec->more_consoles[i - 1]).size = size;
+    }
+    return spec;
 }
 
 void Controller::leave_consoles(Entry& entry) {

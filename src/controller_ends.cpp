@@ -261,9 +261,10 @@ void Controller::start_again(std::unique_lock<std::mutex>& lock, const StartHook
     const Origin* const origin = look_up(id)->origin.get();
     std::optional<Container> made;
     std::optional<Error> error;
+    std::optional<ContainerSpec> resized = with_sizes_of_consoles(*look_up(id));
     lock.unlock();
     try {
-        made.emplace(Container::start(origin->spec, hook));
+        made.emplace(Container::start(resized ? *resized : origin->spec, hook));
     } catch (...) {
         error = reason(origin->spec.name);
     }

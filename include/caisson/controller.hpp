@@ -411,6 +411,8 @@ private:
     [[nodiscard]] static detail::Relay& relay(Entry& entry, std::size_t console);
     [[nodiscard]] static detail::ConsolesOwner consoles_for(const ContainerSpec& spec, ConsoleUse use);
     void watch_consoles(Entry& entry);
+    /// What a restart begins with, where the size of a console is another by now.
+    [[nodiscard]] static std::optional<ContainerSpec> with_sizes_of_consoles(Entry& entry);
     void leave_consoles(Entry& entry);
     void end_consoles(Entry& entry);
     [[nodiscard]] static bool consoles_are_finished(const Entry& entry) noexcept;
