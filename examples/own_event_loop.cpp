@@ -72,7 +72,7 @@ int main(int argc, char** argv) try {
         if (p[0].revents != 0) {
             while (const auto event = controller.next()) {
                 print(*event);
-                if (event->error || event->status) --running;
+                if (event->is_last()) --running;
                 if (event->kind == caisson::Event::Kind::failed) all_well = false;
             }
         }

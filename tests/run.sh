@@ -125,7 +125,8 @@ prepare() {
         return 0
     fi
     local needed=(g++ meson ninja-build pkg-config python3 libtinyxml2-dev doctest-dev librange-v3-dev libmnl-dev
-        libseccomp-dev busybox-static iproute2 nftables libvirt-clients uidmap e2fsprogs squashfs-tools erofs-utils)
+        libseccomp-dev libasio-dev libglib2.0-dev busybox-static iproute2 nftables libvirt-clients uidmap e2fsprogs
+        squashfs-tools erofs-utils)
     for name in "${wanted[@]}"; do
         case $name in
             gcc) needed+=(bubblewrap crun lxc) ;;

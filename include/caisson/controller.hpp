@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -258,7 +259,8 @@ public:
         return event;
     }
     /// Blocks, handing each event to `handle(Event)`, until `stop` is called; events that are there then wait for the
-    /// next call. If `handle` throws, so does this. `hook` as of `next`.
+    /// next call. If `handle` throws, so does this: the event is gone that it was given, all others wait for the next
+    /// call, and everything goes on as if nothing had been. `hook` as of `next`.
     template <class Handler>
     void run(Handler&& handle, const StartHook& hook = {}) {
         const Running running{*this};
@@ -266,6 +268,18 @@ public:
             if (auto event = next(hook)) handle(std::move(*event));
             else (void)detail::wait_readable(epoll_.get(), -1);
         }
+    }
+    /// As `run`, but what `handle` throws goes to `caught(std::exception_ptr)`, and ends nothing.
+    template <class Handler, class Caught>
+    void run_on(Handler&& handle, Caught&& caught, const StartHook& hook = {}) {
+        const auto guarded = [&](Event event) {
+            try {
+                handle(std::move(event));
+            } catch (...) {
+                caught(std::current_exception());
+            }
+        };
+        run(guarded, hook);
     }
     /// Makes `run` return, the next one if none is under way; of several, one. Also async-signal-safe. Without a `run`,
     /// `fd()` gets readable once, and `next` swallows that.

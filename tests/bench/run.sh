@@ -21,6 +21,8 @@ section 'many starts among threads that allocate, print, load libraries and set 
 MALLOC_ARENA_MAX=1 "$build/tests/bench/bench-hammer"
 section 'the keeper'
 "$build/tests/bench/bench-keeper" "$build/src/stage/caisson-stage"
+section 'one controller for many'
+"$build/tests/bench/bench-controller"
 section 'what containers use'
 "$build/tests/bench/bench-usage"
 section 'compiling the umbrella header'

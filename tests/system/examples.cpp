@@ -92,19 +92,33 @@ TEST_CASE("threaded_host starts its containers from eight threads beside eight t
     CHECK(outcome.err == "");
 }
 
-TEST_CASE("own_event_loop tells of its containers between its own ticks") {
+TEST_CASE("a program's own loop, asio's and GLib's tell of containers between their own ticks") {
     if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
     const LeavesNothing nothing;
-    const auto outcome = run({example("own_event_loop")});
+    std::string name;
+    SUBCASE("poll") {
+        name = "own_event_loop";
+    }
+    SUBCASE("asio") {
+        name = "asio_loop";
+    }
+    SUBCASE("GLib") {
+        name = "glib_loop";
+    }
+    if (::access(example(name.c_str()).c_str(), X_OK) != 0) CAISSON_SKIP("it was not built: its library is missing");
+    const auto help = run({example(name.c_str()), "--help"});
+    CHECK(help.status == 0);
+    CHECK(help.out.starts_with("usage: " + name + " "));
+    const auto outcome = run({example(name.c_str())});
     CHECK(outcome.status == 0);
     CHECK(outcome.err == "");
     CHECK(outcome.out.find("tick\n") != std::string::npos);
-    for (const char* name : {"1", "2", "3"}) {
-        const std::string sleeper = std::string{"sleeper"} + name;
+    for (const char* number : {"1", "2", "3"}) {
+        const std::string sleeper = std::string{"sleeper"} + number;
         CAPTURE(sleeper);
         const std::size_t started = outcome.out.find(sleeper + " started\n");
         CHECK(started != std::string::npos);
-        CHECK(outcome.out.find(sleeper + " exited with status " + name + "\n", started) != std::string::npos);
+        CHECK(outcome.out.find(sleeper + " exited with status " + number + "\n", started) != std::string::npos);
     }
 }
 

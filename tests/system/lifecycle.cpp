@@ -3,6 +3,7 @@
 #include <caisson/controller.hpp>
 
 #include <chrono>
+#include <exception>
 #include <optional>
 #include <string>
 #include <utility>
@@ -323,4 +324,61 @@ TEST_CASE("a restart that fails is told with its reason, and is the last event")
     const Texts all = events(controller);
     CHECK(all.back().starts_with("failed: container 'life': command '/bin/sh' (in the child): No such file"));
     CHECK(controller.size() == 0);
+}
+
+TEST_CASE("a handler that throws leaves the loop whole: what comes next is told by the next run, or by the same") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Controller controller;
+    ContainerSpec spec = shell(root, "exit 3");
+    (void)controller.start(spec);
+    std::string seen;
+    const auto handle = [&](const Event& event) {
+        seen += text_of(event) + "; ";
+        if (event.is_last()) controller.stop();
+        throw std::string{"thrown at "} + text_of(event);
+    };
+    // Of each kind of end that a run has.
+    for (const char* wanted : {"thrown at started 0", "thrown at exited: exited with status 3"}) {
+        try {
+            controller.run(handle);
+            FAIL("nothing was thrown");
+        } catch (const std::string& thrown) {
+            CHECK(thrown == wanted);
+        }
+    }
+    CHECK(seen == "started 0; exited: exited with status 3; ");
+    // The stop before is still due.
+    controller.run(handle);
+
+    seen.clear();
+    spec.on_crash = EndAction::restart;
+    spec.back_off.most = 1;
+    (void)controller.start(spec);
+    int caught = 0;
+    controller.run_on(handle, [&](const std::exception_ptr& exception) {
+        CHECK_THROWS_AS(std::rethrow_exception(exception), std::string);
+        ++caught;
+    });
+    CHECK(caught == 4);
+    CHECK(seen ==
+          "started 0; restarting 1 after 10 ms: exited with status 3; started 1; exited: exited with status 3; ");
+    CHECK(controller.size() == 0);
+}
+
+TEST_CASE("fifty idle containers cost one descriptor's wait, and nobody is woken by them") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    Controller controller;
+    ContainerSpec spec = shell(root, "exec sleep 1000");
+    std::vector<ContainerId> ids;
+    for (int i = 0; i < 50; ++i) ids.push_back(controller.start(spec));
+    for (int i = 0; i < 50; ++i) CHECK(wait_event(controller)->kind == Kind::started);
+    while (detail::wait_readable(controller.fd(), 300)) CHECK_FALSE(controller.next());
+    CHECK_FALSE(detail::wait_readable(controller.fd(), 1000));
+    for (const ContainerId id : ids) CHECK(controller.kill(id));
+    for (int i = 0; i < 50; ++i) CHECK(text_of(*wait_event(controller)) == "exited: killed by signal 9");
+    // Deadlines of who has ended are swallowed.
+    while (detail::wait_readable(controller.fd(), 500)) CHECK_FALSE(controller.next());
 }
