@@ -91,8 +91,6 @@ bool Controller::signal(ContainerId id, int number) {
     return true;
 }
 
-Container Controller::take(ContainerId id);
-
 void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
     std::unique_lock lock{mutex_};
     std::size_t filled = 0;
