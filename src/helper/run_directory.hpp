@@ -40,6 +40,10 @@ public:
     RunDirectory& operator=(RunDirectory&&) = delete;
     ~RunDirectory() { release(); }
 
+    /// RUN, and the place in it.
+    [[nodiscard]] int run() const noexcept { return run_.get(); }
+    [[nodiscard]] int directory() const noexcept { return directory_.get(); }
+
     /// Listens on RUN/NAME/sock, for the owner alone.
     [[nodiscard]] Fd listen() {
         Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lock_down.hpp"
 #include "plain_event.hpp"
 #include "privileges.hpp"
 
@@ -175,7 +176,7 @@ void Server::settle(std::unique_ptr<Starting> starting, const Event& event) {
     // From here on it has a place, from which its end will take it.
     wards_.push_back(std::move(starting->ward));
     try {
-        make_known(ward);
+        make_known(ward, starting->spec);
         const Fd console = starting->opens_console ? controller_.open_console(ward.id) : Fd{};
         tell(client, {.kind = Message::Kind::done}, console ? console.get() : -1);
         if (!client.socket) return;
@@ -189,7 +190,7 @@ void Server::settle(std::unique_ptr<Starting> starting, const Event& event) {
     }
 }
 
-void Server::make_known(Ward& ward) {
+void Server::make_known(Ward& ward, const ContainerSpec& spec) {
     ward.info.init = controller_.init_pid(ward.id);
     ward.info.console_path = controller_.console_path(ward.id);
     ward.info_file = detail::to_memory_file(detail::encode(ward.info));
@@ -200,6 +201,7 @@ void Server::make_known(Ward& ward) {
     // Whoever may have to start one more keeps what that takes.
     if (ward.can_start_again || std::exchange(is_lowered_, true)) return;
     lower_privileges();
+    lock_down(ward.directory, spec);
 }
 
 void Server::count_cpus(const Ward& ward) {

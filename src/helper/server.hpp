@@ -54,7 +54,7 @@ private:
     void handle(const Event& event);
     /// What is told of a container that has been started again, or is preserved.
     void renew(Ward& ward, const Event& event);
-    void make_known(Ward& ward);
+    void make_known(Ward& ward, const ContainerSpec& spec);
     /// What takes privileges that are given up next. Where the kernel refuses, each answer says so.
     void count_cpus(const Ward& ward);
     void serve_ward(Ward& ward, const std::vector<int>& ready);

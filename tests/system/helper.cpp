@@ -208,6 +208,7 @@ TEST_CASE("the helper is nobody's burden: no terminal, no descriptors of the cal
     CHECK(status.find("CapEff:\t0000000000000022\n") != std::string::npos);
     CHECK(status.find("CapBnd:\t0000000000000022\n") != std::string::npos);
     CHECK(status.find("NoNewPrivs:\t1\n") != std::string::npos);
+    CHECK(status.find("Seccomp:\t2\n") != std::string::npos);
     CHECK(status.find("SigBlk:\t0000000000000000\n") != std::string::npos);
     CHECK(status.find("SigIgn:\t0000000000000000\n") != std::string::npos);
     CHECK(status.find("Name:\tcaisson-helper\n") != std::string::npos);

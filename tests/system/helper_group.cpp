@@ -1,4 +1,4 @@
-// Containers of a group, which share one helper, and what a helper tells of its own accord.
+// Containers of a group, which share one helper, what a helper tells of its own accord, and what it can no longer do.
 #include <caisson/helper.hpp>
 
 #include <chrono>
@@ -8,10 +8,15 @@
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <caisson/controller.hpp>
@@ -19,6 +24,7 @@
 
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
+#include "support/injected_call.hpp"
 #include "support/rootfs.hpp"
 #include "support/suspended.hpp"
 
@@ -280,3 +286,53 @@ TEST_CASE("who watches is told what happens, between the answers, and others are
     CHECK_FALSE(helper.next_event());
     CHECK(place.empty());
 }
+
+#ifdef __x86_64__
+TEST_CASE("a helper that has been taken over can open, run and reach nothing that its container does not need") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    CHECK(helper.info().name == "web");
+    std::this_thread::sleep_for(20ms);  // it waits again
+    {
+        Injected inside{helper.pid()};
+        const auto here = static_cast<unsigned long long>(AT_FDCWD);
+        const auto open = [&](const std::string& path, unsigned long long flags) {
+            return inside.call(SYS_openat, {here, inside.put(path), flags, 0600});
+        };
+        CHECK(inside.call(SYS_execve, {inside.put("/bin/true")}) == -EPERM);
+        CHECK(inside.call(SYS_execveat, {here, inside.put("/bin/true")}) == -EPERM);
+        for (const long call : {SYS_fork, SYS_vfork, SYS_clone, SYS_clone3}) CHECK(inside.call(call, {}) == -EPERM);
+        for (const unsigned long long family : {AF_INET, AF_INET6, AF_UNIX, AF_NETLINK, AF_PACKET}) {
+            CHECK(inside.call(SYS_socket, {family, SOCK_STREAM}) == -EPERM);
+        }
+        for (const long call : {SYS_connect, SYS_bind, SYS_mount, SYS_move_mount, SYS_setns, SYS_unshare, SYS_ptrace,
+                                SYS_kill, SYS_tgkill, SYS_bpf, SYS_io_uring_setup, SYS_process_vm_writev, SYS_chroot,
+                                SYS_mknodat, SYS_symlinkat, SYS_linkat, SYS_init_module, SYS_keyctl, SYS_reboot}) {
+            CHECK_MESSAGE(inside.call(call, {}) == -EPERM, "call " << call);
+        }
+        constexpr unsigned long long anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
+        const auto none = ~0ULL;
+        CHECK(inside.call(SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, anonymous, none}) == -EPERM);
+        CHECK(inside.call(SYS_mmap, {0, 4096, PROT_READ | PROT_WRITE, anonymous, none}) > 0);
+        CHECK(inside.call(SYS_prlimit64, {0, RLIMIT_NOFILE, inside.put("0123456789abcdef")}) == -EPERM);
+        CHECK(inside.call(SYS_getpid | 0x40000000, {}) == -EPERM);  // x32's
+        CHECK(inside.call(SYS_getpid, {}) == helper.pid());
+
+        CHECK(open("/proc/self/stat", O_RDONLY) >= 0);
+        if (::syscall(SYS_landlock_create_ruleset, nullptr, 0, 1) > 0) {
+            CHECK(open("/etc/shadow", O_RDONLY) == -EACCES);
+            CHECK(open("/etc", O_RDONLY | O_DIRECTORY) == -EACCES);
+            CHECK(open(place.directory / "made", O_CREAT | O_WRONLY) == -EACCES);
+            CHECK(open(place.run + "/web/made", O_CREAT | O_WRONLY) == -EACCES);
+            CHECK(open("/proc/sys/kernel/hostname", O_WRONLY) == -EACCES);
+            CHECK(inside.call(SYS_unlinkat, {here, inside.put(place.root / "/bin/sh"), 0}) == -EACCES);
+        } else {
+            MESSAGE("this kernel has no Landlock: what a helper may open is its user's");
+        }
+    }
+    CHECK(helper.info().name == "web");
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+#endif

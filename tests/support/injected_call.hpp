@@ -1,0 +1,74 @@
+// support/injected_call.hpp - system calls that another process is made to make: what it may, seen from inside.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace caisson_test {
+
+#ifdef __x86_64__
+/// A process that stands still in a system call, as long as this object lives; then it goes on as if nothing had been.
+class Injected {
+public:
+    explicit Injected(pid_t pid) : pid_{pid} {
+        int status = 0;
+        if (::ptrace(PTRACE_ATTACH, pid, nullptr, nullptr) != 0 || ::waitpid(pid, &status, 0) != pid ||
+            ::ptrace(PTRACE_GETREGS, pid, nullptr, &before_) != 0) {
+            throw std::runtime_error{"it cannot be traced"};
+        }
+        const long code = ::ptrace(PTRACE_PEEKTEXT, pid, before_.rip - 2, nullptr);
+        if ((code & 0xffff) != 0x050f) throw std::runtime_error{"it does not wait in a system call"};
+    }
+    Injected(const Injected&) = delete;
+    ~Injected() {
+        (void)::ptrace(PTRACE_SETREGS, pid_, nullptr, &before_);
+        (void)::ptrace(PTRACE_DETACH, pid_, nullptr, nullptr);
+    }
+    /// Where `text` is in the process, for the next call alone.
+    unsigned long long put(const std::string& text) {
+        const unsigned long long at = before_.rsp - 1024;
+        for (std::size_t i = 0; i <= text.size(); i += sizeof(long)) {
+            long word = 0;
+            std::memcpy(&word, text.c_str() + i, std::min(sizeof word, text.size() + 1 - i));
+            (void)::ptrace(PTRACE_POKEDATA, pid_, at + i, word);
+        }
+        return at;
+    }
+    /// What the call returns: a number, or an error as a negative one.
+    long call(long number, std::array<unsigned long long, 6> arguments) {
+        user_regs_struct regs = before_;
+        regs.rip -= 2;
+        regs.rax = static_cast<unsigned long long>(number);
+        regs.orig_rax = ~0ULL;  // nothing to be restarted
+        regs.rdi = arguments[0];
+        regs.rsi = arguments[1];
+        regs.rdx = arguments[2];
+        regs.r10 = arguments[3];
+        regs.r8 = arguments[4];
+        regs.r9 = arguments[5];
+        int status = 0;
+        if (::ptrace(PTRACE_SETREGS, pid_, nullptr, &regs) != 0 ||
+            ::ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) != 0 || ::waitpid(pid_, &status, 0) != pid_ ||
+            ::ptrace(PTRACE_GETREGS, pid_, nullptr, &regs) != 0) {
+            throw std::runtime_error{"it cannot be traced on"};
+        }
+        return static_cast<long>(regs.rax);
+    }
+
+private:
+    pid_t pid_;
+    user_regs_struct before_{};
+};
+#endif
+
+}  // namespace caisson_test
