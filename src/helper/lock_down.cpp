@@ -235,8 +235,8 @@ std::vector<sock_filter> loop_filter() {
     std::vector<sock_filter> program{
         load(offsetof(seccomp_data, arch)), {BPF_JMP | BPF_JEQ | BPF_K, 1, 0, architecture}, refuse,
         load(offsetof(seccomp_data, nr)),   {BPF_JMP | BPF_JGE | BPF_K, 0, 1, x32},          refuse};
-    for (const std::uint32_t call : {__NR_mmap, __NR_mprotect}) {
-        program.insert(program.end(), {{BPF_JMP | BPF_JEQ | BPF_K, 0, 4, call},
+    for (const int call : {__NR_mmap, __NR_mprotect}) {
+        program.insert(program.end(), {{BPF_JMP | BPF_JEQ | BPF_K, 0, 4, static_cast<std::uint32_t>(call)},
                                        load(argument(2)),
                                        {BPF_JMP | BPF_JSET | BPF_K, 0, 1, PROT_EXEC},
                                        refuse,

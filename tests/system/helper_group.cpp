@@ -303,8 +303,8 @@ TEST_CASE("a helper that has been taken over can open, run and reach nothing tha
         CHECK(inside.call(SYS_execve, {inside.put("/bin/true")}) == -EPERM);
         CHECK(inside.call(SYS_execveat, {here, inside.put("/bin/true")}) == -EPERM);
         for (const long call : {SYS_fork, SYS_vfork, SYS_clone, SYS_clone3}) CHECK(inside.call(call, {}) == -EPERM);
-        for (const unsigned long long family : {AF_INET, AF_INET6, AF_UNIX, AF_NETLINK, AF_PACKET}) {
-            CHECK(inside.call(SYS_socket, {family, SOCK_STREAM}) == -EPERM);
+        for (const int family : {AF_INET, AF_INET6, AF_UNIX, AF_NETLINK, AF_PACKET}) {
+            CHECK(inside.call(SYS_socket, {static_cast<unsigned long long>(family), SOCK_STREAM}) == -EPERM);
         }
         for (const long call : {SYS_connect, SYS_bind, SYS_mount, SYS_move_mount, SYS_setns, SYS_unshare, SYS_ptrace,
                                 SYS_kill, SYS_tgkill, SYS_bpf, SYS_io_uring_setup, SYS_process_vm_writev, SYS_chroot,
