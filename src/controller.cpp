@@ -82,6 +82,12 @@ Container Controller::take(ContainerId id) {
     return container;
 }
 
+detail::ExecTicket Controller::exec_ticket(ContainerId id) {
+    if (const auto helper = call_helper(id)) return helper->exec_ticket();
+    const std::lock_guard lock{mutex_};
+    return require(id).container.exec_ticket();
+}
+
 bool Controller::signal(ContainerId id, int number) {
     if (const auto helper = call_helper(id)) return helper->signal(number);
     const std::lock_guard lock{mutex_};

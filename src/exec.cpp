@@ -67,17 +67,18 @@ constexpr std::string_view in_the_child = " (in the child)";
 /// One command on its way into a container.
 class Entry {
 public:
-    Entry(const ExecSpec& exec, const ExecPlace& place)
+    Entry(const ExecSpec& exec, const ExecTicket& ticket)
         : exec_{exec},
-          place_{place},
-          spec_{merged(exec, place.defaults.spec)},
-          // A text may have been fine alone, and not with the container's.
-          visit_{(check_all(), place.init), exec.namespaces, spec_.stage_path} {}
+          ticket_{ticket},
+          spec_{merged(exec, ticket.defaults->spec)},
+          // Before anything is looked at.
+          visit_{(check_all(), ticket.init), exec.namespaces, spec_.stage_path} {}
 
     [[nodiscard]] Visitor start() {
         find_user();
         plan_outside();
-        visit_.enter(exec_.cgroup ? place_.groups : nullptr);
+        if (exec_.cgroup) groups_ = GroupEntrance::open(ticket_.groups, ticket_.init.pid());
+        visit_.enter(&groups_);
         plan_inside();
         return visit_.start(spec_.command, environment_of(spec_, identity_),
                             static_cast<std::uint32_t>(spec_.descriptors.size()), exec_.start_timeout.count());
@@ -114,7 +115,7 @@ private:
     [[nodiscard]] std::string read_inside(const char* path, std::size_t most) const {
         Fd copy{::memfd_create("caisson-copy", MFD_CLOEXEC)};
         if (!copy) fail(Step::credentials, "file in memory");
-        Visit visit{place_.init, NamespaceKind::mount | NamespaceKind::user, spec_.stage_path};
+        Visit visit{ticket_.init, NamespaceKind::mount | NamespaceKind::user, spec_.stage_path};
         visit.enter();
         PlanBuilder& inside = visit.plan();
         const std::string what = quote(path) + " of the container";
@@ -217,7 +218,7 @@ private:
         const bool twin = spec_.personality == Personality::linux32;
         add({.op = Op::personality, .x = twin ? PER_LINUX32 : PER_LINUX}, Step::exec, "personality");
         add({.op = Op::umask, .x = spec_.umask}, Step::exec, "umask");
-        plan_credentials(plan(), spec_, identity_, place_.defaults.deny_setgroups);
+        plan_credentials(plan(), spec_, identity_, ticket_.defaults->deny_setgroups);
         add({.op = Op::descriptors}, Step::descriptors, "descriptors of the command");
         plan_limits(plan(), limits_);
         if (spec_.no_new_privileges) plan_filter(plan(), spec_);
@@ -225,9 +226,10 @@ private:
     }
 
     const ExecSpec& exec_;
-    const ExecPlace& place_;
+    const ExecTicket& ticket_;
     ContainerSpec spec_;
     Visit visit_;
+    GroupEntrance groups_;
     Identity identity_;
     std::vector<ResourceLimit> limits_;
     Fd proc_;
@@ -236,12 +238,21 @@ private:
 
 }  // namespace
 
-Exec exec(const ExecSpec& spec, const ExecPlace& place) {
-    Entry entry{spec, place};
+Exec ExecTicket::exec(const ExecSpec& spec) const {
+    const std::string outer = "container " + quote(defaults->spec.name);
+    if (is_suspended) {
+        throw Error{Step::exec, EBUSY, outer + ": start a command", "it is suspended: resume it first"};
+    }
     try {
-        return Exec{entry.start()};
+        Entry entry{spec, *this};
+        try {
+            return Exec{entry.start()};
+        } catch (const Error& e) {
+            throw entry.with_remedy(e);
+        }
     } catch (const Error& e) {
-        throw entry.with_remedy(e);
+        if (e.step() == Step::check_spec || !init.ended()) throw e.in(outer);
+        throw Error{e.step(), ESRCH, outer + ": " + std::string{e.context()}, "it has ended"};
     }
 }
 

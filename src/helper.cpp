@@ -146,6 +146,24 @@ Fd open_helper_program(const std::string& path) {
 
 }  // namespace detail
 
+detail::ExecTicket Helper::exec_ticket() {
+    Fd pidfd;
+    Fd file;
+    (void)ask({.kind = detail::Message::Kind::exec}, &file);
+    (void)ask({.kind = detail::Message::Kind::process}, &pidfd);
+    if (!pidfd || !file) throw Error{Step::helper, EBADMSG, what()};
+    auto plain = detail::decode<detail::PlainTicket>(detail::read_memory_file(file.get()));
+    detail::GroupPlace groups{.name = std::move(plain.group)};
+    for (std::size_t i = 0; i + 1 < plain.hierarchies.size(); i += 2) {
+        groups.hierarchies.emplace_back(std::move(plain.hierarchies[i]), std::move(plain.hierarchies[i + 1]));
+    }
+    return {.init = Process::adopt(std::move(pidfd)),
+            .defaults = std::make_shared<const detail::ExecDefaults>(
+                detail::ExecDefaults{std::move(plain.spec), plain.deny_setgroups}),
+            .groups = std::move(groups),
+            .is_suspended = plain.is_suspended};
+}
+
 void Helper::set_note(const std::string& note) {
     check_note(note);
     const Fd file = detail::to_memory_file(note);

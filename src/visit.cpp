@@ -236,18 +236,19 @@ private:
 
 }  // namespace
 
-GroupEntrance GroupEntrance::open(const Cgroup& group, pid_t init) {
+GroupEntrance GroupEntrance::open(const GroupPlace& group, pid_t init) {
     GroupEntrance entrance;
-    for (const CgroupDirectory& directory : group.directories()) {
-        const std::string path = directory.parent_path + "/" + group.name();
-        const std::string file = directory.v2() ? path : path + "/tasks";
-        Fd fd = sys::open(file, directory.v2() ? O_PATH | O_DIRECTORY | O_NOFOLLOW : O_WRONLY | O_NOFOLLOW);
+    for (const auto& [controllers, parent] : group.hierarchies) {
+        const bool v2 = controllers.empty();
+        const std::string path = parent + "/" + group.name;
+        const std::string file = v2 ? path : path + "/tasks";
+        Fd fd = sys::open(file, v2 ? O_PATH | O_DIRECTORY | O_NOFOLLOW : O_WRONLY | O_NOFOLLOW);
         if (!fd) fail(Step::cgroup, "open " + quote(file));
-        if (!directory.v2()) {
-            entrance.v1.emplace_back(directory.controllers, std::move(fd));
+        if (!v2) {
+            entrance.v1.emplace_back(controllers, std::move(fd));
             continue;
         }
-        const std::string below = way_below(group.name(), init);
+        const std::string below = way_below(group.name, init);
         if (!below.empty()) {
             Fd further = sys::openat2(fd.get(), below.c_str(), O_PATH | O_DIRECTORY, sys::beneath);
             if (further) fd = std::move(further);

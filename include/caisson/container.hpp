@@ -157,23 +157,18 @@ public:
     /// All or nothing: throws `Error`, naming the step, the object and the remedy. ESRCH: it has ended. EBUSY: it is
     /// suspended; one that is suspended during the start is waited for until `ExecSpec::start_timeout`. ETIMEDOUT: a
     /// file system of the container's own did not answer until then. Needs the rights of a start.
-    [[nodiscard]] Exec exec(const ExecSpec& spec) {
+    [[nodiscard]] Exec exec(const ExecSpec& spec) { return exec_ticket().exec(spec); }
+    /// For who starts commands without keeping this object busy. Throws as `exec` does if it has ended.
+    [[nodiscard]] detail::ExecTicket exec_ticket() {
         require_started();
-        const std::string outer = "container " + detail::quote(name_);
-        if (try_wait()) throw Error{Step::exec, ESRCH, outer + ": start a command", "it has ended"};
-        if (running_.cgroup && suspended()) {
-            throw Error{Step::exec, EBUSY, outer + ": start a command", "it is suspended: resume it first"};
+        if (try_wait()) {
+            throw Error{Step::exec, ESRCH, "container " + detail::quote(name_) + ": start a command", "it has ended"};
         }
-        try {
-            std::optional<detail::GroupEntrance> groups;
-            if (running_.cgroup && spec.cgroup) {
-                groups = detail::GroupEntrance::open(*running_.cgroup, running_.init.pid());
-            }
-            return detail::exec(spec, {running_.init, *running_.defaults, groups ? &*groups : nullptr});
-        } catch (const Error& e) {
-            if (!running_.init.ended() || e.step() == Step::check_spec) throw e.in(outer);
-            throw Error{e.step(), ESRCH, outer + ": " + std::string{e.context()}, "it has ended"};
-        }
+        detail::ExecTicket ticket{.init = running_.init.duplicate(), .defaults = running_.defaults};
+        if (!running_.cgroup) return ticket;
+        ticket.groups = detail::GroupPlace::of(*running_.cgroup);
+        ticket.is_suspended = suspended();
+        return ticket;
     }
 
     /// Lays a veth pair from a bridge of the host into the running container, up and with its addresses and routes; the

@@ -139,6 +139,11 @@ public:
     ///
     /// An answer takes as long as the helper takes, 10 seconds at most; the other containers go on meanwhile.
     ContainerId reattach(const std::string& name, const std::string& run_directory = default_run_directory);
+    /// See Container::exec. The command is the caller's, who waits for it by `Exec::fd`: no event tells of it. Other
+    /// threads go on meanwhile. Throws `Step::event_loop` with ESRCH if the container has ended.
+    [[nodiscard]] Exec exec(ContainerId id, const ExecSpec& spec) { return exec_ticket(id).exec(spec); }
+    /// See Container::exec_ticket.
+    [[nodiscard]] detail::ExecTicket exec_ticket(ContainerId id);
     /// Gives a container to the caller; no event about it will follow. What a user has typed or not yet read of a
     /// relayed console is lost. Throws `Step::event_loop` with ESRCH if it has ended or did not start.
     [[nodiscard]] Container take(ContainerId id);

@@ -69,14 +69,16 @@ class Exec;
 
 namespace detail {
 
-/// What an exec needs to know of its container.
-struct ExecPlace {
-    const Process& init;
-    const ExecDefaults& defaults;
-    const GroupEntrance* groups = nullptr;  ///< nothing: it has none
+/// What it takes to start a command in a container, for whoever does it.
+struct ExecTicket {
+    Process init{};
+    std::shared_ptr<const ExecDefaults> defaults{};
+    GroupPlace groups{};
+    bool is_suspended = false;
+
+    /// Throws what Container::exec throws. Any number of threads may call it at a time.
+    [[nodiscard]] [[gnu::visibility("default")]] Exec exec(const ExecSpec& spec) const;
 };
-/// Throws without naming the container.
-[[nodiscard]] [[gnu::visibility("default")]] Exec exec(const ExecSpec& spec, const ExecPlace& place);
 
 }  // namespace detail
 
@@ -165,7 +167,7 @@ public:
     }
 
 private:
-    friend Exec detail::exec(const ExecSpec& spec, const detail::ExecPlace& place);
+    friend struct detail::ExecTicket;
     explicit Exec(detail::Visitor visitor) : visitor_{std::move(visitor)}, owner_{::getpid()} {
         if (visitor_.ended) finish(status_of(*visitor_.ended));
         if (visitor_.console) console_.emplace(Pty::adopt(std::move(visitor_.console)));

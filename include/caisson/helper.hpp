@@ -18,6 +18,7 @@
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
+#include <caisson/exec.hpp>
 #include <caisson/event.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/lifecycle.hpp>
@@ -145,6 +146,11 @@ public:
             throw e.in("container " + detail::quote(name_));
         }
     }
+    /// See Container::exec. The caller starts the command, with its own rights and as its own to wait for: the helper
+    /// only tells what that takes. The command ends with the caller, and what it has started goes on.
+    [[nodiscard]] Exec exec(const ExecSpec& spec) { return exec_ticket().exec(spec); }
+    /// See Container::exec_ticket.
+    [[nodiscard]] [[gnu::visibility("default")]] detail::ExecTicket exec_ticket();
     /// Gives the console another size; without effect if there is none.
     void resize(WindowSize size) { (void)ask({.kind = detail::Message::Kind::resize, .size = size}); }
     /// The terminal at `HelperInfo::console_path`, opened by the helper: right also where the caller sees another

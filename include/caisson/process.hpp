@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/types.h>
@@ -124,6 +125,13 @@ public:
         const long pid = at == std::string::npos ? -1 : std::strtol(text.c_str() + at + 6, nullptr, 10);
         if (pid <= 0) throw Error{Step::signal, ESRCH, "process of pidfd " + std::to_string(pidfd.get())};
         return Process{static_cast<pid_t>(pid), std::move(pidfd)};
+    }
+    /// Another handle of the same process. Throws `Step::descriptors`.
+    [[nodiscard]] Process duplicate() const {
+        if (!pidfd_) throw std::logic_error{"this Process holds nothing"};
+        Fd copy{::fcntl(pidfd_.get(), F_DUPFD_CLOEXEC, 3)};
+        if (!copy) detail::fail(Step::descriptors, "pidfd of process " + std::to_string(pid_), "raise 'ulimit -n'");
+        return Process{pid_, std::move(copy)};
     }
     /// A handle of the calling process.
     [[nodiscard]] static Process self() { return open(::getpid()); }

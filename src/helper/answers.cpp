@@ -107,6 +107,19 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             done.passed = copy(init.pidfd());
             return done;
         }
+        case Message::Kind::exec: {
+            const detail::ExecTicket ticket = controller.exec_ticket(ward.id);
+            detail::PlainTicket plain{.spec = ticket.defaults->spec,
+                                      .deny_setgroups = ticket.defaults->deny_setgroups,
+                                      .is_suspended = ticket.is_suspended,
+                                      .group = ticket.groups.name};
+            for (const auto& [controllers, parent] : ticket.groups.hierarchies) {
+                plain.hierarchies.push_back(controllers);
+                plain.hierarchies.push_back(parent);
+            }
+            done.passed = detail::to_memory_file(detail::encode(plain));
+            return done;
+        }
         case Message::Kind::suspend: controller.suspend(ward.id); return done;
         case Message::Kind::resume: controller.resume(ward.id); return done;
         case Message::Kind::limit: controller.limit(ward.id, detail::decode<LimitSpec>(question.body)); return done;

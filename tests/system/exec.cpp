@@ -280,16 +280,14 @@ TEST_CASE("many commands at once, from many threads, each end with their own sta
     const TestRoot root;
     Container container = Container::start(idle(root));
     // One object is used by one thread at a time; what a start takes of it may be used by all.
-    const auto groups = caisson::detail::GroupEntrance::open(*container.cgroup(), container.init().pid());
-    const auto defaults = caisson::detail::ExecDefaults::of(idle(root), false);
+    const caisson::detail::ExecTicket ticket = container.exec_ticket();
     std::atomic<int> right = 0;
     std::vector<std::thread> threads;
     for (int t = 0; t < 8; ++t) {
         threads.emplace_back([&, t] {
             std::vector<Exec> all;
             for (int i = 0; i < 4; ++i) {
-                all.push_back(caisson::detail::exec(sh("read x; exit " + std::to_string(t * 4 + i)),
-                                                    {container.init(), defaults, &groups}));
+                all.push_back(ticket.exec(sh("read x; exit " + std::to_string(t * 4 + i))));
             }
             for (int i = 0; i < 4; ++i)
                 right += all[static_cast<std::size_t>(i)].wait() == ExitStatus::exited(t * 4 + i);
@@ -311,12 +309,12 @@ TEST_CASE("the end of the container, of the caller and of the object each end th
     }
     CHECK(count() == "1\n");
 
+    const caisson::detail::ExecTicket ticket = container.exec_ticket();
     const pid_t host = ::fork();
     if (host == 0) {
         try {
             // The container is the parent's, and its object inert here.
-            const auto defaults = caisson::detail::ExecDefaults::of(idle(root), false);
-            const Exec exec = caisson::detail::exec(sleep("3000"), {container.init(), defaults, nullptr});
+            const Exec exec = ticket.exec(sleep("3000"));
             (void)::kill(::getpid(), SIGKILL);
         } catch (...) {
         }
@@ -398,12 +396,12 @@ TEST_CASE("a command is not started in a container that is suspended") {
     CHECK(error_of_exec(container, sh("true")) ==
           "container 'test': start a command: Device or resource busy: it is suspended: resume it first");
     // As if it were suspended during the start.
-    const auto groups = caisson::detail::GroupEntrance::open(*container.cgroup(), container.init().pid());
-    const auto defaults = caisson::detail::ExecDefaults::of(idle(root), false);
+    caisson::detail::ExecTicket ticket = container.exec_ticket();
+    ticket.is_suspended = false;
     ExecSpec late = sh("true");
     late.start_timeout = std::chrono::milliseconds{50};
     try {
-        (void)caisson::detail::exec(late, {container.init(), defaults, &groups});
+        (void)ticket.exec(late);
         FAIL("it started");
     } catch (const caisson::Error& e) {
         CHECK(e.code().value() == ETIMEDOUT);

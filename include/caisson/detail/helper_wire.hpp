@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -55,6 +56,7 @@ struct Message {
         shutdown,
         reboot,
         stuck,
+        exec,  ///< what it takes to start a command: a PlainTicket as a memory file
         done,
         refused,
         elsewhere,  ///< of a new helper: the group has another, which is to be asked
@@ -104,6 +106,20 @@ template <class A, SameButConst<Info> S>
 void fields(A& archive, S& s) {
     auto& [name, init, console_path, note, preserved] = s;
     archive(name, init, console_path, note, preserved);
+}
+
+/// An ExecTicket but for its pidfd.
+struct PlainTicket {
+    ContainerSpec spec{};
+    bool deny_setgroups = false;
+    bool is_suspended = false;
+    std::string group{};
+    std::vector<std::string> hierarchies{};  ///< controllers and parent directory of each, one after the other
+};
+template <class A, SameButConst<PlainTicket> S>
+void fields(A& archive, S& s) {
+    auto& [spec, deny_setgroups, is_suspended, group, hierarchies] = s;
+    archive(spec, deny_setgroups, is_suspended, group, hierarchies);
 }
 
 /// Throws `Step::helper` with EBADMSG unless the bytes begin with this build's version.

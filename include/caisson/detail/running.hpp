@@ -41,7 +41,7 @@ struct Running {
     std::optional<Cgroup> cgroup{};
     std::vector<Pty> consoles{};
     Links links{};
-    std::unique_ptr<const ExecDefaults> defaults{};
+    std::shared_ptr<const ExecDefaults> defaults{};
     Equipment equipment{};
 };
 

@@ -20,12 +20,25 @@
 
 namespace caisson::inline v0::detail {
 
+/// Where a container's control groups are.
+struct GroupPlace {
+    std::string name{};                                              ///< of the directory in each
+    std::vector<std::pair<std::string, std::string>> hierarchies{};  ///< controllers (none: v2) and parent directory
+    [[nodiscard]] static GroupPlace of(const Cgroup& group) {
+        GroupPlace place{.name = group.name()};
+        for (const CgroupDirectory& d : group.directories()) {
+            place.hierarchies.emplace_back(d.controllers, d.parent_path);
+        }
+        return place;
+    }
+};
+
 /// A container's control groups, open to be joined.
 struct GroupEntrance {
     Fd unified{};                                  ///< the v2 directory that its init is in; nothing if it has none
     std::vector<std::pair<std::string, Fd>> v1{};  ///< controllers and `tasks` file of each v1 hierarchy
     /// Throws `Step::cgroup`, with ENOENT once the group was removed.
-    [[nodiscard]] [[gnu::visibility("default")]] static GroupEntrance open(const Cgroup& group, pid_t init);
+    [[nodiscard]] [[gnu::visibility("default")]] static GroupEntrance open(const GroupPlace& group, pid_t init);
 };
 
 /// A process that executes a command in a container.
