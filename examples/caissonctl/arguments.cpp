@@ -30,12 +30,18 @@ std::string text(std::string_view a, std::string_view b, std::string_view c = {}
     return std::string{a}.append(b).append(c).append(d).append(e);
 }
 
+const Option* by_letter(std::span<const Option> options, char letter) {
+    const auto known = std::ranges::find(options, letter, &Option::letter);
+    return known == options.end() ? nullptr : &*known;
+}
+
 }  // namespace
 
 Arguments Arguments::parse(std::string_view verb, std::span<const Option> options, std::span<const std::string> words) {
     Arguments result;
     const auto give = [&](const Option& option, std::string_view value) {
         if (option.kind == Option::Kind::several) result.several_.emplace_back(value);
+        else if (option.kind == Option::Kind::repeated) result.repeated_.emplace(option.name, value);
         else if (!result.values_.emplace(option.name, value).second) {
             throw UsageError{text("option --", option.name, " already seen")};
         }
@@ -62,9 +68,26 @@ Arguments Arguments::parse(std::string_view verb, std::span<const Option> option
                 throw UsageError{
                     text("expected syntax: --", option.name, " <", known->type.empty() ? "string" : known->type, ">")};
             }
+        } else if (!only_data && word.size() > 1 && word[0] == '-' && word[1] != '-' && by_letter(options, word[1])) {
+            for (std::size_t at = 1; at < word.size(); ++at) {
+                const Option* const known = by_letter(options, word[at]);
+                if (known == nullptr) {
+                    throw UsageError{text("command '", verb, "' doesn't support option -", word.substr(at, 1))};
+                }
+                if (known->kind == Option::Kind::flag) {
+                    give(*known, {});
+                    continue;
+                }
+                if (at + 1 == word.size() && i + 1 == words.size()) {
+                    throw UsageError{text("expected syntax: -", word.substr(at, 1), " <", known->type, ">")};
+                }
+                give(*known, at + 1 < word.size() ? word.substr(at + 1) : std::string_view{words[++i]});
+                break;
+            }
         } else {
             const auto next = std::ranges::find_if(options, [&](const Option& o) {
-                return o.kind != Option::Kind::flag && o.kind != Option::Kind::named && !result.has(o.name);
+                return o.kind != Option::Kind::flag && o.kind != Option::Kind::named &&
+                       o.kind != Option::Kind::repeated && !result.has(o.name);
             });
             if (next == options.end()) throw UsageError{text("unexpected data '", word, "'")};
             give(*next, word);
@@ -87,6 +110,13 @@ std::string Arguments::get(std::string_view name) const {
     if (found == values_.end()) return {};
     if (found->second.empty()) throw Failure{text("Failed to get option '", name, "': Option argument is empty")};
     return found->second;
+}
+
+std::vector<std::string> Arguments::all(std::string_view name) const {
+    std::vector<std::string> values;
+    const auto [begin, end] = repeated_.equal_range(name);
+    for (auto at = begin; at != end; ++at) values.push_back(at->second);
+    return values;
 }
 
 std::string Arguments::raw(std::string_view name) const {

@@ -13,13 +13,15 @@ namespace caissonctl {
 /// An argument of a verb.
 struct Option {
     /// `positional` is required and may be given as --name VALUE; so is `optional`, which may be left out. `named` may
-    /// be left out too, and is given in no other way. `several`, the last one, takes any number of words, in both ways.
-    enum class Kind { flag, named, optional, positional, several };
+    /// be left out too, and is given in no other way; `repeated` any number of times. `several`, the last one, takes
+    /// any number of words, in both ways.
+    enum class Kind { flag, named, repeated, optional, positional, several };
     std::string_view name;
     Kind kind = Kind::flag;
     std::string_view help;
     /// What help and messages call its value. Empty, of `several`: help does not say that the name may be given.
     std::string_view type = "string";
+    char letter = '\0';  ///< "-t" for "--tty", "-it" for two of them
 };
 
 /// The arguments of one call of a verb.
@@ -36,11 +38,14 @@ public:
     [[nodiscard]] std::string raw(std::string_view name) const;
     /// The value of a whole number; nothing if it was not given. Throws `Failure`.
     [[nodiscard]] std::optional<int> number(std::string_view name) const;
+    /// The values of an option that may be repeated, in order.
+    [[nodiscard]] std::vector<std::string> all(std::string_view name) const;
     /// What was given for the option `several`.
     [[nodiscard]] const std::vector<std::string>& several() const noexcept { return several_; }
 
 private:
     std::map<std::string, std::string, std::less<>> values_;
+    std::multimap<std::string, std::string, std::less<>> repeated_;
     std::vector<std::string> several_;
 };
 

@@ -162,7 +162,7 @@ void claim_console(const Fd& console, bool force) {
     }
 }
 
-int join_console(const Fd& console, const std::function<void(caisson::WindowSize)>& resize) {
+int join_console(const Fd& console, const std::function<void(caisson::WindowSize)>& resize, Escape typed_escape) {
     const Fd own_in = reopened(STDIN_FILENO, O_RDONLY);
     const Fd own_out = reopened(STDOUT_FILENO, O_WRONLY);
     (void)::fcntl(console.get(), F_SETFL, ::fcntl(console.get(), F_GETFL) | O_NONBLOCK);
@@ -192,7 +192,8 @@ int join_console(const Fd& console, const std::function<void(caisson::WindowSize
         if (p[1].revents != 0) {
             const std::size_t before = typed.pending.size();
             const bool more = typed.read();
-            const std::size_t end = typed.pending.find(escape, before);
+            const std::size_t end =
+                typed_escape == Escape::leaves ? typed.pending.find(escape, before) : std::string::npos;
             if (end != std::string::npos) typed.pending.resize(end);
             if (end != std::string::npos || !more) {
                 (void)typed.write();

@@ -27,6 +27,11 @@ private:
     std::string reason_;
 };
 
+/// A verb has done its work, says nothing more, and the program ends with this status. No error.
+struct Finished {
+    int status = 0;
+};
+
 [[nodiscard]] inline std::string quoted(std::string_view name) {
     return std::string{"'"}.append(name).append("'");
 }

@@ -46,6 +46,8 @@ int run(const Verb& verb, const Session& session, const Arguments& arguments) {
     try {
         // Nothing more is written then: a terminal that nobody reads would keep the program.
         if (const int signal = verb.run(session, arguments); signal != 0) die_of(signal);
+    } catch (const Finished& finished) {
+        return finished.status;
     } catch (const Failure& e) {
         print_error(e.what());
         if (!e.reason().empty()) print_error(e.reason());

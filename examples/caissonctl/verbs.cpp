@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "console.hpp"
+#include "exec.hpp"
 #include "failure.hpp"
 #include "listing.hpp"
 #include "names.hpp"
@@ -266,8 +267,16 @@ constexpr std::array all_verbs{
     Verb{"domuuid", "convert a domain name or id to domain UUID", "", uuid_options, domuuid},
     Verb{"dumpxml", "domain information in XML", "Output the domain information as an XML dump to stdout.",
          dumpxml_options, dumpxml},
+    Verb{"exec", "run a command in a running domain",
+         "Runs a command, given behind '--', as one more process of the domain's, and ends as it ends. With a terminal "
+         "on standard input it gets one of the domain's own.",
+         exec_options, exec},
     Verb{"help", "print help", "Prints global help, or command specific help.", help_options, help},
     Verb{"list", "list domains", "Returns list of domains.", list_options, list},
+    Verb{"lxc-enter-namespace", "LXC Guest Enter Namespace",
+         "Run an arbitrary command in a lxc guest namespace: as root with all that the domain can give it, without a "
+         "filter and a terminal.",
+         enter_options, enter_namespace},
     Verb{"memtune", "Get or set memory parameters", "Get or set the current memory parameters for a guest domain.",
          tuning::memtune_options, tuning::memtune},
     Verb{"metadata", "show or set domain's custom XML metadata", "Shows or modifies the XML metadata of a domain.",
@@ -318,7 +327,7 @@ std::string help_of(const Verb& verb) {
         const std::string type = " <" + std::string{option.type} + ">";
         if (option.kind == flag) {
             text.append(" [").append(left).append("]");
-        } else if (option.kind == optional || option.kind == named) {
+        } else if (option.kind == optional || option.kind == named || option.kind == repeated) {
             left += type;
             text.append(" [").append(left).append("]");
         } else if (option.kind == several) {

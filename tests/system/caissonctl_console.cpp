@@ -255,3 +255,45 @@ TEST_CASE("start and create give the console when they are asked to, and only on
     CHECK(ctl({"domstate", "web"}).out == "running\n\n");
     CHECK(ctl({"console", "web"}).err == "error: Cannot run interactive console without a controlling TTY\n");
 }
+
+TEST_CASE("exec runs a command as it is told to, and ends as the command ends") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Running ctl;
+    const Outcome said = ctl({"exec", "web", "-u", "5:6", "-e", "A=1", "--env", "B=2", "-w", "/tmp", "--", "/bin/sh",
+                              "-c", "id -u; id -g; echo $A$B; pwd; echo wrong >&2; exit 42"});
+    CHECK(said.status == 42);
+    CHECK(said.out == "5\n6\n12\n/tmp\n");
+    CHECK(said.err == "wrong\n");
+    CHECK(ctl({"exec", "web", "--", "/bin/sh", "-c", "kill -9 $$"}).status == 137);
+    check_error(ctl({"exec", "web"}), "error: command requires <command> option: give it behind '--'\n");
+    check_error(ctl({"exec", "-t", "web", "--", "/bin/sh"}),
+                "error: Cannot run a command on a terminal without one on standard input\n");
+    check_error(ctl({"exec", "web", "-e", "A", "--", "/bin/sh"}), "error: Variable 'A' has no '=': give NAME=VALUE\n");
+    check_error(ctl({"exec", "web", "--workdir", "/none", "--", "/bin/sh"}),
+                "error: Failed to run a command in domain 'web'\nerror: container 'web': working directory '/none' (in "
+                "the child): No such file or directory: make the directory in the root\n");
+    const Outcome entered = ctl({"lxc-enter-namespace", "web", "--noseclabel", "--", "/bin/sh", "-c",
+                                 "grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status; exit 7"});
+    CHECK(entered.status == 7);
+    CHECK(has(entered.out, "CapEff:\t000001ffffffffff\n"));
+    CHECK(has(entered.out, "NoNewPrivs:\t0\nSeccomp:\t0\n"));
+    check_error(ctl({"exec", "nobody", "--", "/bin/sh"}), "error: failed to get domain 'nobody'\n");
+    REQUIRE(ctl({"destroy", "web"}).status == 0);
+    check_error(ctl({"exec", "web", "--", "/bin/sh"}), "error: The domain is not running\n");
+}
+
+TEST_CASE("exec on a terminal gives the command one of the domain's, and Ctrl+] is a character") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Running ctl;
+    OnTerminal exec{ctl.words({"exec", "web", "--", "/bin/sh", "-c",
+                               "tty; stty -icanon -echo; echo go$((1)); dd bs=1 count=1 | od -c; exit 5"})};
+    const std::string before = exec.modes();
+    REQUIRE(exec.shows("/dev/pts/"));
+    REQUIRE(exec.shows("go1"));
+    exec.type(leave);
+    CHECK(exec.shows("035"));
+    CHECK(exec.wait() == 5);
+    CHECK(exec.modes() == before);
+}
