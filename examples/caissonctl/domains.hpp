@@ -32,7 +32,10 @@ struct Entry {
     /// "no answer" where the helper does not say.
     [[nodiscard]] const char* state() {
         try {
-            return paused() ? "paused" : running ? "running" : "shut off";
+            const auto info = ask(&caisson::Helper::info);
+            if (!info) return "shut off";
+            // What is kept to be looked at, as libvirt calls it.
+            return info->preserved ? "crashed" : info->suspended ? "paused" : "running";
         } catch (const caisson::Error& e) {
             if (e.code().value() != ETIMEDOUT) throw;
             return "no answer";

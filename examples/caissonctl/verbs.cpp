@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "console.hpp"
+#include "ending.hpp"
 #include "exec.hpp"
 #include "failure.hpp"
 #include "listing.hpp"
@@ -32,6 +33,13 @@ int attach(const Session& session, Entry& entry, bool force = false) {
             // It has ended: its last words are still to be shown.
         }
     });
+}
+
+/// What a start goes on with: its console, where that is wanted, and the end that comes with the program's own.
+int stay_with(const Session& session, const Arguments& arguments, Entry& entry) {
+    const int result = arguments.has("console") ? attach(session, entry) : 0;
+    if (arguments.has("autodestroy")) (void)entry.running->kill();
+    return result;
 }
 
 /// True if the console is wanted and can be joined.
@@ -102,7 +110,7 @@ int start(const Session& session, const Arguments& arguments) {
         return session.domains.start(session.domains.defined(name), true, joins(arguments));
     });
     session.say("Domain " + quoted(name) + " started\n");
-    return arguments.has("console") ? attach(session, entry) : 0;
+    return stay_with(session, arguments, entry);
 }
 
 int create(const Session& session, const Arguments& arguments) {
@@ -120,16 +128,7 @@ int create(const Session& session, const Arguments& arguments) {
         return session.domains.start(domain, now && now->persistent, joins(arguments));
     });
     session.say("Domain " + quoted(entry.name) + " created from " + file + "\n");
-    return arguments.has("console") ? attach(session, entry) : 0;
-}
-
-int destroy(const Session& session, const Arguments& arguments) {
-    Entry entry = session.domains.find(arguments.get("domain"));
-    const std::string outer = "Failed to destroy domain " + quoted(entry.name);
-    if (!entry.running) throw Failure{outer, "Requested operation is not valid: domain is not running"};
-    because(outer, [&] { (void)entry.running->kill(); });
-    session.say("Domain " + quoted(entry.name) + " destroyed\n");
-    return 0;
+    return stay_with(session, arguments, entry);
 }
 
 int suspend(const Session& session, const Arguments& arguments) {
@@ -152,18 +151,6 @@ int resume(const Session& session, const Arguments& arguments) {
         entry.running->resume();
     });
     session.say("Domain " + quoted(entry.name) + " resumed\n");
-    return 0;
-}
-
-int shutdown(const Session& session, const Arguments& arguments) {
-    Entry entry = session.domains.find(arguments.get("domain"));
-    const std::string outer = "Failed to shutdown domain " + quoted(entry.name);
-    const std::string gone = "Requested operation is not valid: domain is not running";
-    if (!entry.running) throw Failure{outer, gone};
-    because(outer, [&] {
-        if (!entry.running->signal(SIGTERM)) throw Failure{outer, gone};
-    });
-    session.say("Domain " + quoted(entry.name) + " is being shutdown\n");
     return 0;
 }
 
@@ -218,8 +205,10 @@ constexpr std::array console_options{
     a_domain, Option{"force", flag, "force console connection (disconnect already connected sessions)"}};
 constexpr std::array define_options{
     a_file, Option{"idmap", named, "'auto': ids of its own for the domain, so that root inside is nobody outside"}};
-constexpr std::array file_console{a_file, to_console};
-constexpr std::array start_options{Option{"domain", positional, "name of the inactive domain"}, to_console};
+constexpr Option with_session{"autodestroy", flag, "automatically destroy the guest when caissonctl ends"};
+constexpr std::array file_console{a_file, to_console, with_session};
+constexpr std::array start_options{Option{"domain", positional, "name of the inactive domain"}, to_console,
+                                   with_session};
 constexpr std::array dumpxml_options{a_domain, Option{"inactive", flag, "show inactive defined XML"}};
 constexpr std::array help_options{Option{"command", optional, "name of a command or of a group of commands"}};
 constexpr std::array cpu_options{a_domain, Option{"total", flag, "Show total statistics only"},
@@ -249,7 +238,7 @@ constexpr std::array all_verbs{
     Verb{"desc", "show or set domain's description or title",
          "Allows setting or modifying the description or title of a domain.", desc_options, desc},
     Verb{"destroy", "destroy (stop) a domain", "Forcefully stop a given domain, but leave its resources intact.",
-         domain_only, destroy},
+         destroy_options, destroy},
     Verb{"domblkstat", "get device block stats for a domain",
          "Get device block stats for a running domain. See man page or use --human for explanation of fields",
          block_options, domblkstat},
@@ -281,6 +270,7 @@ constexpr std::array all_verbs{
          tuning::memtune_options, tuning::memtune},
     Verb{"metadata", "show or set domain's custom XML metadata", "Shows or modifies the XML metadata of a domain.",
          metadata_options, metadata},
+    Verb{"reboot", "reboot a domain", "Run a reboot command in the target domain.", shutdown_options, reboot},
     Verb{"resume", "resume a domain", "Resume a previously suspended domain.", domain_only, resume},
     Verb{"schedinfo", "show/set scheduler parameters", "Show/Set scheduler parameters.", tuning::schedinfo_options,
          tuning::schedinfo},
@@ -292,7 +282,7 @@ constexpr std::array all_verbs{
          tuning::setmaxmem_options, tuning::setmaxmem},
     Verb{"setmem", "change memory allocation", "Change the current memory allocation in the guest domain.",
          tuning::setmem_options, tuning::setmem},
-    Verb{"shutdown", "gracefully shutdown a domain", "Run shutdown in the target domain.", domain_only, shutdown},
+    Verb{"shutdown", "gracefully shutdown a domain", "Run shutdown in the target domain.", shutdown_options, shutdown},
     Verb{"start", "start a (previously defined) inactive domain", "Start a domain.", start_options, start},
     Verb{"suspend", "suspend a domain", "Suspend a running domain.", domain_only, suspend},
     Verb{"undefine", "undefine a domain", "Undefine an inactive domain, or convert persistent to transient.",

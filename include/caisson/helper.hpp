@@ -78,8 +78,9 @@ namespace detail {
 /// `RUN/NAME/` the helper keeps its socket and a locked file `owner`, removed before `wait` returns. What a killed
 /// helper left there is replaced by the next `start` of that name, or removed by `sweep()`. A group's are in
 /// `RUN/.GROUP/` in addition. A helper of one container keeps no capability but CAP_KILL and CAP_DAC_OVERRIDE (to
-/// signal the container, and to limit and remove its control groups), and gains none. It stays in the control group of
-/// who started it.
+/// signal the container, and to limit and remove its control groups), and gains none; but for a container that may be
+/// started again (`ContainerSpec::may_restart`) it keeps what that takes. It stays in the control group of who started
+/// it.
 ///
 /// Move-only; destroying it changes nothing for the container. Any number of clients at a time; one object is used by
 /// one thread at a time. Throws `Step::helper` where the helper does not answer within 10 seconds.

@@ -146,7 +146,7 @@ TEST_CASE("the options before the verb are checked, and what needs no domain wor
     CHECK("Grouped commands:\n\n" + ctl({"help", "domain"}).out == ctl({"help"}).out);
     for (const char* verb : {"blkiotune", "autostart", "autostart-all", "console", "create",  "desc",      "domrename",
                              "metadata",  "define",    "destroy",       "domid",   "dominfo", "domname",   "domstate",
-                             "domuuid",   "dumpxml",   "help",          "list",    "memtune", "schedinfo", "security",
+                             "domuuid",   "dumpxml",   "help",          "list",    "memtune", "reboot",    "schedinfo", "security",
                              "setmaxmem", "setmem",    "shutdown",      "start",   "undefine"}) {
         CHECK(has(ctl({"help"}).out, std::string{"\n    "} + verb + " "));
         CHECK(ctl({"help", verb}).status == 0);

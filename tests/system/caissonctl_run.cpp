@@ -174,6 +174,67 @@ TEST_CASE("shutdown asks init, which may take it or leave it") {
     check_said(ctl({"list", "--all", "--name"}), "ignores\n");
 }
 
+TEST_CASE("a mode of shutdown that is none, or not a container's, is refused as virsh does") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"create", ctl.describe("web")}).status == 0);
+    check_error(ctl({"shutdown", "web", "--mode", "wrong"}),
+                "error: Unknown mode wrong value, expecting 'acpi', 'agent', 'initctl', 'signal', or 'paravirt'\n");
+    check_error(ctl({"reboot", "web", "--mode", "signal,acpi"}),
+                "error: Failed to reboot domain 'web'\nerror: mode 'acpi' is of virtual machines: a container takes "
+                "'initctl' and 'signal'\n");
+    check_error(ctl({"shutdown", "web", "--mode", "initctl"}),
+                "error: Failed to shutdown domain 'web'\nerror: container 'web': request to init: No such device or "
+                "address: no init reads '/run/initctl', '/dev/initctl' or '/etc/.initctl' inside: ask by a signal\n");
+}
+
+TEST_CASE("a rebooted domain runs on, one that crashes is kept where its document says so, and both are destroyed") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    ctl.root().write("/obeys",
+                     "#!/bin/busybox sh\ntrap 'exit 3' TERM\necho run >> /runs\nwhile :; do sleep 0.1; done\n", 0755);
+    const std::string file = ctl.describe("web", uuid1, 50000, "/obeys");
+    std::string document;
+    REQUIRE(caisson::detail::sys::read_file(AT_FDCWD, file.c_str(), document));
+    document.insert(document.find("<devices>"), "<on_poweroff>preserve</on_poweroff>");
+    ctl.write("kept.xml", document);
+    REQUIRE(ctl({"create", ctl.file("kept.xml")}).status == 0);
+    const std::string id = id_of(ctl, "web");
+    const auto helper = caisson::Process::open(std::stoi(id));
+    const auto runs = [&](const std::string& lines) {
+        while (ctl.root().read("/runs") != lines) REQUIRE_FALSE(helper.ended_within(10));
+    };
+    runs("run\n");
+    check_said(ctl({"reboot", "web", "--mode", "initctl,signal"}), "Domain 'web' is being rebooted\n");
+    runs("run\nrun\n");
+    check_said(ctl({"domstate", "web"}), "running\n");
+    CHECK(id_of(ctl, "web") == id);
+    check_said(ctl({"shutdown", "web", "--mode", "signal"}), "Domain 'web' is being shutdown\n");
+    while (!has(ctl({"domstate", "web"}).out, "crashed")) REQUIRE_FALSE(helper.ended_within(10));
+    check_said(ctl({"destroy", "web"}), "Domain 'web' destroyed\n");
+    CHECK(helper.ended_within(30'000));
+}
+
+TEST_CASE("a domain is destroyed gracefully by what it makes of SIGTERM, and with the program that started it") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    ctl.root().write("/obeys",
+                     "#!/bin/busybox sh\ntrap 'echo last > /last; exit 0' TERM\necho ready > /ready\n"
+                     "while :; do sleep 0.1; done\n",
+                     0755);
+    REQUIRE(ctl({"create", ctl.describe("web", {}, 50000, "/obeys")}).status == 0);
+    const auto helper = caisson::Process::open(std::stoi(id_of(ctl, "web")));
+    while (ctl.root().read("/ready").empty()) REQUIRE_FALSE(helper.ended_within(10));
+    check_said(ctl({"destroy", "web", "--graceful"}), "Domain 'web' destroyed\n");
+    CHECK(ctl.root().read("/last") == "last\n");
+    REQUIRE(ctl({"define", ctl.describe("brief")}).status == 0);
+    check_said(ctl({"start", "brief", "--autodestroy"}), "Domain 'brief' started\n");
+    check_said(ctl({"domstate", "brief"}), "shut off\n");
+}
+
 TEST_CASE("of many starts at once one wins, and the others say that it is active") {
     if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
     const LeavesNothing nothing;
