@@ -302,3 +302,114 @@ TEST_CASE("CVE-2019-14271: a user is looked up without any file of the C library
     CHECK(libraries.touched() == "");
     CHECK(etc.touched() == "");
 }
+
+namespace {
+
+/// Waits for whoever joins, and says what it can reach of them until they execute their command. All in one process: a
+/// shell that forks would be too late.
+constexpr const char* lie_in_wait = R"SH(
+    # Only what it is before its command, whose name is another.
+    still() { { read -r name < $p/comm; } 2> /dev/null; [ "$name" = caisson:visit ] && echo "LEAK $1"; }
+    echo ready
+    while true; do
+        for p in /proc/[0-9]*; do
+            { read -r name < $p/comm; } 2> /dev/null
+            [ "$name" = caisson:visit ] || continue
+            for fd in $p/fd/*; do [ -e "$fd" ] && still $fd; done
+            { true <> $p/exe; } 2> /dev/null && still $p/exe
+            { true < $p/mem; } 2> /dev/null && still $p/mem
+            { read -r x < $p/environ; } 2> /dev/null && still $p/environ
+            cd $p/root/ 2> /dev/null && still $p/root
+            cd $p/cwd/ 2> /dev/null && still $p/cwd
+        done
+    done)SH";
+
+std::string told_by(Container& container, ExecSpec spec) {
+    int ends[2]{-1, -1};
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    const Fd from{ends[0]};
+    Fd to{ends[1]};
+    spec.stdio.out = spec.stdio.err = to.get();
+    Exec exec = container.exec(spec);
+    to.reset();
+    std::string all;
+    char buffer[4096];
+    for (ssize_t n = 0; (n = ::read(from.get(), buffer, sizeof buffer)) > 0;) {
+        all.append(buffer, static_cast<std::size_t>(n));
+    }
+    return exec.wait().success() ? all : all + exec.wait().str();
+}
+
+}  // namespace
+
+TEST_CASE("CVE-2016-8649, CVE-2016-9962: who lies in wait for a joining process reaches nothing of it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const Canary canary;
+    for (const bool user : {true, false}) {
+        CAPTURE(user);
+        ContainerSpec spec = with_user(shell(root, lie_in_wait), user);
+        spec.console.reset();
+        int ends[2]{-1, -1};
+        REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+        const Fd from{ends[0]};
+        Fd to{ends[1]};
+        spec.stdio.out = to.get();
+        Container container = Container::start(spec);
+        to.reset();
+        char ready[6]{};
+        REQUIRE(::read(from.get(), ready, sizeof ready) == 6);
+        const Foreign foreign{canary.path()};
+        ExecSpec list;
+        list.command = {"/bin/ls", "-1", "/proc/self/fd"};
+        ExecSpec nothing_to_do;
+        nothing_to_do.command = {"/bin/true"};
+        CHECK(told_by(container, list) == "0\n1\n2\n3\n");  // the last is the directory's own
+        for (int i = 0; i < 100; ++i) CHECK(container.exec(nothing_to_do).wait().success());
+        (void)container.kill();
+        std::string said(4096, '\0');
+        said.resize(static_cast<std::size_t>(::read(from.get(), said.data(), said.size())));
+        CHECK(said == "");
+    }
+}
+
+TEST_CASE("CVE-2019-5736: a command in a running container that is /proc/self/exe runs nothing of the host") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    REQUIRE(::symlink("/proc/self/exe", (root / "/bin/self").c_str()) == 0);
+    for (const bool user : {true, false}) {
+        Container container = Container::start(with_user(shell(root, "read line"), user));
+        ExecSpec self;
+        for (const char* path : {"/proc/self/exe", "/bin/self"}) {
+            self.command = {path};
+            CHECK(container.exec(self).wait() == ExitStatus::exited(1));
+        }
+        (void)container.kill();
+    }
+}
+
+TEST_CASE("CVE-2015-1334: a /proc that the container has put another over is not what joining it goes by") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = ContainerSpec::system();
+    spec.name = "test";
+    spec.root = root.path();
+    spec.command = {"/bin/sh", "-c",
+                    "mount -t tmpfs none /proc; mkdir -p /proc/self/attr /proc/thread-self/attr/apparmor /proc/1; "
+                    "for i in self thread-self 1; do echo untouched > /proc/$i/oom_score_adj; done; "
+                    "echo untouched > /proc/self/attr/exec; echo untouched > /proc/thread-self/attr/exec; "
+                    "echo ready; exec sleep 1000"};
+    Container container = Container::start(spec);
+    REQUIRE(contains(said_until(container, "ready"), "ready"));
+    ExecSpec exec;
+    exec.command = {
+        "/bin/sh", "-c",
+        "cat /proc/*/oom_score_adj /proc/self/attr/exec; mkdir /tmp/proc; mount -t proc none /tmp/proc; cat "
+        "/tmp/proc/self/oom_score_adj"};
+    exec.oom_score_adj = 321;
+    CHECK(told_by(container, exec) == "untouched\nuntouched\nuntouched\nuntouched\n321\n");
+    (void)container.kill();
+}

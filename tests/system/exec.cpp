@@ -12,10 +12,13 @@
 #include <unistd.h>
 
 #include <caisson/container.hpp>
+#include <caisson/controller.hpp>
 #include <caisson/detail/visit.hpp>
 
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/helper.hpp"
+#include "support/machine.hpp"
 #include "support/rootfs.hpp"
 
 using namespace caisson_test;
@@ -411,4 +414,31 @@ TEST_CASE("a command is not started in a container that is suspended") {
     container.resume();
     CHECK(container.exec(sh("exit 4")).wait() == ExitStatus::exited(4));
     (void)container.kill();
+}
+
+TEST_CASE("a command runs in a container of a helper and of a controller, by whoever asks") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const Place place;
+    caisson::ContainerSpec spec = place.spec("helped");
+    spec.environment = {{"COLOR", "blue"}};
+    caisson::Helper helper = caisson::Helper::start(spec, place.options);
+    const std::string own = "cmp /proc/1/cgroup /proc/self/cgroup && test $COLOR = blue && exit 6";
+    CHECK(helper.exec(sh(own)).wait() == ExitStatus::exited(6));
+    helper.suspend();
+    CHECK_THROWS_WITH((void)helper.exec(sh(own)),
+                      "container 'helped': start a command: Device or resource busy: it is suspended: resume it first");
+    helper.resume();
+
+    caisson::Controller controller;
+    const caisson::ContainerId helped = controller.reattach("helped", place.run);
+    CHECK(controller.exec(helped, sh(own)).wait() == ExitStatus::exited(6));
+    spec.name = "controlled";
+    const caisson::ContainerId controlled = controller.start(spec);
+    Exec exec = controller.exec(controlled, sh(own));
+    CHECK(exec.wait() == ExitStatus::exited(6));
+    Exec last = helper.exec(sleep("5000"));
+    (void)helper.kill();
+    CHECK(last.wait() == ExitStatus::killed(SIGKILL));
+    CHECK_THROWS_AS((void)helper.exec(sh(own)), caisson::Error);
 }

@@ -92,6 +92,33 @@ TEST_CASE("an ordinary user without a range has his own id alone, and setgroups(
         "the caller a range in /etc/subgid");
 }
 
+TEST_CASE("an ordinary user runs commands in his running container") {
+    if (const char* reason = why_no_range()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    home.root.write("/etc/passwd", "mail:x:8:12::/:/bin/sh\n");
+    for (const bool range_too : {true, false}) {
+        CHECK(home.as_user(range_too, [&]() -> std::string {
+            ContainerSpec spec = shell(home.root, "");
+            spec.command = {"/bin/sleep", "1000"};
+            Container container = Container::start(spec);
+            ExecSpec exec;
+            exec.console = WindowSize{};
+            exec.command = {"/bin/sh", "-c", "id -u; cat /proc/self/oom_score_adj; tty; exit 7"};
+            if (range_too) exec.user = "mail";
+            exec.oom_score_adj = 400;
+            Exec running = container.exec(exec);
+            std::string all;
+            char buffer[4096];
+            for (ssize_t n = 0; (n = ::read(running.console()->fd(), buffer, sizeof buffer)) > 0;) {
+                all.append(buffer, static_cast<std::size_t>(n));
+            }
+            std::erase(all, '\r');
+            return all + running.wait().str();
+        }) == std::string{range_too ? "8" : "0"} + "\n400\n/dev/pts/1\nexited with status 7");
+    }
+}
+
 TEST_CASE("an explicit map out of the range leaves the caller himself out") {
     if (const char* reason = why_no_range()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
