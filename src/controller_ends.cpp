@@ -52,13 +52,14 @@ void Controller::fail(ContainerId id, const std::string& name, const Error& erro
     push({.kind = Event::Kind::failed, .id = id, .name = name, .error = error});
 }
 
-ContainerId Controller::start(const ContainerSpec& spec, ConsoleUse use, const StartHook& hook) {
+ContainerId Controller::start(const ContainerSpec& spec, ConsoleUse use, const StartHook& hook,
+                              const Cancellation* cancellation) {
     const ContainerId id = next_id();
     try {
         auto origin = Origin::of(spec);
         auto consoles = consoles_for(spec, use);
         // Without the lock: others go on meanwhile.
-        Container container = Container::start(spec, hook);
+        Container container = Container::start(spec, hook, cancellation);
         const std::lock_guard lock{mutex_};
         Entry& entry = insert(id, std::move(container), std::move(consoles), use);
         entry.origin = std::move(origin);
@@ -175,6 +176,19 @@ bool Controller::release(ContainerId id) {
     --preserved_;
     entries_.erase(place(id));
     return true;
+}
+
+std::optional<Error> Controller::stuck(ContainerId id) {
+    const std::lock_guard lock{mutex_};
+    const Entry* const entry = find(id);
+    const bool killed = entry != nullptr && !entry->status && entry->kill_at <= detail::deadline_in(kill_again_ms);
+    return killed && !entry->container.init().ended() ? std::optional{entry->container.stuck()} : std::nullopt;
+}
+
+pid_t Controller::init_pid(ContainerId id) {
+    if (const auto helper = call_helper(id)) return helper->info().init;
+    const std::lock_guard lock{mutex_};
+    return require(id).container.init().pid();
 }
 
 void Controller::look_at_end(Entry& entry, std::int64_t now) {

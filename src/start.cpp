@@ -9,10 +9,10 @@
 
 namespace caisson::inline v0::detail {
 
-Running start(const ContainerSpec& spec, const StartHook& hook) {
+Running start(const ContainerSpec& spec, const StartHook& hook, const Cancellation* cancellation) {
     bool in_hook = false;
     try {
-        return Start{spec}.run(hook, in_hook);
+        return Start{spec, cancellation}.run(hook, in_hook);
     } catch (const Error& e) {
         if (in_hook) throw;
         const std::string_view remedy = e.remedy().empty() ? general_remedy(e.code()) : e.remedy();

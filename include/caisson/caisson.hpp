@@ -4,6 +4,7 @@
 // IWYU pragma: begin_exports
 #include <caisson/address.hpp>
 #include <caisson/bridge.hpp>
+#include <caisson/cancellation.hpp>
 #include <caisson/capability.hpp>
 #include <caisson/cgroup.hpp>
 #include <caisson/cgroup_watch.hpp>

@@ -15,6 +15,7 @@
 
 #include <sys/types.h>
 
+#include <caisson/cancellation.hpp>
 #include <caisson/cgroup.hpp>
 #include <caisson/check.hpp>
 #include <caisson/detail/asking.hpp>
@@ -53,8 +54,10 @@ public:
     /// (CAP_SYS_ADMIN, CAP_MKNOD; CAP_NET_ADMIN for networks); without CAP_SYS_ADMIN the container is made inside a
     /// user namespace of the caller's, as far as that goes: see EMBEDDING.md. `probe()` tells what is missing.
     /// `hook` is called once its namespaces are there and before its command runs; what it throws is thrown.
-    [[nodiscard]] static Container start(const ContainerSpec& spec, const StartHook& hook = {}) {
-        return {spec.name, detail::start(spec, hook)};
+    /// `cancellation`: nullptr, or what another thread may end this start by.
+    [[nodiscard]] static Container start(const ContainerSpec& spec, const StartHook& hook = {},
+                                         const Cancellation* cancellation = nullptr) {
+        return {spec.name, detail::start(spec, hook, cancellation)};
     }
     Container(Container&& other) noexcept
         : name_{std::move(other.name_)},

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include <caisson/console.hpp>
+#include <caisson/cancellation.hpp>
 #include <caisson/container.hpp>
 #include <caisson/detail/reattached.hpp>
 #include <caisson/error.hpp>
@@ -117,9 +118,10 @@ public:
     }
 
     /// Starts a container, before it returns; how that went is the event `started` or `failed`. Throws nothing of the
-    /// container's own. Blocks for the one or two milliseconds that a start takes. `hook` as of Container::start, for
-    /// this start, not for later ones; what it throws is told by `failed`.
-    ContainerId start(const ContainerSpec& spec, ConsoleUse use = ConsoleUse::relay, const StartHook& hook = {});
+    /// container's own. Blocks for the one or two milliseconds that a start takes. `hook` and `cancellation` as of
+    /// Container::start, for this start, not for later ones; what the hook throws is told by `failed`.
+    ContainerId start(const ContainerSpec& spec, ConsoleUse use = ConsoleUse::relay, const StartHook& hook = {},
+                      const Cancellation* cancellation = nullptr);
     /// Takes over a container that runs; `exited` will follow, and no restart. Its consoles are relayed as a default
     /// ConsoleSpec says. Where that throws, the container has been killed.
     ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay) {
@@ -173,12 +175,7 @@ public:
         return known(id).status;
     }
     /// What keeps a container that was killed from its end, see Container::stuck; nothing where nothing does.
-    [[nodiscard]] std::optional<Error> stuck(ContainerId id) {
-        const std::lock_guard lock{mutex_};
-        const Entry* const entry = find(id);
-        const bool killed = entry != nullptr && !entry->status && entry->kill_at <= detail::deadline_in(kill_again_ms);
-        return killed && !entry->container.init().ended() ? std::optional{entry->container.stuck()} : std::nullopt;
-    }
+    [[nodiscard]] std::optional<Error> stuck(ContainerId id);
     /// Forgets a preserved container, and what its console still held; false if there was none.
     bool release(ContainerId id);
     /// See Container::suspend; `suspended` follows, unless it was that already. Others go on while this waits. Throws
@@ -231,11 +228,7 @@ public:
     /// until `exited` hands it over; -1 where there is none.
     [[nodiscard]] int console_fd(ContainerId id, std::size_t console = 0);
     /// The container's init. Throws `Step::event_loop` with ESRCH if the container has ended.
-    [[nodiscard]] pid_t init_pid(ContainerId id) {
-        if (const auto helper = call_helper(id)) return helper->info().init;
-        const std::lock_guard lock{mutex_};
-        return require(id).container.init().pid();
-    }
+    [[nodiscard]] pid_t init_pid(ContainerId id);
     /// Containers whose `exited` has not been made yet.
     [[nodiscard]] std::size_t size() const {
         const std::lock_guard lock{mutex_};

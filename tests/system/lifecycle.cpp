@@ -6,6 +6,7 @@
 #include <exception>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -381,4 +382,40 @@ TEST_CASE("fifty idle containers cost one descriptor's wait, and nobody is woken
     for (int i = 0; i < 50; ++i) CHECK(text_of(*wait_event(controller)) == "exited: killed by signal 9");
     // Deadlines of who has ended are swallowed.
     while (detail::wait_readable(controller.fd(), 500)) CHECK_FALSE(controller.next());
+}
+
+TEST_CASE("a start that another thread gives up leaves nothing behind, whenever that is, or has succeeded") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    const ContainerSpec spec = shell(root, "exec sleep 1000");
+    int cancelled = 0;
+    int started = 0;
+    for (int round = 0; round < 60; ++round) {
+        Cancellation cancellation;
+        std::thread thread{[&, round] {
+            std::this_thread::sleep_for(std::chrono::microseconds{round * 100});
+            cancellation.request();
+        }};
+        try {
+            Container container = Container::start(spec, {}, &cancellation);
+            ++started;
+        } catch (const Error& e) {
+            CHECK(e.code().value() == ECANCELED);
+            CHECK(std::string{e.what()} == "container 'life': start: Operation canceled");
+            ++cancelled;
+        }
+        thread.join();
+    }
+    CAPTURE(started);
+    CHECK(cancelled > 0);
+    // The same where it comes in the middle for certain, and in a controller.
+    Cancellation cancellation;
+    const auto cancel = [&](const Starting&) { cancellation.request(); };
+    Controller controller;
+    const ContainerId id = controller.start(spec, ConsoleUse::relay, cancel, &cancellation);
+    CHECK(events(controller) == Texts{"failed: container 'life': start: Operation canceled"});
+    CHECK_FALSE(controller.stop(id, 0s));
+    CHECK(cancellation.requested());
+    CHECK_THROWS_AS((void)Container::start(spec, {}, &cancellation), Error);
 }

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <caisson/cancellation.hpp>
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/equipment.hpp>
@@ -47,7 +48,8 @@ struct Running {
 
 /// Starts one container; any throw leaves nothing behind, and what `hook` throws is thrown as it is. Compiled once, in
 /// the library: what a start does takes longer to compile than all the rest.
-[[nodiscard]] [[gnu::visibility("default")]] Running start(const ContainerSpec& spec, const StartHook& hook = {});
+[[nodiscard]] [[gnu::visibility("default")]] Running start(const ContainerSpec& spec, const StartHook& hook = {},
+                                                           const Cancellation* cancellation = nullptr);
 
 /// The keeper's report of init's end as a status.
 [[nodiscard]] inline ExitStatus exit_status_of(const Report& report) {

@@ -12,9 +12,11 @@
 #include <vector>
 
 #include <linux/sockios.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 
+#include <caisson/cancellation.hpp>
 #include <caisson/cgroup.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/launch.hpp>
@@ -33,7 +35,8 @@ namespace caisson::inline v0::detail {
 /// Starts one container; any throw leaves nothing behind.
 class Start {
 public:
-    explicit Start(const ContainerSpec& spec) : preparation_{spec} {}
+    Start(const ContainerSpec& spec, const Cancellation* cancellation)
+        : cancel_{cancellation == nullptr ? -1 : cancellation->fd()}, preparation_{go_on(spec)} {}
 
     /// `in_hook` is true while the hook runs: of what is thrown then.
     [[nodiscard]] Running run(const StartHook& hook, bool& in_hook) {
@@ -41,6 +44,7 @@ public:
             launch_stage();
             prepare_rest();
             if (hook) call(hook, in_hook);
+            (void)go_on(preparation_.spec());
             send_rest();
             wait_for_exec();
             while (consoles_.size() < preparation_.consoles_inside()) (void)next_report();
@@ -62,6 +66,18 @@ public:
     }
 
 private:
+    /// Waits for input or a hang-up of `fd`, or for `other`. Throws ECANCELED where the start is given up.
+    void await(int fd, short events, int other) const {
+        pollfd p[3]{{fd, events, 0}, {other, POLLIN, 0}, {cancel_, POLLIN, 0}};
+        while (::poll(p, 3, -1) < 0 && errno == EINTR) {
+        }
+        if (p[2].revents != 0) throw Error{Step::clone, ECANCELED, "start"};
+    }
+    const ContainerSpec& go_on(const ContainerSpec& spec) const {
+        if (cancel_ >= 0 && wait_readable(cancel_, 0)) throw Error{Step::clone, ECANCELED, "start"};
+        return spec;
+    }
+
     void launch_stage() {
         // The keeper seals the rest, when it has taken out what it needs no more.
         const StageProgram program{preparation_.spec().stage_path, F_SEAL_SHRINK | F_SEAL_GROW};
@@ -181,6 +197,7 @@ private:
         for (;;) {
             if (failure_) throw Error{*failure_};
             Received message;
+            await(reports().fd(), POLLIN, running_.keeper.get());
             if (reports().wait(message, running_.keeper.get()) == Channel::State::closed) {
                 failure_ = keeper_death_error();
                 continue;
@@ -223,7 +240,7 @@ private:
         while (!running_.init) (void)next_report();
         std::array<char, 16> text{};
         std::size_t size = 0;
-        wait_hang_up(status_.get());
+        await(status_.get(), 0, -1);
         for (;;) {
             const ssize_t n = sys::retry([&] { return ::read(status_.get(), text.data() + size, text.size() - size); });
             if (n < 0) fail(Step::clone, "status of init");
@@ -310,6 +327,7 @@ private:
         if (running_.init && running_.init.ended_within(10'000)) reap_if_ours(running_.init.pidfd());
     }
 
+    int cancel_;
     Preparation preparation_;
     Running running_;
     Channel launch_;  // to the keeper, until its own is here; `Go` goes this way
