@@ -160,4 +160,21 @@ void Cgroup::thaw_for_kill() const noexcept {
     }
 }
 
+Cgroup Cgroup::borrow() const {
+    std::vector<std::pair<std::string, std::string>> above;
+    for (const CgroupDirectory& d : directories_) above.emplace_back(d.controllers, d.parent_path);
+    Cgroup other = reach(name_, std::move(above));
+    other.left_out_ = left_out_;
+    return other;
+}
+
+Cgroup Cgroup::reach(std::string name, std::vector<std::pair<std::string, std::string>> above) {
+    Cgroup other;
+    other.name_ = std::move(name);
+    for (auto& [controllers, parent] : above) {
+        other.directories_.push_back({std::move(controllers), std::move(parent), Fd{}, Fd{}, Fd{}});
+    }
+    return other;
+}
+
 }  // namespace caisson::inline v0

@@ -15,11 +15,29 @@ detail::Hotplug Container::hotplug(const char* what) {
     if (try_wait()) throw Error{Step::open_namespace, ESRCH, outer, "it has ended"};
     Fd pidfd{::fcntl(running_.init.pidfd(), F_DUPFD_CLOEXEC, 3)};
     if (!pidfd) detail::fail(Step::descriptors, outer, "no descriptor is left: raise 'ulimit -n'");
-    running_.equipment.prepare();
-    std::optional<Cgroup> group;
-    if (running_.cgroup) group = running_.cgroup->borrow();
-    return {Process{running_.init.pid(), std::move(pidfd)}, running_.equipment, running_.links.all(), std::move(group),
-            detail::Owner::current().tag()};
+    return {Process{running_.init.pid(), std::move(pidfd)}, hotplug_state()};
+}
+
+detail::HotplugState Container::hotplug_state() const {
+    detail::HotplugState state{.equipment = running_.equipment,
+                               .links = running_.links.all(),
+                               .group = {},
+                               .directories = {},
+                               .tag = detail::Owner::current().tag()};
+    if (!running_.cgroup) return state;
+    state.group = running_.cgroup->name();
+    for (const CgroupDirectory& d : running_.cgroup->directories()) {
+        state.directories.emplace_back(d.controllers, d.parent_path);
+    }
+    return state;
+}
+
+void Container::note(const detail::Change& change) {
+    if (change.kind == detail::Change::Kind::network && change.added) running_.links.prepare_to_add();
+    running_.equipment.note(change);
+    if (change.kind != detail::Change::Kind::network) return;
+    if (change.added) running_.links.add(change.link);
+    else running_.links.erase(change.link.name);
 }
 
 std::string Container::attach(const NetworkSpec& network) {

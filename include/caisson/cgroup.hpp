@@ -211,18 +211,14 @@ public:
 
     /// The same group for who may not keep this object busy: it is reached by its path, and is not that object's to
     /// remove.
-    [[nodiscard]] Cgroup borrow() const {
-        Cgroup other;
-        other.name_ = name_;
-        other.left_out_ = left_out_;
-        for (const CgroupDirectory& d : directories_) {
-            other.directories_.push_back({d.controllers, d.parent_path, Fd{}, Fd{}, Fd{}});
-        }
-        return other;
-    }
+    [[nodiscard]] [[gnu::visibility("default")]] Cgroup borrow() const;
+    /// As `borrow`, by what another process tells of it: `above` are controllers and path of each parent.
+    [[nodiscard]] [[gnu::visibility("default")]] static Cgroup reach(
+        std::string name, std::vector<std::pair<std::string, std::string>> above);
 
     /// Of the group and those below it, as the caller's pid namespace numbers them.
     [[nodiscard]] [[gnu::visibility("default")]] std::vector<pid_t> processes() const;
+
     /// Kills whom it finds in the group and below it, frozen or not, without waiting.
     void kill_once() { (void)kill_within(0); }
     /// Kills every process in the group and below it at once, without waiting: by the v2 group's cgroup.kill, which no

@@ -199,13 +199,9 @@ public:
     [[gnu::visibility("default")]] void detach_mount(const std::string& target);
     /// For who does the same elsewhere: see Hotplug. `what` is what it is for.
     [[nodiscard]] [[gnu::visibility("default")]] detail::Hotplug hotplug(const char* what);
-    /// What a `Hotplug` has done.
-    void note(const detail::Change& change) {
-        running_.equipment.note(change);
-        if (change.kind != detail::Change::Kind::network) return;
-        if (change.added) running_.links.add(change.link);
-        else running_.links.erase(change.link.name);
-    }
+    [[nodiscard]] [[gnu::visibility("default")]] detail::HotplugState hotplug_state() const;
+    /// What a `Hotplug` has done; who cannot note it undoes it.
+    [[gnu::visibility("default")]] void note(const detail::Change& change);
 
     /// Makes every process of the container stand still (freezer(7)); returns once all do. Files, memory, networks stay
     /// as they are, and time goes on. Without effect on one that stands still. Throws `Step::cgroup`: with ETIMEDOUT if
@@ -371,7 +367,7 @@ private:
         detail::Hotplug plug = hotplug(what);
         try {
             detail::Change change = act(plug);
-            note(change);
+            plug.keep(change, [&] { note(change); });
             return change;
         } catch (const Error& e) {
             if (!running_.init.ended()) throw e.in("container " + detail::quote(name_));

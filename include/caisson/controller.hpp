@@ -200,6 +200,17 @@ public:
         const std::lock_guard lock{mutex_};
         return require(id).container.limits();
     }
+    /// See Container::attach and what goes with it; `device_added` or `device_removed` follows. Others go on meanwhile.
+    /// Throw `Step::event_loop` with ESRCH if the container has ended.
+    std::string attach(ContainerId id, const NetworkSpec& network);
+    void attach(ContainerId id, const DeviceSpec& device);
+    void attach(ContainerId id, const MountSpec& mount);
+    void detach_network(ContainerId id, const std::string& name);
+    void detach_device(ContainerId id, const std::string& path);
+    void detach_mount(ContainerId id, const std::string& target);
+    /// For who does it elsewhere: see Container::hotplug.
+    [[nodiscard]] detail::HotplugState hotplug_state(ContainerId id);
+    void note(ContainerId id, const detail::Change& change);
     /// Of all containers, in the order of their starts, in the place of what is in `into`: once that has been filled,
     /// it is filled again without allocating. Those that have ended are left out. Nothing that is wrong with one
     /// hinders the others: it is told in `ContainerUsage::missing`.
@@ -445,6 +456,8 @@ private:
     void unwatch_pressure(Entry& entry) noexcept;
     void push_kills(const Entry& entry, std::uint64_t count);
     void freeze(ContainerId id, bool on);
+    template <class Do>
+    detail::Change change(ContainerId id, const char* what, Do&& act);
     void note_suspended(Entry& entry, bool suspended);
     /// What the container's control group refused; that it has ended is told as such.
     [[noreturn]] void refuse(ContainerId id, const char* what, const Error& e);
@@ -478,6 +491,7 @@ private:
     }
     void expire();
 
+    std::mutex changes_;  // one attaches or detaches at a time
     mutable std::mutex mutex_;
     Fd epoll_, wake_, stop_, timer_;
     pid_t owner_;

@@ -54,6 +54,8 @@ struct Event {
         /// missed `count` bytes since the last such event: told once in a second, and before `exited`.
         console_lost,
         console_log_failed,  ///< `count` bytes could not be written to its log; told as often
+        device_added,        ///< `device` was attached while it ran
+        device_removed,      ///< and was detached
         stuck,  ///< it was killed, and has not ended half a second later: `error` names the process that waits
     };
     Kind kind = Kind::started;
@@ -72,6 +74,8 @@ struct Event {
     std::vector<Pty> more_consoles{};  ///< the others, of the same two events
     std::size_t console_number = 0;    ///< of the events about a console
     std::uint32_t viewer = 0;          ///< of `console_attached`, `console_detached` and `console_lost`
+
+    std::string device{};  ///< of the two about one: "network 'eth1'", "device '/dev/fuse'", "mount '/mnt'"
 
     /// True where no other event about this container follows.
     [[nodiscard]] bool is_last() const noexcept { return kind == Kind::exited || kind == Kind::failed; }

@@ -16,6 +16,7 @@
 #include <caisson/detail/archive.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/helper_wire.hpp>
+#include <caisson/detail/hotplug.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/exec.hpp>
@@ -152,6 +153,15 @@ public:
     [[nodiscard]] Exec exec(const ExecSpec& spec) { return exec_ticket().exec(spec); }
     /// See Container::exec_ticket.
     [[nodiscard]] [[gnu::visibility("default")]] detail::ExecTicket exec_ticket();
+    /// See Container::attach and what goes with it. Done by the caller, with its own rights and in its own network
+    /// namespace; one client at a time, EBUSY for another. The host's end of a network that has come so is gone a
+    /// moment after the container's end is told.
+    [[gnu::visibility("default")]] std::string attach(const NetworkSpec& network);
+    [[gnu::visibility("default")]] void attach(const DeviceSpec& device);
+    [[gnu::visibility("default")]] void attach(const MountSpec& mount);
+    [[gnu::visibility("default")]] void detach_network(const std::string& name);
+    [[gnu::visibility("default")]] void detach_device(const std::string& path);
+    [[gnu::visibility("default")]] void detach_mount(const std::string& target);
     /// Gives the console another size; without effect if there is none.
     void resize(WindowSize size) { (void)ask({.kind = detail::Message::Kind::resize, .size = size}); }
     /// The terminal at `HelperInfo::console_path`, opened by the helper: right also where the caller sees another
@@ -247,6 +257,8 @@ private:
         if (!socket_) throw std::logic_error{"this Helper has been moved from"};
     }
     [[nodiscard]] std::string what() const { return "helper of container " + detail::quote(name_); }
+    template <class Do>
+    detail::Change change(Do&& act);
     [[nodiscard]] Error refusal(const detail::Message& message) const {
         const Error e = detail::decode<detail::PlainError>(message.body).error();
         const std::string outer = "container " + detail::quote(name_);

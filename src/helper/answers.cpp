@@ -59,6 +59,26 @@ Fd copy(int fd) {
     return made;
 }
 
+/// A pidfd of init.
+Fd open_init(Controller& controller, const Ward& ward) {
+    const Process init = Process::open(controller.init_pid(ward.id));
+    // It runs after the descriptor was opened: so its pid was nobody else's then.
+    if (!controller.signal(ward.id, 0)) throw Error{Step::helper, ESRCH, "container", "it has ended"};
+    return copy(init.pidfd());
+}
+
+Answer begin_change(Controller& controller, const Ward& ward, Client& client) {
+    if (std::any_of(ward.clients.begin(), ward.clients.end(),
+                    [&](const Client& other) { return &other != &client && other.changes; })) {
+        throw Error{Step::helper, EBUSY, "devices of the container", "another client is attaching or detaching one"};
+    }
+    Answer answer;
+    answer.message.body = detail::encode(controller.hotplug_state(ward.id));
+    answer.passed = open_init(controller, ward);
+    client.changes = true;
+    return answer;
+}
+
 }  // namespace
 
 Answer answer(Controller& controller, Ward& ward, Client& client, const Message& question, const Fd& passed) {
@@ -99,14 +119,10 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             done.message.number = controller.resize(ward.id, question.size) ? 1 : 0;
             return done;
         case Message::Kind::console: done.passed = controller.open_console(ward.id); return done;
-        case Message::Kind::process: {
-            const Process init = Process::open(controller.init_pid(ward.id));
-            // It runs after the descriptor was opened: so its pid was nobody else's then.
-            if (!controller.signal(ward.id, 0)) throw Error{Step::helper, ESRCH, "container", "it has ended"};
+        case Message::Kind::process:
             done.message.number = ward.has_command_below ? 1 : 0;
-            done.passed = copy(init.pidfd());
+            done.passed = open_init(controller, ward);
             return done;
-        }
         case Message::Kind::exec: {
             const detail::ExecTicket ticket = controller.exec_ticket(ward.id);
             detail::PlainTicket plain{.spec = ticket.defaults->spec,
@@ -131,6 +147,13 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             controller.watch_pressure(ward.id, static_cast<MemoryPressure>(question.number));
             return done;
         }
+        case Message::Kind::equipment: return begin_change(controller, ward, client);
+        case Message::Kind::change:
+            if (!std::exchange(client.changes, false)) {
+                throw Error{Step::helper, EBADMSG, "message of caisson: it is no client that changes something"};
+            }
+            if (!question.body.empty()) controller.note(ward.id, detail::decode<detail::Change>(question.body));
+            return done;
         case Message::Kind::watch: client.watches = true; return done;
         case Message::Kind::descriptor:
         case Message::Kind::start:

@@ -23,17 +23,19 @@ struct PlainEvent {
     MemoryPressure pressure = MemoryPressure::low;
     std::size_t console_number = 0;
     std::uint32_t viewer = 0;
+    std::string device{};
 
     [[nodiscard]] static PlainEvent of(const Event& event) {
         const auto& [kind, id, name, status, error, count, pause, preserved, pressure, console, more_consoles, number,
-                     viewer] = event;
+                     viewer, device] = event;
         PlainEvent plain{.kind = kind,
                          .count = count,
                          .pause_ms = pause.count(),
                          .preserved = preserved,
                          .pressure = pressure,
                          .console_number = number,
-                         .viewer = viewer};
+                         .viewer = viewer,
+                         .device = device};
         if (status) plain.status = PlainStatus::of(*status);
         if (error) plain.error = PlainError::of(*error);
         return plain;
@@ -46,7 +48,8 @@ struct PlainEvent {
                    .preserved = preserved,
                    .pressure = pressure,
                    .console_number = console_number,
-                   .viewer = viewer};
+                   .viewer = viewer,
+                   .device = device};
         if (status) made.status = status->status();
         if (error) made.error = error->error();
         return made;
@@ -54,9 +57,9 @@ struct PlainEvent {
 };
 template <class A, SameButConst<PlainEvent> S>
 void fields(A& archive, S& s) {
-    auto& [kind, status, error, count, pause_ms, preserved, pressure, console_number, viewer] = s;
+    auto& [kind, status, error, count, pause_ms, preserved, pressure, console_number, viewer, device] = s;
     archive.enumerator(kind, Event::Kind::stuck);
-    archive(status, error, count, pause_ms, preserved, console_number, viewer);
+    archive(status, error, count, pause_ms, preserved, console_number, viewer, device);
     archive.enumerator(pressure, MemoryPressure::critical);
 }
 

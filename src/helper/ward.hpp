@@ -20,6 +20,7 @@ using detail::Message;
 struct Client {
     Fd socket;
     bool watches = false;  ///< it is told of what happens
+    bool changes = false;  ///< it attaches or detaches something, and has not told yet how that went
     /// What it has passed on, for the start that it asks for next.
     std::vector<Fd> descriptors{};
 };

@@ -58,11 +58,6 @@ struct Equipment {
     std::vector<GivenMount> mounts{};  ///< those that came while it ran
     std::string stage_path{};          ///< see ContainerSpec
 
-    /// Makes room for what `note` may add, which then does not throw.
-    void prepare() {
-        devices.reserve(devices.size() + 1);
-        mounts.reserve(mounts.size() + 1);
-    }
     void note(const Change& change);
 };
 

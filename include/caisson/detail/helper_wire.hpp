@@ -56,7 +56,9 @@ struct Message {
         shutdown,
         reboot,
         stuck,
-        exec,  ///< what it takes to start a command: a PlainTicket as a memory file
+        exec,       ///< what it takes to start a command: a PlainTicket as a memory file
+        equipment,  ///< `done` brings a HotplugState and a pidfd of init; nobody else gets one before `change`
+        change,     ///< the Change that was made, or nothing: then none was
         done,
         refused,
         elsewhere,  ///< of a new helper: the group has another, which is to be asked

@@ -16,6 +16,20 @@
 
 namespace caisson::inline v0::detail {
 
+/// What there is to know of a container, for a `Hotplug` in whatever process.
+struct HotplugState {
+    Equipment equipment{};
+    std::vector<PluggedLink> links{};
+    std::string group{};                                             ///< name of its control groups; empty: it has none
+    std::vector<std::pair<std::string, std::string>> directories{};  ///< of the groups above: controllers and path
+    std::string tag{};                                               ///< of the links' owner, see Owner
+};
+template <class A, SameButConst<HotplugState> S>
+void fields(A& archive, S& s) {
+    auto& [equipment, links, group, directories, tag] = s;
+    archive(equipment, links, group, directories, tag);
+}
+
 /// Works on a container from outside, in the calling process, with nothing of its owner's in its hands: who keeps the
 /// records notes the result. One at a time for each container, since rules for devices are replaced as a whole.
 ///
@@ -24,14 +38,13 @@ namespace caisson::inline v0::detail {
 /// of its own meanwhile gets ETIMEDOUT after some seconds.
 class Hotplug {
 public:
-    /// `links`: those that the container has; `group`: where it has one; `tag`: of the links' owner, see Owner.
-    Hotplug(Process init, Equipment equipment, std::vector<PluggedLink> links, std::optional<Cgroup> group,
-            std::string tag)
+    Hotplug(Process init, HotplugState state)
         : init_{std::move(init)},
-          equipment_{std::move(equipment)},
-          links_{std::move(links)},
-          group_{std::move(group)},
-          tag_{std::move(tag)} {}
+          equipment_{std::move(state.equipment)},
+          links_{std::move(state.links)},
+          tag_{std::move(state.tag)} {
+        if (!state.group.empty()) group_ = Cgroup::reach(std::move(state.group), std::move(state.directories));
+    }
 
     [[nodiscard]] [[gnu::visibility("default")]] Change attach(const NetworkSpec& spec);
     [[nodiscard]] [[gnu::visibility("default")]] Change attach(const DeviceSpec& spec);
@@ -41,10 +54,19 @@ public:
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_network(const std::string& name);
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_device(const std::string& path);
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_mount(const std::string& target);
-    /// Takes back what `attach` has given; silently.
-    [[gnu::visibility("default")]] void undo(const Change& change) noexcept;
+    /// Calls `note`, and takes back what `attach` has given where that throws.
+    template <class Note>
+    void keep(const Change& change, Note&& note) {
+        try {
+            note();
+        } catch (...) {
+            if (change.added) undo(change);
+            throw;
+        }
+    }
 
 private:
+    [[gnu::visibility("default")]] void undo(const Change& change) noexcept;
     void require_running() const;
     [[nodiscard]] Fd open_dev() const;
     void change_rules(const Equipment& before, const Equipment& after) const;
