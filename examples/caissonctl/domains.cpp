@@ -128,6 +128,10 @@ Entry Domains::start(const xml::Domain& domain, bool persistent, bool open_conso
 }
 
 xml::Domain read_document(const std::string& path) {
+    return xml::parse(read_text(path), path);
+}
+
+std::string read_text(const std::string& path) {
     constexpr std::size_t largest = 1 << 20;
     const caisson::Fd in{::open(path.c_str(), O_RDONLY | O_NOCTTY | O_CLOEXEC)};
     if (!in) throw Failure{"Failed to open file '" + path + "': " + std::strerror(errno)};
@@ -141,7 +145,7 @@ xml::Domain read_document(const std::string& path) {
         if (n == 0) break;
         text.append(chunk.data(), static_cast<std::size_t>(n));
     }
-    return xml::parse(text, path);
+    return text;
 }
 
 }  // namespace caissonctl

@@ -103,5 +103,7 @@ private:
 
 /// Reads a document that the user names: a file, or a pipe. Throws `Failure` or `caisson::Error`.
 [[nodiscard]] caisson::xml::Domain read_document(const std::string& path);
+/// Its text, or as much of it as the parser needs to refuse it.
+[[nodiscard]] std::string read_text(const std::string& path);
 
 }  // namespace caissonctl

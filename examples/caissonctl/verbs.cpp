@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "console.hpp"
+#include "devices.hpp"
 #include "ending.hpp"
 #include "exec.hpp"
 #include "failure.hpp"
@@ -219,6 +220,11 @@ constexpr std::array block_options{a_domain, Option{"device", optional, "block d
 constexpr std::array interface_options{
     a_domain, Option{"interface", positional, "interface device specified by name or MAC Address"}};
 constexpr std::array all_verbs{
+    Verb{"attach-device", "attach device from an XML file", "Attach device from an XML <file>.", device_options,
+         attach_device},
+    Verb{"attach-disk", "attach disk device", "Attach new disk device.", attach_disk_options, attach_disk},
+    Verb{"attach-interface", "attach network interface", "Attach new network interface.", attach_interface_options,
+         attach_interface},
     Verb{"autostart", "autostart a domain", "Configure a domain to be automatically started at boot.",
          autostart_options, autostart},
     Verb{"autostart-all",
@@ -239,6 +245,11 @@ constexpr std::array all_verbs{
          "Allows setting or modifying the description or title of a domain.", desc_options, desc},
     Verb{"destroy", "destroy (stop) a domain", "Forcefully stop a given domain, but leave its resources intact.",
          destroy_options, destroy},
+    Verb{"detach-device", "detach device from an XML file", "Detach device from an XML <file>", device_options,
+         detach_device},
+    Verb{"detach-disk", "detach disk device", "Detach disk device.", detach_disk_options, detach_disk},
+    Verb{"detach-interface", "detach network interface", "Detach network interface.", detach_interface_options,
+         detach_interface},
     Verb{"domblkstat", "get device block stats for a domain",
          "Get device block stats for a running domain. See man page or use --human for explanation of fields",
          block_options, domblkstat},
@@ -287,6 +298,9 @@ constexpr std::array all_verbs{
     Verb{"suspend", "suspend a domain", "Suspend a running domain.", domain_only, suspend},
     Verb{"undefine", "undefine a domain", "Undefine an inactive domain, or convert persistent to transient.",
          domain_only, undefine},
+    Verb{"update-device", "update device from an XML file",
+         "Update device from an XML <file>. Of a definition, that is: a running domain's is detached and attached.",
+         device_options, update_device},
 };
 
 }  // namespace

@@ -1,6 +1,8 @@
 // What is attached to a container that runs, and detached from it.
 #include <caisson/bridge.hpp>
 #include <caisson/container.hpp>
+#include <caisson/controller.hpp>
+#include <caisson/helper.hpp>
 
 #include <cerrno>
 #include <cstdint>
@@ -18,9 +20,8 @@
 #include "support/attack.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
-#include "support/image.hpp"
+#include "support/helper.hpp"
 #include "support/machine.hpp"
-#include "support/ordinary_user.hpp"
 #include "support/rootfs.hpp"
 
 using namespace caisson;
@@ -92,14 +93,17 @@ struct OwnNetwork {
     Namespace::Scope scope = net.enter_scoped();
 };
 
-std::string links() {
+std::string output(const char* command) {
     std::string text;
-    FILE* const pipe = ::popen("ip -o link | cut -d: -f2", "re");
+    FILE* const pipe = ::popen(command, "re");
     REQUIRE(pipe != nullptr);
     char buffer[4096];
     while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
     (void)::pclose(pipe);
     return text;
+}
+std::string links() {
+    return output("ip -o link | cut -d: -f2");
 }
 
 // The kernel's log: a device that each kernel has and no container, and that root may open for writing without effect.
@@ -371,4 +375,92 @@ TEST_CASE("a container that has ended gets nothing") {
     CHECK(refusal([&] { shell->detach_network("eth0"); }, ESRCH) == gone);
     CHECK(refusal([&] { shell->detach_device("x"); }, ESRCH) == gone);
     CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ESRCH) == gone);
+}
+
+TEST_CASE("a controller tells what came and went") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    Controller controller;
+    ContainerSpec spec = shell(root, "sleep 1000");
+    const ContainerId id = controller.start(spec);
+    (void)controller.next();
+    const auto told = [&](Event::Kind kind) {
+        const auto event = controller.next();
+        REQUIRE(event);
+        CHECK(event->kind == kind);
+        CHECK(event->name == "test");
+        return event->device;
+    };
+    CHECK(controller.attach(id, NetworkSpec{.bridge = "br0"}) == "eth0");
+    CHECK(told(Event::Kind::device_added) == "network 'eth0'");
+    controller.attach(id, log_device);
+    CHECK(told(Event::Kind::device_added) == "device '/dev/log/kernel'");
+    controller.attach(id, MountSpec::tmpfs("/mnt", 1 << 20));
+    CHECK(told(Event::Kind::device_added) == "mount '/mnt'");
+    CHECK(controller.usage(id, UsagePart::network).networks.size() == 1);
+    CHECK(
+        refusal([&] { controller.detach_network(id, "eth1"); }, ENOENT) ==
+        "container 'test': interface 'eth1': No such file or directory: it was not given to the container, or is gone "
+        "already");
+    CHECK_FALSE(controller.next());
+    controller.detach_mount(id, "/mnt");
+    CHECK(told(Event::Kind::device_removed) == "mount '/mnt'");
+    controller.detach_device(id, "log/kernel");
+    CHECK(told(Event::Kind::device_removed) == "device '/dev/log/kernel'");
+    controller.detach_network(id, "eth0");
+    CHECK(told(Event::Kind::device_removed) == "network 'eth0'");
+    CHECK_THROWS_AS((void)controller.attach(ContainerId{99}, log_device), std::logic_error);
+    (void)controller.kill(id);
+    while (!controller.next()) (void)detail::wait_readable(controller.fd(), 1000);
+    CHECK(refusal([&] { controller.attach(id, log_device); }, ESRCH).ends_with("it has ended"));
+}
+
+TEST_CASE("two threads that attach devices at once take nothing from each other") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    Controller controller;
+    const ContainerId id = controller.start(shell(root, "sleep 1000"));
+    (void)controller.next();
+    {
+        std::vector<std::jthread> threads;
+        for (int i = 0; i < 4; ++i) {
+            threads.emplace_back([&controller, id, i] {
+                controller.attach(id, DeviceSpec{.source = "/dev/null", .target = "of" + std::to_string(i)});
+            });
+        }
+    }
+    const Container container = controller.take(id);
+    for (int i = 0; i < 4; ++i) {
+        const std::string node = "/proc/" + std::to_string(container.init().pid()) + "/root/dev/of" + std::to_string(i);
+        CHECK(::access(node.c_str(), F_OK) == 0);
+    }
+}
+
+TEST_CASE("who asks a helper attaches and detaches with rights of its own, for whoever comes after") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const Place place;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0", {*IpPrefix::parse("10.9.0.1/24")});
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    CHECK(helper.attach(NetworkSpec{.bridge = "br0", .host_name = "late0"}) == "eth0");
+    helper.attach(log_device);
+    helper.attach(MountSpec::tmpfs("/mnt", 1 << 20));
+    // Its owner is who lives as long as the container, not who asked.
+    const std::string link = output("ip -o link show late0");
+    CHECK(contains(link, "caisson:" + std::to_string(helper.pid()) + "-"));
+    auto other = Helper::find("web", place.options.run_directory);
+    REQUIRE(other);
+    CHECK(other->usage(UsagePart::network).networks.size() == 1);
+    CHECK(
+        refusal([&] { other->attach(log_device); }, EEXIST).starts_with("container 'web': device '/dev/log/kernel': "));
+    other->detach_mount("/mnt");
+    other->detach_device("log/kernel");
+    CHECK(refusal([&] { helper.detach_device("log/kernel"); }, ENOENT).starts_with("container 'web': "));
+    (void)helper.kill();
+    CHECK(place.empty());
 }
