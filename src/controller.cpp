@@ -192,6 +192,40 @@ void Controller::refuse(ContainerId id, const char* what, const Error& e) {
     throw e.context().starts_with(outer) ? e : e.in(outer);
 }
 
+ContainerId Controller::adopt(Container container, ConsoleUse use) {
+    if (container.fd() < 0) throw std::logic_error{"this Container has been moved from"};
+    const ContainerId id = next_id();
+    const std::lock_guard lock{mutex_};
+    Entry& entry = insert(id, std::move(container), consoles_for({}, use), use);
+    if (entry.oom) (void)entry.oom->take();
+    entry.suspended = is_suspended(entry.container);
+    return id;
+}
+
+std::optional<ExitStatus> Controller::status(ContainerId id) {
+    const std::lock_guard lock{mutex_};
+    return known(id).status;
+}
+
+std::optional<Error> Controller::stuck(ContainerId id) {
+    const std::lock_guard lock{mutex_};
+    const Entry* const entry = find(id);
+    const bool killed = entry != nullptr && !entry->status && entry->kill_at <= detail::deadline_in(kill_again_ms);
+    return killed && !entry->container.init().ended() ? std::optional{entry->container.stuck()} : std::nullopt;
+}
+
+LimitSpec Controller::limits(ContainerId id) {
+    if (const auto helper = call_helper(id)) return helper->limits();
+    const std::lock_guard lock{mutex_};
+    return require(id).container.limits();
+}
+
+pid_t Controller::init_pid(ContainerId id) {
+    if (const auto helper = call_helper(id)) return helper->info().init;
+    const std::lock_guard lock{mutex_};
+    return require(id).container.init().pid();
+}
+
 void Controller::limit(ContainerId id, const LimitSpec& limits) {
     if (const auto helper = call_helper(id)) return helper->limit(limits);
     std::unique_lock lock{mutex_};

@@ -124,15 +124,7 @@ public:
                       const Cancellation* cancellation = nullptr);
     /// Takes over a container that runs; `exited` will follow, and no restart. Its consoles are relayed as a default
     /// ConsoleSpec says. Where that throws, the container has been killed.
-    ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay) {
-        if (container.fd() < 0) throw std::logic_error{"this Container has been moved from"};
-        const ContainerId id = next_id();
-        const std::lock_guard lock{mutex_};
-        Entry& entry = insert(id, std::move(container), consoles_for({}, use), use);
-        if (entry.oom) (void)entry.oom->take();
-        entry.suspended = is_suspended(entry.container);
-        return id;
-    }
+    ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay);
     /// A container that a helper runs, see Helper: its events come here, and what is asked by its id is asked of the
     /// helper, as far as a Helper can be asked; the rest throws `Step::event_loop` with EOPNOTSUPP. It stays the
     /// helper's: it goes on when this object or the process ends. If the helper lets go of this program, which has not
@@ -170,10 +162,7 @@ public:
     bool reboot(ContainerId id, ShutdownMode mode = ShutdownMode::automatic) { return ask(id, EndKind::reboot, mode); }
     /// How a container has ended that is preserved or waits for its restart; nothing while it runs. Throws
     /// `Step::event_loop` with ESRCH if the controller knows it no more.
-    [[nodiscard]] std::optional<ExitStatus> status(ContainerId id) {
-        const std::lock_guard lock{mutex_};
-        return known(id).status;
-    }
+    [[nodiscard]] std::optional<ExitStatus> status(ContainerId id);
     /// What keeps a container that was killed from its end, see Container::stuck; nothing where nothing does.
     [[nodiscard]] std::optional<Error> stuck(ContainerId id);
     /// Forgets a preserved container, and what its console still held; false if there was none.
@@ -195,11 +184,7 @@ public:
     /// `Step::event_loop` with ESRCH if the container has ended.
     void limit(ContainerId id, const LimitSpec& limits);
     /// See Container::limits. Throws as `limit` does.
-    [[nodiscard]] LimitSpec limits(ContainerId id) {
-        if (const auto helper = call_helper(id)) return helper->limits();
-        const std::lock_guard lock{mutex_};
-        return require(id).container.limits();
-    }
+    [[nodiscard]] LimitSpec limits(ContainerId id);
     /// See Container::attach and what goes with it; `device_added` or `device_removed` follows. Others go on meanwhile.
     /// Throw `Step::event_loop` with ESRCH if the container has ended.
     std::string attach(ContainerId id, const NetworkSpec& network);
