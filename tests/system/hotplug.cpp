@@ -464,3 +464,23 @@ TEST_CASE("who asks a helper attaches and detaches with rights of its own, for w
     (void)helper.kill();
     CHECK(place.empty());
 }
+
+TEST_CASE("a network that came later goes with the container, too, when the owner is dead") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    REQUIRE(in_child([&] {
+                Container container = Container::start(shell(root, "sleep 1000"));
+                (void)container.attach(NetworkSpec{.bridge = "br0", .host_name = "late0"});
+                ::_exit(contains(links(), "late0") ? 0 : 1);
+                return 2;
+            }) == 0);
+    bool is_there = true;
+    for (int waited = 0; is_there && waited < 500; ++waited) {
+        ::usleep(10'000);
+        is_there = contains(links(), "late0");
+    }
+    CHECK_FALSE(is_there);
+}

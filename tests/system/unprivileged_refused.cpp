@@ -123,3 +123,35 @@ TEST_CASE("a kernel that keeps user namespaces from ordinary users is told with 
           "CAP_SYS_ADMIN: run as root; a user namespace is also refused to a program in a chroot, and by some security "
           "products");
 }
+
+TEST_CASE("an ordinary user gives a running container memory, and is told that the rest takes root") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    const std::string text = home.as_user(OrdinaryUser::has_tools(), [&]() -> std::string {
+        Container container = Container::start(shell(home.root, "sleep 1000"));
+        std::string said;
+        const auto attempt = [&](auto&& spec) {
+            try {
+                (void)container.attach(spec);
+                said += "attached\n";
+            } catch (const Error& e) {
+                said += std::string{e.what()} + "\n";
+            }
+        };
+        attempt(MountSpec::tmpfs("/mnt", 1 << 20));
+        container.detach_mount("/mnt");
+        attempt(MountSpec::bind("/etc", "/mnt"));
+        attempt(DeviceSpec{.source = "/dev/null", .target = "other"});
+        NetworkSpec network;
+        network.bridge = "br0";
+        attempt(network);
+        (void)container.kill();
+        return said;
+    });
+    CHECK(text ==
+          "attached\n"
+          "container 'host': mount.source: '/etc': it takes root to attach what the host has: run as root\n"
+          "container 'host': device.source: '/dev/null': it takes root to make a device node: run as root\n"
+          "container 'host': network.bridge: 'br0': it takes root to use a bridge: run as root\n");
+}
