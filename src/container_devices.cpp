@@ -32,8 +32,8 @@ detail::HotplugState Container::hotplug_state() const {
     return state;
 }
 
-void Container::note(const detail::Change& change) {
-    if (change.kind == detail::Change::Kind::network && change.added) running_.links.prepare_to_add();
+void Container::note(const detail::Change& change, Fd netlink) {
+    if (change.kind == detail::Change::Kind::network && change.added) running_.links.prepare_to_add(std::move(netlink));
     running_.equipment.note(change);
     if (change.kind != detail::Change::Kind::network) return;
     if (change.added) running_.links.add(change.link);

@@ -3,6 +3,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <caisson/controller.hpp>
 
@@ -36,10 +37,10 @@ detail::HotplugState Controller::hotplug_state(ContainerId id) {
     return require(id).container.hotplug_state();
 }
 
-void Controller::note(ContainerId id, const detail::Change& change) {
+void Controller::note(ContainerId id, const detail::Change& change, Fd netlink) {
     const std::lock_guard lock{mutex_};
     Entry& entry = require(id);
-    entry.container.note(change);
+    entry.container.note(change, std::move(netlink));
     push({.kind = change.added ? Event::Kind::device_added : Event::Kind::device_removed,
           .id = id,
           .name = entry.container.name(),

@@ -15,7 +15,12 @@ detail::Change Helper::change(Do&& act) {
     try {
         detail::Hotplug plug{Process::adopt(std::move(pidfd)), detail::decode<detail::HotplugState>(told.body)};
         detail::Change change = act(plug);
-        plug.keep(change, [&] { (void)ask({.kind = Question::change, .body = detail::encode(change)}); });
+        plug.keep(change, [&] {
+            const bool is_network = change.kind == detail::Change::Kind::network && change.added;
+            // The helper may have given up what it takes to open one, and may be in another network namespace.
+            const Fd netlink = is_network ? detail::open_netlink() : Fd{};
+            (void)ask({.kind = Question::change, .body = detail::encode(change)}, nullptr, netlink.get());
+        });
         return change;
     } catch (const Error& e) {
         // Others may go on. If it has ended, that is the reason.

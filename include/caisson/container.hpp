@@ -200,8 +200,9 @@ public:
     /// For who does the same elsewhere: see Hotplug. `what` is what it is for.
     [[nodiscard]] [[gnu::visibility("default")]] detail::Hotplug hotplug(const char* what);
     [[nodiscard]] [[gnu::visibility("default")]] detail::HotplugState hotplug_state() const;
-    /// What a `Hotplug` has done; who cannot note it undoes it.
-    [[gnu::visibility("default")]] void note(const detail::Change& change);
+    /// What a `Hotplug` has done; who cannot note it undoes it. `netlink`: of a network that was added, a socket of the
+    /// network namespace that its bridge is in, where this process cannot open it.
+    [[gnu::visibility("default")]] void note(const detail::Change& change, Fd netlink = Fd{});
 
     /// Makes every process of the container stand still (freezer(7)); returns once all do. Files, memory, networks stay
     /// as they are, and time goes on. Without effect on one that stands still. Throws `Step::cgroup`: with ETIMEDOUT if

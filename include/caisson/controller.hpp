@@ -195,7 +195,7 @@ public:
     void detach_mount(ContainerId id, const std::string& target);
     /// For who does it elsewhere: see Container::hotplug.
     [[nodiscard]] detail::HotplugState hotplug_state(ContainerId id);
-    void note(ContainerId id, const detail::Change& change);
+    void note(ContainerId id, const detail::Change& change, Fd netlink = Fd{});
     /// Of all containers, in the order of their starts, in the place of what is in `into`: once that has been filled,
     /// it is filled again without allocating. Those that have ended are left out. Nothing that is wrong with one
     /// hinders the others: it is told in `ContainerUsage::missing`.

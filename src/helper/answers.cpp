@@ -152,7 +152,8 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             if (!std::exchange(client.changes, false)) {
                 throw Error{Step::helper, EBADMSG, "message of caisson: it is no client that changes something"};
             }
-            if (!question.body.empty()) controller.note(ward.id, detail::decode<detail::Change>(question.body));
+            if (question.body.empty()) return done;
+            controller.note(ward.id, detail::decode<detail::Change>(question.body), passed ? copy(passed.get()) : Fd{});
             return done;
         case Message::Kind::watch: client.watches = true; return done;
         case Message::Kind::descriptor:

@@ -58,7 +58,7 @@ struct Message {
         stuck,
         exec,       ///< what it takes to start a command: a PlainTicket as a memory file
         equipment,  ///< `done` brings a HotplugState and a pidfd of init; nobody else gets one before `change`
-        change,     ///< the Change that was made, or nothing: then none was
+        change,  ///< the Change that was made, or nothing: then none was; with a netlink socket where it is a network
         done,
         refused,
         elsewhere,  ///< of a new helper: the group has another, which is to be asked

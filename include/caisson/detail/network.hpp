@@ -120,9 +120,9 @@ public:
         for (const PluggedLink& link : links_) indices.push_back(link.index);
         return detail::delete_requests(indices);
     }
-    /// Opens what `add` needs, which then does not throw.
-    void prepare_to_add() {
-        if (!netlink_) netlink_ = open_netlink();
+    /// Sees to what `add` needs, which then does not throw: a socket, opened here where none is given.
+    void prepare_to_add(Fd netlink) {
+        if (!netlink_) netlink_ = netlink ? std::move(netlink) : open_netlink();
         maker_ = ::getpid();
         links_.reserve(links_.size() + 1);
     }
