@@ -41,12 +41,7 @@ void Container::note(const detail::Change& change, Fd netlink) {
 }
 
 std::string Container::attach(const NetworkSpec& network) {
-    return change("attach to",
-                  [&](detail::Hotplug& plug) {
-                      running_.links.prepare_to_add();
-                      return plug.attach(network);
-                  })
-        .link.name;
+    return change("attach to", [&](detail::Hotplug& plug) { return plug.attach(network); }).link.name;
 }
 void Container::attach(const DeviceSpec& device) {
     (void)change("attach to", [&](detail::Hotplug& plug) { return plug.attach(device); });
