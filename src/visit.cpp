@@ -98,6 +98,15 @@ public:
         first_ = std::move(channel);
     }
 
+    void talk(std::int64_t milliseconds, void (*function)(void*), void* object) {
+        try {
+            function(object);
+        } catch (const Error& e) {
+            is_late_ = e.code().value() == ETIMEDOUT;
+            throw;
+        }
+        deadline_ = deadline_in(milliseconds);
+    }
     /// Until the command was executed, or all was done. Throws what went wrong.
     void wait_for_mark() {
         while (!has_ended(status_)) take_report();
@@ -282,8 +291,13 @@ void Visit::enter(const GroupEntrance* groups) {
 }
 
 std::vector<Fd> Visit::run(std::int64_t milliseconds) {
+    return run(milliseconds, nullptr, nullptr);
+}
+
+std::vector<Fd> Visit::run(std::int64_t milliseconds, void (*talk)(void*), void* object) {
     Journey journey{init_, plan_.notes(), milliseconds};
     journey.launch(stage_path_, std::move(first_), plan_.finish_rest({}, {}, 0));
+    if (talk != nullptr) journey.talk(milliseconds, talk, object);
     journey.wait_for_mark();
     journey.wait_for_end();
     return journey.take_passed();

@@ -161,6 +161,16 @@ public:
     /// suspended; one that is suspended during the start is waited for until `ExecSpec::start_timeout`. ETIMEDOUT: a
     /// file system of the container's own did not answer until then. Needs the rights of a start.
     [[nodiscard]] Exec exec(const ExecSpec& spec) { return exec_ticket().exec(spec); }
+    /// Copies a file, a link or a directory with all that is in it from the host into the container: into `target` if
+    /// that is a directory, else as `target`, whose directory must be there. It is made by root inside; modes are
+    /// kept, but for set-user-ID and the like. What is there already is replaced, directories are merged.
+    ///
+    /// Paths of the container are resolved inside its root, by a process that has no other. Throws `Step::copy`, naming
+    /// what could not be copied; what was copied by then stays. ETIMEDOUT: a file system of the container's own did
+    /// not answer for ten seconds. EINVAL: something is neither file, directory nor link.
+    void copy_in(const std::string& source, const std::string& target) { exec_ticket().copy_in(source, target); }
+    /// The same from the container to the host; what is made there is the caller's.
+    void copy_out(const std::string& source, const std::string& target) { exec_ticket().copy_out(source, target); }
     /// For who starts commands without keeping this object busy. Throws as `exec` does if it has ended.
     [[nodiscard]] detail::ExecTicket exec_ticket() {
         require_started();

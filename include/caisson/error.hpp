@@ -34,6 +34,7 @@ enum class Step : std::uint8_t {
     helper,
     sweep,
     report,
+    copy,
 };
 
 /// The step's name as in the enumerator: "mount", "pivot_root".
@@ -41,7 +42,7 @@ enum class Step : std::uint8_t {
     constexpr std::string_view names[] = {
         "check_spec", "read_xml", "open_root",  "open_namespace", "clone",       "map_ids",     "mount",  "pivot_root",
         "hostname",   "network",  "terminal",   "cgroup",         "credentials", "descriptors", "sysctl", "exec",
-        "wait",       "signal",   "event_loop", "helper",         "sweep",       "report"};
+        "wait",       "signal",   "event_loop", "helper",         "sweep",       "report",      "copy"};
     const auto index = static_cast<std::size_t>(step);
     return index < sizeof names / sizeof names[0] ? names[index] : "unknown";
 }

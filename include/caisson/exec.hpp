@@ -78,6 +78,9 @@ struct ExecTicket {
 
     /// Throws what Container::exec throws. Any number of threads may call it at a time.
     [[nodiscard]] [[gnu::visibility("default")]] Exec exec(const ExecSpec& spec) const;
+    /// Throw what Container::copy_in throws.
+    [[gnu::visibility("default")]] void copy_in(const std::string& source, const std::string& target) const;
+    [[gnu::visibility("default")]] void copy_out(const std::string& source, const std::string& target) const;
 };
 
 }  // namespace detail

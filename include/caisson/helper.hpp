@@ -151,6 +151,9 @@ public:
     /// See Container::exec. The caller starts the command, with its own rights and as its own to wait for: the helper
     /// only tells what that takes. The command ends with the caller, and what it has started goes on.
     [[nodiscard]] Exec exec(const ExecSpec& spec) { return exec_ticket().exec(spec); }
+    /// See Container::copy_in and Container::copy_out.
+    void copy_in(const std::string& source, const std::string& target) { exec_ticket().copy_in(source, target); }
+    void copy_out(const std::string& source, const std::string& target) { exec_ticket().copy_out(source, target); }
     /// See Container::exec_ticket.
     [[nodiscard]] [[gnu::visibility("default")]] detail::ExecTicket exec_ticket();
     /// See Container::attach and what goes with it. Done by the caller, with its own rights and in its own network

@@ -161,6 +161,7 @@ s64 run(Stage& stage, const Instr& instr) {
         case Op::open_null: return open_null(stage, instr);
         case Op::send_file: return send_file(instr);
         case Op::pass_up: return pass_up(instr);
+        case Op::serve: return serve(instr);
         case Op::open_netlink: return open_netlink(instr);
         case Op::open_file: return open_file(stage, instr);
         case Op::unmount: return unmount(stage, instr);

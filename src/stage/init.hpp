@@ -30,6 +30,7 @@ void run_all(Stage& stage, const Instr* instrs, unsigned count, unsigned number)
 s64 join(const Instr& instr);
 s64 pass_up(const Instr& instr);
 s64 standard(const Instr& instr);
+s64 serve(const Instr& instr);
 s64 open_netlink(const Instr& instr);
 s64 open_devpts(Stage& stage, const Instr& instr);
 s64 open_null(Stage& stage, const Instr& instr);

@@ -170,6 +170,33 @@ s64 remove_name(Stage& stage, const Instr& instr) {
 
 namespace {
 
+plan::CallRequest request;
+plan::CallAnswer answer;
+
+}  // namespace
+
+s64 serve(const Instr& instr) {
+    for (;;) {
+        int fds[plan::most_in_message];
+        const s64 count = receive(descriptor(instr.slot), &request, sizeof request, fds);
+        if (count == epipe || count == econnreset) return 0;  // the host has all that it wanted
+        if (count < 0) return count;
+        s64 values[6];
+        for (int i = 0; i < 6; ++i) {
+            values[i] = request.arguments[i];
+            if ((request.pointers >> i & 1) != 0) values[i] = word(request.data + values[i]);
+            if ((request.descriptors >> i & 1) != 0) values[i] = count > 0 ? fds[0] : -1;
+        }
+        answer.result = syscall6(request.number, values[0], values[1], values[2], values[3], values[4], values[5]);
+        for (s64 i = 0; i < count; ++i) close(fds[i]);
+        for (u64 i = 0; i < sizeof answer.data; ++i) answer.data[i] = request.data[i];
+        const s64 n = call(__NR_sendto, descriptor(instr.slot), &answer, sizeof answer, 0x4000 /* MSG_NOSIGNAL */);
+        if (n < 0) return n == epipe ? 0 : n;
+    }
+}
+
+namespace {
+
 /// The process that does what the visit is for.
 [[noreturn]] void visitor(Stage& stage, unsigned number) {
     if (die_with_keeper(stage) < 0) end(1);

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -423,4 +424,47 @@ TEST_CASE("CVE-2025-31133: a path that is swapped for a link while it is masked 
         }
     }
     CHECK(canary.touched() == "");
+}
+
+TEST_CASE(
+    "CVE-2018-15664, CVE-2019-10152: what is swapped for links while it is copied leads nowhere out of the root") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const Canary canary;
+    const TestDirectory host;
+    std::ofstream{host / "file"} << "from the host";
+    std::filesystem::create_directory(host / "out");
+    // A directory that is a link to the host's every other moment, and a file in it.
+    ContainerSpec spec =
+        shell(root,
+              "mkdir -p /vol/x/deep /vol/y; echo inside > /vol/x/secret; echo ready; while true; do "
+              "mv /vol/x /vol/z; ln -s " +
+                  canary.path() + " /vol/x; rm /vol/x; ln -s / /vol/x; rm /vol/x; mv /vol/z /vol/x; done");
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    Container container = Container::start(spec);
+    char byte = 0;
+    std::string said;
+    while (!contains(said, "ready") && ::read(container.console()->fd(), &byte, 1) == 1) said += byte;
+    int copied = 0;
+    for (int i = 0; i < 30; ++i) {
+        try {
+            container.copy_in(host / "file", "/vol/x/deep");
+            ++copied;
+        } catch (const Error&) {
+        }
+        try {
+            container.copy_out("/vol/x", host / "out");
+            ++copied;
+        } catch (const Error&) {
+        }
+    }
+    CHECK(copied > 0);
+    (void)container.kill();
+    CHECK(canary.touched() == "");
+    for (const auto& entry : std::filesystem::recursive_directory_iterator{host / "out"}) {
+        const std::string name = entry.path().filename();
+        CAPTURE(name);
+        CHECK((name == "x" || name == "deep" || name == "secret" || name == "file"));
+    }
 }

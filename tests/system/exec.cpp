@@ -442,3 +442,56 @@ TEST_CASE("a command runs in a container of a helper and of a controller, by who
     CHECK(last.wait() == ExitStatus::killed(SIGKILL));
     CHECK_THROWS_AS((void)helper.exec(sh(own)), caisson::Error);
 }
+
+TEST_CASE("files, links and directories are copied into a running container and out of it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory host;
+    Container container = Container::start(idle(root));
+    // 5 MiB: more than one call carries.
+    const std::string make =
+        "mkdir -p tree/empty tree/below && cd tree && yes 0123456789 | head -c 5242880 > big && echo small > "
+        "below/small && ln -s /etc/passwd link && chmod 4751 big && chmod 750 below";
+    REQUIRE(std::system(("cd " + host.path() + " && " + make).c_str()) == 0);
+    container.copy_in(host / "tree", "/tmp");
+    const std::string list =
+        "cd /tmp/tree && stat -c '%n %a %u %s' big below empty below/small && readlink link && "
+        "md5sum big && cat below/small";
+    const std::string there = output_of(container, sh(list));
+    CHECK(there.starts_with("big 751 0 5242880\nbelow 750 0 "));
+    CHECK(there.find("below/small 644 0 6\n/etc/passwd\n") != std::string::npos);
+    CHECK(there.ends_with("  big\nsmall\n"));
+
+    container.copy_out("/tmp/tree", host / "back");
+    CHECK(std::system(("diff -r " + (host / "tree") + "/below " + (host / "back") + "/below && cmp " +
+                       (host / "tree/big") + " " + (host / "back/big") + " && test $(stat -c %a " +
+                       (host / "back/big") + ") = 751 && test -L " + (host / "back/link"))
+                          .c_str()) == 0);
+    // Onto what is there: replaced, not written through.
+    container.copy_in(host / "tree/below/small", "/tmp/tree/link");
+    CHECK(output_of(container, sh("cat /tmp/tree/link; test -L /tmp/tree/link || echo file")) == "small\nfile\n");
+    container.copy_in(host / "tree", "/tmp");
+
+    const auto refusal = [&](auto&& work) -> std::string {
+        try {
+            work();
+        } catch (const caisson::Error& e) {
+            CHECK(e.step() == Step::copy);
+            return e.what();
+        }
+        return "it was done";
+    };
+    CHECK(refusal([&] { container.copy_in(host / "none", "/tmp"); }) ==
+          "container 'test': copy '" + (host / "none") + "' of the host: No such file or directory");
+    CHECK(refusal([&] { container.copy_out("/dev/null", host.path()); }) ==
+          "container 'test': copy '/dev/null' of the container: Invalid argument: it is neither a file, a directory "
+          "nor a link");
+    CHECK(refusal([&] { container.copy_in(host / "tree/below/small", "/none/file"); }) ==
+          "container 'test': copy '/none/' of the container: No such file or directory");
+    CHECK(refusal([&] { container.copy_in(host / "tree/below/small", "tmp"); }) ==
+          "container 'test': copy: 'tmp' is not absolute: give the full path inside the container");
+    CHECK(refusal([&] { container.copy_out("/", host.path()); }) ==
+          "container 'test': copy '/' of the container: it has no name: name what is below it");
+    (void)container.kill();
+}

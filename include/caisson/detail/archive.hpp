@@ -420,7 +420,7 @@ struct PlainError {
 template <class A, SameButConst<PlainError> S>
 void fields(A& archive, S& s) {
     auto& [step, errnum, context, remedy] = s;
-    archive.enumerator(step, Step::report);
+    archive.enumerator(step, Step::copy);
     archive(errnum, context, remedy);
 }
 

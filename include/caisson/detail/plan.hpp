@@ -88,6 +88,7 @@ enum class Op : std::uint16_t {
     open_devpts,     ///< slot: takes the directory a, which must be the root of a devpts, else ENOTTY
     open_null,       ///< slot: takes the device a, which must be the null device, else ENODEV
     send_file,       ///< slot: a regular file, other: gets its content, at most x bytes
+    serve,           ///< of a visit: slot: a SOCK_SEQPACKET socket by which the host has system calls made, to its end
     open_file,       ///< slot: takes what the path a is, opened with the flags x and, if it is made, the mode y
     unmount,         ///< a: path; what is on top there, busy or not, if its mount has the number x, or x is 0: else
                      ///< ESTALE; y: how the number was asked for, as a mask of statx(2)
@@ -220,6 +221,19 @@ struct Go {
     std::uint32_t root_gid = 0;
 };
 inline constexpr std::uint32_t kept_descriptors = 3;
+
+/// A system call that the host has a visit make; it makes them one after the other.
+struct CallRequest {
+    std::int64_t number = 0;
+    std::int64_t arguments[6] = {};
+    std::uint32_t pointers = 0;     ///< bit i: argument i is an offset into `data`
+    std::uint32_t descriptors = 0;  ///< bit i: argument i is the descriptor that has come along
+    char data[8192] = {};
+};
+struct CallAnswer {
+    std::int64_t result = 0;  ///< negative: the error
+    char data[8192] = {};     ///< as the call has left it
+};
 
 /// What init writes to its status pipe: 'E' right before execve, and instead of it or after it the instruction that
 /// failed. The keeper makes the pipe, and only init has the writing end, so that a fork(2)ed copy of the host cannot

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -76,12 +77,22 @@ public:
 
     /// Does it all and returns what was passed up, in that order, when nothing is left of the visit.
     [[gnu::visibility("default")]] std::vector<Fd> run(std::int64_t milliseconds);
+    /// The same, and once it has been launched `talk` is called, which may wait for the visitor and then hangs up. The
+    /// time begins anew when it returns. If it throws ETIMEDOUT, the visitor is not waited for.
+    template <class Talk>
+    std::vector<Fd> run(std::int64_t milliseconds, Talk&& talk) {
+        return run(
+            milliseconds, [](void* object) { (*static_cast<std::remove_reference_t<Talk>*>(object))(); },
+            const_cast<void*>(static_cast<const void*>(&talk)));
+    }
     /// The same where the last instruction is `Op::exec`: returns once the kernel has accepted the command.
     [[nodiscard]] [[gnu::visibility("default")]] Visitor start(const std::vector<std::string>& argv,
                                                                const std::vector<std::string>& envp,
                                                                std::uint32_t passed, std::int64_t milliseconds);
 
 private:
+    [[gnu::visibility("default")]] std::vector<Fd> run(std::int64_t milliseconds, void (*talk)(void*), void* object);
+
     const Process& init_;
     NamespaceSet namespaces_;
     std::string stage_path_;
