@@ -207,23 +207,10 @@ std::optional<ExitStatus> Controller::status(ContainerId id) {
     return known(id).status;
 }
 
-std::optional<Error> Controller::stuck(ContainerId id) {
-    const std::lock_guard lock{mutex_};
-    const Entry* const entry = find(id);
-    const bool killed = entry != nullptr && !entry->status && entry->kill_at <= detail::deadline_in(kill_again_ms);
-    return killed && !entry->container.init().ended() ? std::optional{entry->container.stuck()} : std::nullopt;
-}
-
 LimitSpec Controller::limits(ContainerId id) {
     if (const auto helper = call_helper(id)) return helper->limits();
     const std::lock_guard lock{mutex_};
     return require(id).container.limits();
-}
-
-pid_t Controller::init_pid(ContainerId id) {
-    if (const auto helper = call_helper(id)) return helper->info().init;
-    const std::lock_guard lock{mutex_};
-    return require(id).container.init().pid();
 }
 
 void Controller::limit(ContainerId id, const LimitSpec& limits) {
