@@ -165,9 +165,7 @@ detail::Relay& Controller::relay(Entry& entry, std::size_t console) {
 }
 
 bool Controller::resize(ContainerId id, WindowSize size, std::size_t console) {
-    if (console == 0) {
-        if (const auto helper = call_helper(id)) return helper->resize(size), true;
-    }
+    if (const auto helper = call_helper(id)) return helper->resize(size, console), true;
     const std::lock_guard lock{mutex_};
     Entry* const entry = find(id);
     if (entry == nullptr || entry->status) return false;
@@ -179,8 +177,10 @@ bool Controller::resize(ContainerId id, WindowSize size, std::size_t console) {
 }
 
 std::string Controller::console_path(ContainerId id, std::size_t console) {
-    if (console == 0) {
-        if (const auto helper = call_helper(id)) return helper->info().console_path;
+    if (const auto helper = call_helper(id)) {
+        HelperInfo info = helper->info();
+        if (console == 0) return std::move(info.console_path);
+        return console <= info.more_console_paths.size() ? info.more_console_paths[console - 1] : std::string{};
     }
     const std::lock_guard lock{mutex_};
     Entry& entry = known(id);
@@ -189,14 +189,13 @@ std::string Controller::console_path(ContainerId id, std::size_t console) {
 }
 
 Fd Controller::open_console(ContainerId id, std::size_t console) {
-    if (console == 0) {
-        if (const auto helper = call_helper(id)) return helper->open_console();
-    }
+    if (const auto helper = call_helper(id)) return helper->open_console(console);
     const std::lock_guard lock{mutex_};
     return relay(known(id), console).terminal().open_peer();
 }
 
 Fd Controller::attach_console(ContainerId id, const ViewerOptions& options) {
+    if (const auto helper = call_helper(id)) return helper->attach_console(options);
     const std::lock_guard lock{mutex_};
     Entry& entry = known(id);
     Fd viewer = relay(entry, options.console).attach(options);
@@ -205,6 +204,7 @@ Fd Controller::attach_console(ContainerId id, const ViewerOptions& options) {
 }
 
 void Controller::detach_viewers(ContainerId id, std::size_t console) {
+    if (const auto helper = call_helper(id)) return helper->detach_viewers(console);
     const std::lock_guard lock{mutex_};
     Entry& entry = known(id);
     relay(entry, console).detach_all();
@@ -212,6 +212,7 @@ void Controller::detach_viewers(ContainerId id, std::size_t console) {
 }
 
 ConsoleState Controller::console_state(ContainerId id, std::size_t console) {
+    if (const auto helper = call_helper(id)) return helper->console_state(console);
     const std::lock_guard lock{mutex_};
     return relay(known(id), console).state();
 }

@@ -132,6 +132,13 @@ ContainerSpec to_spec(const Domain& domain) {
     for (const Disk& disk : domain.disks) spec.devices.push_back(to_spec(disk));
     // libvirt lets every container use fuse, of which it makes no node.
     spec.device_rules.push_back({DeviceRule::Type::character, 10, 229, {.read = true, .write = true, .make = true}});
+    for (std::size_t i = 0; i < domain.consoles.size(); ++i) {
+        ConsoleSpec console;
+        console.log = domain.consoles[i].log;
+        console.log_append = domain.consoles[i].log_append;
+        if (i == 0) spec.console = console;
+        else spec.more_consoles.push_back(console);
+    }
     spec.limits = domain.limits;
     if (!spec.limits.memory) spec.limits.memory = domain.memory_kib * 1024;
     spec.cgroup_parent = group_of(domain.partition);

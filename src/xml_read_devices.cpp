@@ -214,14 +214,24 @@ Disk disk(const Element& e) {
     return disk;
 }
 
-/// There is one console, asked for or not: only its form is looked at.
-void consoles(const Element& devices) {
-    int count = 0;
-    for (const Element& console : devices.children("console")) {
-        if (++count > 1) console.fail("a second <console> is libvirt's, but caisson does not support it yet");
-        const auto target = console.child("target");
-        if (target && target->attribute("port")) (void)target->number("port", 0, 0);
+/// There is one, asked for or not.
+std::vector<Console> consoles(const Element& devices) {
+    constexpr std::uint64_t most = 63;
+    std::vector<Console> result;
+    Once logs;
+    for (const Element& e : devices.children("console")) {
+        if (result.size() == most) e.fail("more than 63 <console>: Linux has names for tty1 to tty63");
+        const auto target = e.child("target");
+        if (target && target->attribute("port")) (void)target->number("port", result.size(), result.size());
+        Console& console = result.emplace_back();
+        const auto log = e.child("log");
+        if (!log) continue;
+        console.log = log->path("file");
+        console.log_append = log->attribute("append") == "on";
+        logs.note(*log, console.log, "<log> with the file");
     }
+    if (result.empty()) result.emplace_back();
+    return result;
 }
 
 }  // namespace
@@ -252,7 +262,7 @@ void devices(const Element& e, Domain& domain) {
         outside.note(child, net.host_name, "<interface> with the target device");
         macs.note(child, net.mac ? net.mac->str() : "", "<interface> with the address");
     }
-    consoles(e);
+    domain.consoles = consoles(e);
     Once sources;
     for (const Element& child : e.children("hostdev")) {
         domain.host_devices.push_back(host_device(child));

@@ -169,7 +169,8 @@ constexpr Content contents[] = {
     {"domain/devices/interface/port", "isolated", "", "", false, "", ""},
 
     // The paths and names of a running domain's console are taken and dropped.
-    {"domain/devices/console", "type tty", "source target alias", "", false, "", "acpi address log protocol"},
+    {"domain/devices/console", "type tty", "source log target alias", "", false, "", "acpi address protocol"},
+    {"domain/devices/console/log", "file append", "", "", false, "", ""},
     {"domain/devices/console/source", "path", "", "", false,
      "append channel host master mode service slave tls", "clipboard mouse reconnect seclabel"},
     {"domain/devices/console/target", "type port", "", "", false, "", "model"},
@@ -221,6 +222,7 @@ constexpr Words words[] = {
     {"domain/devices/interface/port", "isolated", "yes no", ""},
     {"domain/devices/console", "type", "pty",
      "dbus dev file nmdm null pipe qemu-vdagent spiceport spicevmc stdio tcp udp unix vc"},
+    {"domain/devices/console/log", "append", "on off", ""},
     {"domain/devices/console/target", "type", "lxc", "openvz sclp sclplm serial uml virtio xen"},
 };
 // clang-format on

@@ -269,11 +269,13 @@ void write_interface(Writer& out, const Interface& interface) {
     out.close("interface");
 }
 
-void write_console(Writer& out, const std::optional<Live>& live) {
-    const std::string path = live && !live->console_paths.empty() ? live->console_paths.front() : "";
-    out.open("console", {{"type", "pty"}, {"tty", path}});
+void write_console(Writer& out, const Console& console, std::size_t port, const std::optional<Live>& live) {
+    const std::string path = live && port < live->console_paths.size() ? live->console_paths[port] : "";
+    // As libvirt writes it: of the first one alone, as it was before there were others.
+    out.open("console", {{"type", "pty"}, {"tty", port == 0 ? path : ""}});
     if (!path.empty()) out.empty("source", {{"path", path}});
-    out.empty("target", {{"type", "lxc"}, {"port", "0"}});
+    if (!console.log.empty()) out.empty("log", {{"file", console.log}, {"append", console.log_append ? "on" : ""}});
+    out.empty("target", {{"type", "lxc"}, {"port", std::to_string(port)}});
     out.close("console");
 }
 
@@ -333,7 +335,7 @@ std::string document(const Domain& domain, const std::optional<Live>& live) {
     for (const Disk& disk : domain.disks) write_disk(out, disk);
     for (const Filesystem& fs : domain.filesystems) write_filesystem(out, fs);
     for (const Interface& interface : domain.interfaces) write_interface(out, interface);
-    write_console(out, live);
+    for (std::size_t i = 0; i < domain.consoles.size(); ++i) write_console(out, domain.consoles[i], i, live);
     for (const HostDevice& device : domain.host_devices) write_host_device(out, device);
     out.close("devices");
     if (domain.security_label) {

@@ -60,8 +60,9 @@ struct HelperInfo {
     std::string name{};
     pid_t init = -1;             ///< the container's pid 1, as the helper's pid namespace numbers it
     std::string console_path{};  ///< "/dev/pts/N" of the host, see Controller::console_path; empty: it has no console
-    std::string note{};          ///< as given to `start` or `set_note`
-    bool suspended = false;      ///< see Container::suspended
+    std::vector<std::string> more_console_paths{};  ///< of `ContainerSpec::more_consoles`
+    std::string note{};                             ///< as given to `start` or `set_note`
+    bool suspended = false;                         ///< see Container::suspended
     /// How it has ended, where the spec has it preserved: `stop` or `kill` release it, and `wait` waits for that.
     std::optional<ExitStatus> preserved{};
 };
@@ -110,8 +111,9 @@ public:
         const bool suspended = ask({.kind = detail::Message::Kind::info}, &file).number == 1;
         if (!file) throw Error{Step::helper, EBADMSG, what()};
         auto plain = detail::decode<detail::Info>(detail::read_memory_file(file.get()));
-        HelperInfo info{std::move(plain.name), plain.init, std::move(plain.console_path), std::move(plain.note),
-                        suspended};
+        HelperInfo info{std::move(plain.name),         plain.init,
+                        std::move(plain.console_path), std::move(plain.more_console_paths),
+                        std::move(plain.note),         suspended};
         if (plain.preserved) info.preserved = plain.preserved->status();
         return info;
     }
@@ -165,16 +167,29 @@ public:
     [[gnu::visibility("default")]] void detach_network(const std::string& name);
     [[gnu::visibility("default")]] void detach_device(const std::string& path);
     [[gnu::visibility("default")]] void detach_mount(const std::string& target);
-    /// Gives the console another size; without effect if there is none.
-    void resize(WindowSize size) { (void)ask({.kind = detail::Message::Kind::resize, .size = size}); }
-    /// The terminal at `HelperInfo::console_path`, opened by the helper: right also where the caller sees another
-    /// /dev/pts. Throws `Step::terminal` if the container has no console. See HelperOptions::open_console.
-    [[nodiscard]] Fd open_console() {
-        if (console_) return std::move(console_);
-        Fd console;
-        (void)ask({.kind = detail::Message::Kind::console}, &console);
-        if (!console) throw Error{Step::helper, EBADMSG, what()};
-        return console;
+    /// Gives a console another size; without effect if there is no such console.
+    void resize(WindowSize size, std::size_t console = 0) {
+        (void)ask({.kind = detail::Message::Kind::resize, .number = static_cast<std::int64_t>(console), .size = size});
+    }
+    /// The terminal at `HelperInfo::console_path` or another, opened by the helper: right also where the caller sees
+    /// another /dev/pts. Throws `Step::terminal` if the container has no such console. See HelperOptions::open_console.
+    [[nodiscard]] Fd open_console(std::size_t console = 0) {
+        if (console == 0 && console_) return std::move(console_);
+        return ask_for_descriptor(
+            {.kind = detail::Message::Kind::console, .number = static_cast<std::int64_t>(console)});
+    }
+    /// See Controller::attach_console.
+    [[nodiscard]] Fd attach_console(const ViewerOptions& options = {}) {
+        return ask_for_descriptor({.kind = detail::Message::Kind::viewer, .body = detail::encode(options)});
+    }
+    /// See Controller::detach_viewers.
+    void detach_viewers(std::size_t console = 0) {
+        (void)ask({.kind = detail::Message::Kind::detach, .number = static_cast<std::int64_t>(console)});
+    }
+    /// See Controller::console_state.
+    [[nodiscard]] ConsoleState console_state(std::size_t console = 0) {
+        return detail::decode<ConsoleState>(
+            ask({.kind = detail::Message::Kind::console_state, .number = static_cast<std::int64_t>(console)}).body);
     }
     /// Sends a signal to init; false if it has ended. See Container::signal.
     bool signal(int number) {
@@ -315,6 +330,12 @@ private:
             return message;
         }
         return std::nullopt;
+    }
+    [[nodiscard]] Fd ask_for_descriptor(const detail::Message& question) {
+        Fd passed;
+        (void)ask(question, &passed);
+        if (!passed) throw Error{Step::helper, EBADMSG, what()};
+        return passed;
     }
     /// The answer; throws if the container has ended.
     detail::Message ask(const detail::Message& question, Fd* passed = nullptr, int pass = -1) {

@@ -157,6 +157,13 @@ struct Disk {
     friend bool operator==(const Disk&, const Disk&) = default;
 };
 
+/// `<console type='pty'>`. The first is the container's console, the others are terminals beside it.
+struct Console {
+    std::string log{};        ///< see ConsoleSpec::log; empty: none
+    bool log_append = false;  ///< what was logged before a start stays
+    friend bool operator==(const Console&, const Console&) = default;
+};
+
 /// `<interface type='bridge'>`.
 struct Interface {
     NetworkSpec network{};
@@ -205,6 +212,7 @@ struct Domain {
     std::vector<Disk> disks{};
     std::vector<Filesystem> filesystems{};  ///< in the order of the document
     std::vector<Interface> interfaces{};
+    std::vector<Console> consoles = std::vector<Console>(1);  ///< a document without any has one
     std::vector<HostDevice> host_devices{};
     std::optional<SecurityLabel> security_label{};
     friend bool operator==(const Domain&, const Domain&) = default;
@@ -224,8 +232,9 @@ using Device = std::variant<Disk, Filesystem, Interface, HostDevice>;
 
 /// What only a running domain has.
 struct Live {
-    long id = 0;                               ///< the pid of the process that runs it
-    std::vector<std::string> console_paths{};  ///< the host's terminals to attach to: "/dev/pts/22"; at most one
+    long id = 0;  ///< the pid of the process that runs it
+    std::vector<std::string>
+        console_paths{};  ///< the host's terminals to attach to, one for each console: "/dev/pts/22"
     friend bool operator==(const Live&, const Live&) = default;
 };
 

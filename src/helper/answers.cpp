@@ -53,6 +53,10 @@ bool ask(Controller& controller, const Ward& ward, const Message& question) {
     return controller.reboot(ward.id, mode);
 }
 
+std::size_t console_of(const Message& question) {
+    return static_cast<std::size_t>(question.number);
+}
+
 Fd copy(int fd) {
     Fd made{::fcntl(fd, F_DUPFD_CLOEXEC, 3)};
     if (!made) detail::fail(Step::helper, "descriptor of an answer");
@@ -116,9 +120,16 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             return done;
         }
         case Message::Kind::resize:
-            done.message.number = controller.resize(ward.id, question.size) ? 1 : 0;
+            done.message.number = controller.resize(ward.id, question.size, console_of(question)) ? 1 : 0;
             return done;
-        case Message::Kind::console: done.passed = controller.open_console(ward.id); return done;
+        case Message::Kind::console: done.passed = controller.open_console(ward.id, console_of(question)); return done;
+        case Message::Kind::viewer:
+            done.passed = controller.attach_console(ward.id, detail::decode<ViewerOptions>(question.body));
+            return done;
+        case Message::Kind::detach: controller.detach_viewers(ward.id, console_of(question)); return done;
+        case Message::Kind::console_state:
+            done.message.body = detail::encode(controller.console_state(ward.id, console_of(question)));
+            return done;
         case Message::Kind::process:
             done.message.number = ward.has_command_below ? 1 : 0;
             done.passed = open_init(controller, ward);

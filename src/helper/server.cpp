@@ -193,6 +193,11 @@ void Server::settle(std::unique_ptr<Starting> starting, const Event& event) {
 void Server::make_known(Ward& ward, const ContainerSpec& spec) {
     ward.info.init = controller_.init_pid(ward.id);
     ward.info.console_path = controller_.console_path(ward.id);
+    for (std::size_t i = 1; !ward.info.console_path.empty(); ++i) {
+        std::string path = controller_.console_path(ward.id, i);
+        if (path.empty()) break;
+        ward.info.more_console_paths.push_back(std::move(path));
+    }
     ward.info_file = detail::to_memory_file(detail::encode(ward.info));
     ward.directory.record(ward.info.init);
     ward.listener = ward.directory.listen();

@@ -229,3 +229,42 @@ TEST_CASE("a controller that did not listen for long is let go by the helper, an
     CHECK(next(controller)->kind == Event::Kind::exited);
     CHECK(place.empty());
 }
+
+TEST_CASE("a helper serves each console, to viewers, too, and logs what comes out") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    ContainerSpec spec = place.spec("web", "stty -echo; echo first; read x < /dev/tty2; echo got $x; read y");
+    const std::string log = place.run + "-log";
+    spec.console->log = log;
+    spec.more_consoles.resize(2);
+    Helper helper = Helper::start(spec, place.options);
+    const Fd viewer = helper.attach_console();
+    CHECK(read_until(viewer, "first").find("first") != std::string::npos);
+    const HelperInfo info = helper.info();
+    REQUIRE(info.more_console_paths.size() == 2);
+    CHECK(info.more_console_paths[0] != info.more_console_paths[1]);
+
+    Controller controller;
+    const ContainerId id = controller.reattach("web", place.run);
+    CHECK(controller.console_path(id, 2) == info.more_console_paths[1]);
+    CHECK(controller.console_path(id, 3).empty());
+    const Fd second = controller.attach_console(id, {.console = 1});
+    CHECK(controller.console_state(id, 1).viewers.size() == 2);
+    REQUIRE(::write(controller.open_console(id, 1).get(), "typed\n", 6) == 6);
+    CHECK(read_until(viewer, "got typed").find("got typed") != std::string::npos);
+    CHECK(controller.resize(id, {33, 44}, 1));
+    CHECK(helper.console_state(1).size == WindowSize{33, 44});
+    helper.detach_viewers(1);
+    char c = 0;
+    while (::read(second.get(), &c, 1) > 0) continue;
+    const auto gone = next(controller);
+    CHECK((gone && gone->kind == Event::Kind::console_attached && gone->console_number == 1));
+    CHECK(refusal_of([&] { (void)helper.attach_console({.console = 3}); }) ==
+          "console 3 of container 'web': Inappropriate ioctl for device: it was started without such a console to "
+          "relay");
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    std::string logged;
+    CHECK(detail::sys::read_file(AT_FDCWD, log.c_str(), logged));
+    CHECK(::unlink(log.c_str()) == 0);
+    CHECK(logged == "first\r\ngot typed\r\n");
+}

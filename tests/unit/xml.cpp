@@ -210,13 +210,20 @@ TEST_CASE("the walk-through's live document is read, less what only a running do
 }
 
 TEST_CASE("a live domain shows its id and its console, and is read back as the same domain") {
-    const xml::Domain d = full_domain();
-    const std::string text = xml::dump(d, xml::Live{28407, {"/dev/pts/22"}});
+    xml::Domain d = full_domain();
+    d.consoles = {{"/var/log/web", true}, {"/var/log/web-2", false}, {}};
+    const std::string text = xml::dump(d, xml::Live{28407, {"/dev/pts/22", "/dev/pts/23"}});
     CHECK(text.starts_with("<domain type='lxc' id='28407'>\n"));
     CHECK(text.find("    <console type='pty' tty='/dev/pts/22'>\n"
                     "      <source path='/dev/pts/22'/>\n"
-                    "      <target type='lxc' port='0'/>\n"
-                    "    </console>\n") != std::string::npos);
+                    "      <log file='/var/log/web' append='on'/>\n"
+                    "      <target type='lxc' port='0'/>\n    </console>\n    <console type='pty'>\n"
+                    "      <source path='/dev/pts/23'/>\n"
+                    "      <log file='/var/log/web-2'/>\n"
+                    "      <target type='lxc' port='1'/>\n"
+                    "    </console>\n"
+                    "    <console type='pty'>\n"
+                    "      <target type='lxc' port='2'/>\n") != std::string::npos);
     CHECK(xml::parse(text) == d);
 }
 
@@ -232,6 +239,7 @@ TEST_CASE("what is written is valid against libvirt's schema") {
     xml::Domain full = full_domain();
     full.capability_policy = xml::CapabilityPolicy::allow;
     xml::Domain plain = full_domain();
+    plain.consoles = {{"/var/log/web", true}, {}};
     plain.capability_policy = xml::CapabilityPolicy::standard;
     plain.capabilities_on = plain.capabilities_off = CapabilitySet{};
     plain.limits = {.cpu_quota = LimitSpec::unlimited, .memory_nodes = "3"};

@@ -134,7 +134,10 @@ TEST_CASE("what nobody knows and what only libvirt knows are different messages"
         {"<interface type='bridge'><source bridge='b'/><link state='down'/></interface>",
          "x.xml:6: <link state='down'> is libvirt's, but caisson does not support it yet"},
         {"<console type='file'/>", "x.xml:6: <console type='file'> is libvirt's, but caisson does not support it yet"},
-        {"<console/>\n<console/>", "x.xml:7: a second <console> is libvirt's, but caisson does not support it yet"},
+        {"<console><log file='/l'/></console>\n<console><log file='/l'/></console>",
+         "x.xml:7: a second <log> with the file '/l': the first is in line 6"},
+        {"<console/>\n<console><target port='0'/></console>",
+         "x.xml:7: attribute 'port' of <target> is '0': it must be a decimal number from 1 to 1"},
         {"<console><target port='1'/></console>",
          "x.xml:6: attribute 'port' of <target> is '1': it must be a decimal number from 0 to 0"},
     });

@@ -44,6 +44,20 @@ TEST_CASE("the walk-through becomes a container with its own root, network and m
     CHECK(spec.console.has_value());
 }
 
+TEST_CASE("each console of a domain is one of the container") {
+    const ContainerSpec spec = spec_of(
+        "<console><log file='/l' append='on'/></console><console type='pty'/>"
+        "<console type='pty'><log file='/m' append='off'/><target port='2'/></console>");
+    REQUIRE(spec.console);
+    CHECK(spec.console->log == "/l");
+    CHECK(spec.console->log_append);
+    REQUIRE(spec.more_consoles.size() == 2);
+    CHECK(spec.more_consoles[0].log.empty());
+    CHECK(spec.more_consoles[1].log == "/m");
+    CHECK_FALSE(spec.more_consoles[1].log_append);
+    CHECK(spec_of("").more_consoles.empty());
+}
+
 TEST_CASE("without id maps a domain has no user namespace, with them it has") {
     CHECK_FALSE(spec_of("").has_user_namespace());
     const ContainerSpec mapped = spec_of("",

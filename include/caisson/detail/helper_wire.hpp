@@ -59,6 +59,9 @@ struct Message {
         exec,       ///< what it takes to start a command: a PlainTicket as a memory file
         equipment,  ///< `done` brings a HotplugState and a pidfd of init; nobody else gets one before `change`
         change,  ///< the Change that was made, or nothing: then none was; with a netlink socket where it is a network
+        viewer,  ///< see Helper::attach_console; `body`: ViewerOptions
+        detach,  ///< see Helper::detach_viewers; `number`: which console
+        console_state,  ///< `number`: which console
         done,
         refused,
         elsewhere,  ///< of a new helper: the group has another, which is to be asked
@@ -68,10 +71,10 @@ struct Message {
     std::uint32_t version = wire_version;
     Kind kind = Kind::info;
     std::int64_t number = 0;  ///< signal: which; stop: milliseconds of grace; usage: UsageParts; shutdown, reboot:
-                              ///< ShutdownMode; done: 1 for yes; of info: it is suspended
+                              ///< ShutdownMode; resize, console: which; done: 1 for yes; of info: it is suspended
     WindowSize size{};
-    std::string body{};  ///< limit: a LimitSpec; done: a Usage, a LimitSpec or a PlainError; refused: a PlainError;
-                         ///< exited: a PlainStatus
+    std::string body{};  ///< limit: a LimitSpec; done: a Usage, a LimitSpec, a ConsoleState or a PlainError; refused: a
+                         ///< PlainError; exited: a PlainStatus
 };
 template <class A, SameButConst<Message> S>
 void fields(A& archive, S& s) {
@@ -101,13 +104,14 @@ struct Info {
     std::string name{};
     std::int32_t init = -1;
     std::string console_path{};
+    std::vector<std::string> more_console_paths{};
     std::string note{};
     std::optional<PlainStatus> preserved{};
 };
 template <class A, SameButConst<Info> S>
 void fields(A& archive, S& s) {
-    auto& [name, init, console_path, note, preserved] = s;
-    archive(name, init, console_path, note, preserved);
+    auto& [name, init, console_path, more_console_paths, note, preserved] = s;
+    archive(name, init, console_path, more_console_paths, note, preserved);
 }
 
 /// An ExecTicket but for its pidfd.
