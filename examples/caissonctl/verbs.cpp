@@ -20,16 +20,34 @@ namespace {
 
 namespace xml = caisson::xml;
 
-int attach(const Session& session, Entry& entry, bool force = false) {
+/// Which console is to be joined, and how.
+struct Joining {
+    std::size_t number = 0;
+    bool force = false;
+    bool shared = false;
+};
+
+/// The number of a console by libvirt's name: "console2".
+std::size_t console_number(caisson::Helper& helper, const std::string& name) {
+    constexpr std::string_view prefix = "console";
+    const std::size_t count = 1 + helper.info().more_console_paths.size();
+    for (std::size_t i = 0; i < count; ++i) {
+        if (name == std::string{prefix} + std::to_string(i)) return i;
+    }
+    throw Failure{"cannot find console device " + quoted(name)};
+}
+
+int attach(const Session& session, Entry& entry, const Joining& joining = {}) {
     if (!has_terminal()) throw Failure{"Cannot run interactive console without a controlling TTY"};
     caisson::Helper& helper = *entry.running;
-    const caisson::Fd console = helper.open_console();
-    claim_console(console, force);
+    const caisson::Fd console =
+        joining.shared ? helper.attach_console({.console = joining.number}) : helper.open_console(joining.number);
+    if (!joining.shared) claim_console(console, joining.force);
     session.say("Connected to domain " + quoted(entry.name) + "\nEscape character is ^] (Ctrl + ])\n");
     std::fflush(stdout);
     return join_console(console, [&](caisson::WindowSize size) {
         try {
-            helper.resize(size);
+            helper.resize(size, joining.number);
         } catch (const caisson::Error&) {
             // It has ended: its last words are still to be shown.
         }
@@ -51,7 +69,12 @@ bool joins(const Arguments& arguments) {
 int console(const Session& session, const Arguments& arguments) {
     Entry entry = session.domains.find(arguments.get("domain"));
     if (!entry.running) throw Failure{"The domain is not running"};
-    return attach(session, entry, arguments.has("force"));
+    if (arguments.has("shared") && arguments.has("force")) {
+        throw Failure{"Options --shared and --force are mutually exclusive"};
+    }
+    Joining joining{.force = arguments.has("force"), .shared = arguments.has("shared")};
+    if (arguments.has("devname")) joining.number = console_number(*entry.running, arguments.get("devname"));
+    return attach(session, entry, joining);
 }
 
 /// Throws where ids cannot be given to the domain.
@@ -174,6 +197,8 @@ int dumpxml(const Session& session, const Arguments& arguments) {
     xml::Live live;
     live.id = entry.running->pid();
     live.console_paths = {info->console_path};
+    live.console_paths.insert(live.console_paths.end(), info->more_console_paths.begin(),
+                              info->more_console_paths.end());
     print(xml::dump(xml::parse(info->note, entry.name), live));
     return 0;
 }
@@ -203,7 +228,10 @@ constexpr Option a_file{"file", positional, "file containing an XML domain descr
 constexpr Option to_console{"console", flag, "attach to console after creation"};
 constexpr std::array domain_only{a_domain};
 constexpr std::array console_options{
-    a_domain, Option{"force", flag, "force console connection (disconnect already connected sessions)"}};
+    a_domain, Option{"devname", named, "character device name: console0, console1, ..."},
+    Option{"force", flag, "force console connection (disconnect already connected sessions)"},
+    Option{"safe", flag, "only connect if safe console handling is supported"},
+    Option{"shared", flag, "connect beside other sessions, which see the same"}};
 constexpr std::array define_options{
     a_file, Option{"idmap", named, "'auto': ids of its own for the domain, so that root inside is nobody outside"}};
 constexpr Option with_session{"autodestroy", flag, "automatically destroy the guest when caissonctl ends"};

@@ -34,6 +34,16 @@ struct ConsoleSpec {
     friend bool operator==(const ConsoleSpec&, const ConsoleSpec&) = default;
 };
 
+/// Who reads and writes a container's console.
+enum class ConsoleUse : std::uint8_t {
+    /// The controller carries it to a terminal of the host, `Controller::console_path`, where a user can come and go.
+    relay,
+    /// The caller, by `Controller::console_fd`.
+    raw,
+    /// As well, and `console_data` tells that there is something to be read.
+    told,
+};
+
 /// How a viewer looks at a console, see Controller::attach_console.
 struct ViewerOptions {
     std::size_t console = 0;  ///< which: 0 is `ContainerSpec::console`, 1 the first of `more_consoles`

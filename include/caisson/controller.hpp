@@ -40,16 +40,6 @@
 
 namespace caisson::inline v0 {
 
-/// Who reads and writes a container's console.
-enum class ConsoleUse : std::uint8_t {
-    /// The controller carries it to a terminal of the host, `Controller::console_path`, where a user can come and go.
-    relay,
-    /// The caller, by `Controller::console_fd`.
-    raw,
-    /// As well, and `console_data` tells that there is something to be read.
-    told,
-};
-
 namespace detail {
 
 class Consoles;

@@ -299,3 +299,48 @@ TEST_CASE("exec on a terminal gives the command one of the domain's, and Ctrl+] 
     CHECK(exec.wait() == 5);
     CHECK(exec.modes() == before);
 }
+
+TEST_CASE("each console of a domain is joined by its name, and by several at a time where they share it") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    const std::string file = ctl.describe("web");
+    std::string xml = ctl({"define", file}).status == 0 ? ctl({"dumpxml", "web"}).out : "";
+    const std::size_t at = xml.find("    <console");
+    REQUIRE(at != std::string::npos);
+    const std::string log = ctl.root().path() + "/second-log";
+    xml.insert(xml.find("</console>", at) + 11,
+               "    <console type='pty'>\n      <log file='" + log + "'/>\n    </console>\n");
+    const std::string two = ctl.root().write("/two.xml", xml);
+    REQUIRE(ctl({"define", two}).status == 0);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    const std::string live = ctl({"dumpxml", "web"}).out;
+    CHECK(live.find("<log file='" + log + "'/>") != std::string::npos);
+    CHECK(live.find("<target type='lxc' port='1'/>") != std::string::npos);
+
+    OnTerminal first{ctl.words({"console", "web", "--safe"})};
+    REQUIRE(first.shows("inside> "));
+    OnTerminal second{ctl.words({"console", "web", "--devname", "console1"})};
+    REQUIRE(second.shows(connected));
+    first.type("echo to the $((1 + 1))nd > /dev/tty2\n");
+    CHECK(second.shows("to the 2nd\r\n"));
+    CHECK(ctl.root().read("/second-log") == "to the 2nd\r\n");
+    second.type(leave);
+    CHECK(second.wait() == 0);
+
+    OnTerminal beside{ctl.words({"console", "web", "--shared"})};
+    REQUIRE(beside.shows(connected));
+    beside.type("echo $((6 * 7))\n");
+    CHECK(beside.shows("\r\n42\r\n"));
+    CHECK(first.shows("\r\n42\r\n"));
+    for (OnTerminal* const session : {&first, &beside}) {
+        session->type(leave);
+        CHECK(session->wait() == 0);
+    }
+    OnTerminal none{ctl.words({"console", "web", "--devname", "console2"})};
+    CHECK(none.wait() == 1);
+    CHECK(none.screen() == "error: cannot find console device 'console2'\r\n\r\n");
+    OnTerminal both{ctl.words({"console", "web", "--shared", "--force"})};
+    CHECK(both.wait() == 1);
+    CHECK(both.screen() == "error: Options --shared and --force are mutually exclusive\r\n\r\n");
+}
