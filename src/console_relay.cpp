@@ -86,6 +86,7 @@ const Pty& Relay::terminal() {
         move();
     } catch (...) {
         poller_.forget(outer_peer_.get(), outer_peer_events_);
+        poller_.forget(outer_->fd(), outer_events_);
         outer_.reset();
         throw;
     }
@@ -151,8 +152,7 @@ void Relay::move(unsigned typed) {
         Got got = inner_open_ && has_room_ ? read_inner() : Got::nothing;
         if (got == Got::hang_up && !ended_) {
             // Somebody inside has hung the terminal up, and with it the descriptor that is kept here: see vhangup(2).
-            inner_peer_ = inner_->open_peer();
-            got = read_inner();
+            got = reopen_inner() ? read_inner() : got;
         }
         if (got == Got::hang_up) inner_open_ = false;
         pass_on();
@@ -167,6 +167,15 @@ void Relay::move(unsigned typed) {
     remove_gone();
     update_room();
     update_events();
+}
+
+bool Relay::reopen_inner() {
+    try {
+        inner_peer_ = inner_->open_peer();
+        return true;
+    } catch (const Error&) {
+        return false;  // no descriptor is left: it is as if it had ended
+    }
 }
 
 Relay::Got Relay::read_inner() {

@@ -119,6 +119,7 @@ private:
 
     void move(unsigned typed = which_inner);
     [[nodiscard]] Got read_inner();
+    [[nodiscard]] bool reopen_inner();
     void read_typed(unsigned from);
     template <class Read>
     [[nodiscard]] Got read_typed_once(Read&& read);

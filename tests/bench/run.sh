@@ -23,6 +23,9 @@ section 'the keeper'
 "$build/tests/bench/bench-keeper" "$build/src/stage/caisson-stage"
 section 'one controller for many'
 "$build/tests/bench/bench-controller"
+section 'consoles'
+"$build/tests/bench/bench-console"
+"$build/tests/bench/bench-console" --flood 10
 section 'what containers use'
 "$build/tests/bench/bench-usage"
 section 'compiling the umbrella header'

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "../../src/console_ring.hpp"
 #include "support/doctest.hpp"
 
 using namespace caisson;
@@ -96,4 +97,43 @@ TEST_CASE("a directory that is no devpts is refused") {
     } catch (const Error& e) {
         CHECK(std::string{e.what()} == "open a pseudo-terminal in the container's devpts: No such file or directory");
     }
+}
+
+TEST_CASE("what a console has said is kept as told, wherever it begins, and takes no more memory than twice that") {
+    detail::Ring ring;
+    std::string kept;
+    std::string all;
+    std::uint32_t state = 1;
+    const auto random = [&state](std::uint32_t below) {
+        state = state * 1664525 + 1013904223;
+        return (state >> 8) % below;
+    };
+    for (int i = 0; i < 5000; ++i) {
+        std::string more(random(3) == 0 ? random(9000) : random(100), '\0');
+        for (char& c : more) c = static_cast<char>(random(256));
+        ring.append(more);
+        kept += more;
+        all += more;
+        if (random(2) == 0) {
+            const std::size_t dropped =
+                random(4) == 0 ? kept.size() : random(static_cast<std::uint32_t>(kept.size() + 1));
+            ring.drop_before(ring.begin() + dropped);
+            kept.erase(0, dropped);
+        }
+        std::string seen;
+        for (std::uint64_t at = ring.begin(); at != ring.end();) {
+            const std::string_view part = ring.from(at);
+            seen += part;
+            at += part.size();
+        }
+        const bool same = seen == kept && ring.end() == all.size() && ring.size() == kept.size();
+        REQUIRE(same);
+    }
+    ring.drop_before(ring.end());
+    CHECK(ring.memory() == 0);
+    ring.append("some words");
+    CHECK(ring.memory() == 256);
+    ring.append(std::string(60000, 'x'));
+    ring.drop_before(ring.end() - 4000);
+    CHECK(ring.memory() == 4096);
 }

@@ -1,0 +1,293 @@
+// console [--rounds N] [--flood GiB]: what a console carries in a second and what that costs, beside a forwarder
+// between two terminals that does nothing else, and beside lxc-execute. With --flood, the memory of a controller whose
+// console is flooded while its only viewer sleeps.
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <caisson/controller.hpp>
+
+#include "bench_root.hpp"
+#include "samples.hpp"
+
+using namespace caisson_bench;
+using caisson::Fd;
+using caisson::Pty;
+
+namespace {
+
+constexpr std::size_t total = std::size_t{64} << 20;
+
+[[noreturn]] void fail(const char* what) {
+    std::perror(what);
+    std::exit(1);
+}
+
+/// Processor time of this process alone.
+double own_cpu() {
+    rusage used{};
+    (void)::getrusage(RUSAGE_SELF, &used);
+    double sum = 0;
+    for (const timeval& t : {used.ru_utime, used.ru_stime}) {
+        sum += static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_usec);
+    }
+    return sum;
+}
+
+struct Result {
+    Samples rate;  // MiB a second
+    Samples cpu;   // microseconds of the forwarding process for each MiB
+};
+
+/// A process that reads the end of a terminal until everything has come, and ends.
+pid_t start_reader(int fd) {
+    const pid_t pid = ::fork();
+    if (pid < 0) fail("fork");
+    if (pid > 0) return pid;
+    static char buffer[65536];
+    for (std::size_t got = 0; got < total;) {
+        const ssize_t n = ::read(fd, buffer, sizeof buffer);
+        if (n <= 0) ::_exit(1);
+        got += static_cast<std::size_t>(n);
+    }
+    ::_exit(0);
+}
+bool has_ended(pid_t pid) {
+    int status = 0;
+    if (::waitpid(pid, &status, WNOHANG) != pid) return false;
+    if (status != 0) std::fprintf(stderr, "console: the reader has not got everything\n");
+    return true;
+}
+
+void add(Result& result, double wall, double cpu) {
+    constexpr double mebibytes = static_cast<double>(total) / (1 << 20);
+    result.rate.add(mebibytes / (wall / 1e6));
+    result.cpu.add(cpu / mebibytes);
+}
+
+/// Two terminals, an epoll set and 64 KiB: nothing that could be left out.
+void forward(const std::string& flood, Result& result) {
+    Pty inner = Pty::open();
+    Pty outer = Pty::open();
+    outer.make_raw();
+    const Fd user = outer.open_peer();
+    const Fd terminal = inner.open_peer();
+    const pid_t reader = start_reader(user.get());
+    const pid_t writer = ::fork();
+    if (writer < 0) fail("fork");
+    if (writer == 0) {
+        (void)::dup2(terminal.get(), 1);
+        ::execl(flood.c_str(), flood.c_str(), nullptr);
+        ::_exit(1);
+    }
+    for (const int fd : {inner.fd(), outer.fd()}) (void)::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+    const Fd set{::epoll_create1(EPOLL_CLOEXEC)};
+    epoll_event in{EPOLLIN, {.fd = inner.fd()}};
+    epoll_event out{0, {.fd = outer.fd()}};
+    if (::epoll_ctl(set.get(), EPOLL_CTL_ADD, inner.fd(), &in) != 0) fail("epoll");
+    if (::epoll_ctl(set.get(), EPOLL_CTL_ADD, outer.fd(), &out) != 0) fail("epoll");
+    static char buffer[65536];
+    std::size_t begin = 0;
+    std::size_t end = 0;
+    std::size_t moved = 0;
+    const double before = own_cpu();
+    const double from = now();
+    while (moved < total) {
+        epoll_event ready[2];
+        (void)::epoll_wait(set.get(), ready, 2, -1);
+        if (begin == end) {
+            const ssize_t n = ::read(inner.fd(), buffer, sizeof buffer);
+            if (n < 0 && errno != EAGAIN) fail("read");
+            begin = 0;
+            end = n > 0 ? static_cast<std::size_t>(n) : 0;
+        }
+        const ssize_t n = begin < end ? ::write(outer.fd(), buffer + begin, end - begin) : 0;
+        if (n > 0) {
+            begin += static_cast<std::size_t>(n);
+            moved += static_cast<std::size_t>(n);
+        }
+        const std::uint32_t wants_out = begin < end ? std::uint32_t{EPOLLOUT} : 0u;
+        if (wants_out == out.events) continue;
+        out.events = wants_out;
+        in.events = wants_out != 0 ? 0u : std::uint32_t{EPOLLIN};
+        (void)::epoll_ctl(set.get(), EPOLL_CTL_MOD, outer.fd(), &out);
+        (void)::epoll_ctl(set.get(), EPOLL_CTL_MOD, inner.fd(), &in);
+    }
+    const double cpu = own_cpu() - before;
+    while (!has_ended(reader)) rest(1);
+    add(result, now() - from, cpu);
+    (void)::waitpid(writer, nullptr, 0);
+}
+
+caisson::ContainerSpec flooding(const BenchRoot& root, const std::string& flood) {
+    const std::string inside = root.path() + "/flood";
+    if (!std::filesystem::exists(inside)) std::filesystem::copy_file(flood, inside);
+    caisson::ContainerSpec spec = root.spec("flood");
+    spec.command = {"/flood"};
+    spec.console = caisson::ConsoleSpec{};
+    return spec;
+}
+
+void relay(const caisson::ContainerSpec& spec, bool to_viewer, Result& result) {
+    caisson::Controller controller;
+    const double from = now();
+    const auto id = controller.start(spec);
+    Fd user = to_viewer ? controller.attach_console(id) : controller.open_console(id);
+    const pid_t reader = start_reader(user.get());
+    user.reset();
+    const double before = own_cpu();
+    while (!has_ended(reader)) {
+        while (auto event = controller.next()) {
+            if (event->error) std::fprintf(stderr, "console: %s\n", event->error->what());
+        }
+        pollfd p{controller.fd(), POLLIN, 0};
+        (void)::poll(&p, 1, 20);
+    }
+    add(result, now() - from, own_cpu() - before);
+}
+
+/// Processor time of another process, which runs: microseconds.
+double cpu_of(pid_t pid) {
+    std::string text;
+    (void)caisson::detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/stat").c_str(), text);
+    const std::size_t at = text.rfind(')');
+    unsigned long user = 0;
+    unsigned long system = 0;
+    if (at == std::string::npos ||
+        std::sscanf(text.c_str() + at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2) {
+        return 0;
+    }
+    return static_cast<double>(user + system) * 1e6 / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
+bool lxc_execute(const BenchRoot& root, Result& result) {
+    Pty outer = Pty::open();
+    outer.make_raw();
+    const Fd terminal = outer.open_peer();
+    const double from = now();
+    const pid_t pid = ::fork();
+    if (pid < 0) fail("fork");
+    if (pid == 0) {
+        (void)::setsid();
+        (void)::ioctl(terminal.get(), TIOCSCTTY, 0);
+        for (int fd = 0; fd < 3; ++fd) (void)::dup2(terminal.get(), fd);
+        const std::string rootfs = "lxc.rootfs.path=dir:" + root.path();
+        ::execl("/usr/bin/lxc-execute", "lxc-execute", "-n", "caisson-bench-flood", "-s", rootfs.c_str(), "-s",
+                "lxc.net.0.type=empty", "-P", root.path().c_str(), "--", "/flood", nullptr);
+        ::_exit(1);
+    }
+    static char buffer[65536];
+    std::size_t got = 0;
+    double cpu = 0;
+    pollfd p{outer.fd(), POLLIN, 0};
+    while (got<total&& ::poll(&p, 1, 10000)> 0) {
+        const ssize_t n = ::read(outer.fd(), buffer, sizeof buffer);
+        if (n <= 0) break;
+        got += static_cast<std::size_t>(n);
+        // It ends with the flood.
+        if (got < total / 16 * 15) cpu = cpu_of(pid) * static_cast<double>(total) / static_cast<double>(got);
+    }
+    const double wall = now() - from;
+    (void)::kill(pid, SIGKILL);
+    (void)::waitpid(pid, nullptr, 0);
+    if (got < total) return false;
+    add(result, wall, cpu);
+    return true;
+}
+
+long resident_kib() {
+    std::string text;
+    (void)caisson::detail::sys::read_file(AT_FDCWD, "/proc/self/statm", text);
+    long size = 0;
+    long pages = 0;
+    (void)std::sscanf(text.c_str(), "%ld %ld", &size, &pages);
+    return pages * (::sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/// Floods again and again, with a viewer that never reads.
+void flood_without_reader(caisson::ContainerSpec spec, double gibibytes) {
+    spec.console->when_full = caisson::WhenFull::drop_oldest;
+    spec.on_poweroff = caisson::EndAction::restart;
+    spec.back_off.first_pause_ms = 10;
+    spec.back_off.longest_pause_ms = 10;
+    caisson::Controller controller;
+    const auto id = controller.start(spec);
+    const Fd sleeps = controller.attach_console(id);
+    long before = 0;
+    long most = 0;
+    double longest = 0;
+    for (double written = 0; written < gibibytes * (1 << 30);) {
+        const double from = now();
+        const auto event = controller.next();
+        const bool starts = event && event->kind != caisson::Event::Kind::console_lost;
+        if (!starts) longest = std::max(longest, now() - from);
+        if (event) continue;
+        written = static_cast<double>(controller.console_state(id).written);
+        if (before == 0 && written > 1 << 24) before = resident_kib();
+        most = std::max(most, resident_kib());
+        pollfd p{controller.fd(), POLLIN, 0};
+        (void)::poll(&p, 1, 1000);
+    }
+    const auto lost = controller.console_state(id).viewers.back().lost;
+    std::printf(
+        "%.1f GiB beside a viewer that sleeps: memory %+ld KiB, the longest turn of the loop %.1f ms, %llu bytes "
+        "counted as lost\n",
+        gibibytes, most - before, longest / 1e3, static_cast<unsigned long long>(lost));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    require_root();
+    int rounds = 7;
+    double gibibytes = 0;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::atoi(argv[i + 1]);
+        if (std::strcmp(argv[i], "--flood") == 0) gibibytes = std::atof(argv[i + 1]);
+    }
+    const BenchRoot root;
+    const std::string flood = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "flood";
+    caisson::ContainerSpec spec = flooding(root, flood);
+    if (gibibytes > 0) {
+        flood_without_reader(spec, gibibytes);
+        return 0;
+    }
+    caisson::ContainerSpec logged = spec;
+    logged.console->log = root.path() + "/log";
+    logged.console->log_append = false;
+    logged.console->log_limit = 16u << 20;
+    const bool has_lxc = ::access("/usr/bin/lxc-execute", X_OK) == 0;
+    std::array<Result, 5> results;
+    // In turns, so that what the machine does meanwhile is the same for all.
+    for (int round = 0; round < rounds; ++round) {
+        forward(flood, results[0]);
+        relay(spec, false, results[1]);
+        relay(spec, true, results[2]);
+        relay(logged, false, results[3]);
+        if (has_lxc) (void)lxc_execute(root, results[4]);
+    }
+    std::printf("%-44s %10s %8s %14s %8s\n", "64 MiB of a raw terminal, p50", "MiB/s", "ratio", "CPU us/MiB", "ratio");
+    const std::array<const char*, 5> names{"a forwarder between two terminals", "caisson, to a terminal of the host",
+                                           "caisson, to a viewer", "caisson, to a terminal, with a log", "lxc-execute"};
+    for (std::size_t i = 0; i < results.size(); ++i) {
+        if (results[i].rate.empty()) continue;
+        const auto p50 = [](const Samples& samples) { return samples.percentile(50); };
+        std::printf("%-44s %10.1f %8.2f %14.0f %8.2f\n", names[i], p50(results[i].rate),
+                    p50(results[i].rate) / p50(results[0].rate), p50(results[i].cpu),
+                    p50(results[i].cpu) / p50(results[0].cpu));
+    }
+    return 0;
+}
