@@ -28,6 +28,11 @@ std::int64_t next_period() noexcept {
 
 }  // namespace
 
+std::mutex& Controller::own() const {
+    if (owner_ != ::getpid()) throw std::logic_error{"this Controller is another process's, of which this is a copy"};
+    return mutex_;
+}
+
 void Controller::control(int operation, int fd, std::uint64_t key, std::uint32_t events) {
     epoll_event e{};
     e.events = events;
@@ -67,7 +72,7 @@ void Controller::watch_all(Entry& entry) {
 }
 
 Container Controller::take(ContainerId id) {
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry& entry = require(id);
     unwatch(entry.container.fd());
     unwatch_kills(entry);
@@ -84,13 +89,13 @@ Container Controller::take(ContainerId id) {
 
 detail::ExecTicket Controller::exec_ticket(ContainerId id) {
     if (const auto helper = call_helper(id)) return helper->exec_ticket();
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     return require(id).container.exec_ticket();
 }
 
 bool Controller::signal(ContainerId id, int number) {
     if (const auto helper = call_helper(id)) return helper->signal(number);
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry* const entry = find(id);
     if (entry == nullptr || entry->status || !entry->container.signal(number)) return false;
     if (number == SIGKILL) kill_from(*entry, detail::deadline_in(kill_again_ms));
@@ -98,7 +103,7 @@ bool Controller::signal(ContainerId id, int number) {
 }
 
 void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
-    std::unique_lock lock{mutex_};
+    std::unique_lock lock{own()};
     std::size_t filled = 0;
     for (const auto& owned : entries_) {
         Entry& entry = *owned;
@@ -161,7 +166,7 @@ void Controller::unwatch_pressure(Entry& entry) noexcept {
 
 void Controller::watch_pressure(ContainerId id, MemoryPressure level) {
     if (const auto helper = call_helper(id)) return helper->watch_pressure(level);
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry& entry = require(id);
     const char* const what = "memory pressure of";
     try {
@@ -195,7 +200,7 @@ void Controller::refuse(ContainerId id, const char* what, const Error& e) {
 ContainerId Controller::adopt(Container container, ConsoleUse use) {
     if (container.fd() < 0) throw std::logic_error{"this Container has been moved from"};
     const ContainerId id = next_id();
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry& entry = insert(id, std::move(container), consoles_for({}, use), use);
     if (entry.oom) (void)entry.oom->take();
     entry.suspended = is_suspended(entry.container);
@@ -203,19 +208,19 @@ ContainerId Controller::adopt(Container container, ConsoleUse use) {
 }
 
 std::optional<ExitStatus> Controller::status(ContainerId id) {
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     return known(id).status;
 }
 
 LimitSpec Controller::limits(ContainerId id) {
     if (const auto helper = call_helper(id)) return helper->limits();
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     return require(id).container.limits();
 }
 
 void Controller::limit(ContainerId id, const LimitSpec& limits) {
     if (const auto helper = call_helper(id)) return helper->limit(limits);
-    std::unique_lock lock{mutex_};
+    std::unique_lock lock{own()};
     try {
         Cgroup* const own = require(id).container.cgroup();
         if (own == nullptr) throw Error{Step::cgroup, ENOENT, {}, "it has no control group"};
@@ -234,7 +239,7 @@ void Controller::limit(ContainerId id, const LimitSpec& limits) {
 void Controller::freeze(ContainerId id, bool on) {
     if (const auto helper = call_helper(id)) return on ? helper->suspend() : helper->resume();
     const char* const what = on ? "suspend" : "resume";
-    std::unique_lock lock{mutex_};
+    std::unique_lock lock{own()};
     try {
         detail::Freezer freezer = require(id).container.freezer(what);
         lock.unlock();
@@ -255,7 +260,7 @@ void Controller::freeze(ContainerId id, bool on) {
 
 bool Controller::suspended(ContainerId id) {
     if (const auto helper = call_helper(id)) return helper->suspended();
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     try {
         return require(id).container.freezer("state of").frozen();
     } catch (const Error& e) {
@@ -276,12 +281,13 @@ bool Controller::drain(const Fd& counter) noexcept {
 }
 
 void Controller::count_runs(int by) {
+    // Of a destructor, too, which must not throw.
     const std::lock_guard lock{mutex_};
     runs_ += by;
 }
 
 bool Controller::take_stop() {
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     return drain(stop_) || std::exchange(stopped_, false);
 }
 

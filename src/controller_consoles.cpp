@@ -166,7 +166,7 @@ detail::Relay& Controller::relay(Entry& entry, std::size_t console) {
 
 bool Controller::resize(ContainerId id, WindowSize size, std::size_t console) {
     if (const auto helper = call_helper(id)) return helper->resize(size, console), true;
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry* const entry = find(id);
     if (entry == nullptr || entry->status) return false;
     Pty* const terminal = entry->container.console(console);
@@ -182,7 +182,7 @@ std::string Controller::console_path(ContainerId id, std::size_t console) {
         if (console == 0) return std::move(info.console_path);
         return console <= info.more_console_paths.size() ? info.more_console_paths[console - 1] : std::string{};
     }
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry& entry = known(id);
     if (!entry.consoles || entry.consoles->find(console) == nullptr) return {};
     return relay(entry, console).terminal().peer_path();
@@ -190,13 +190,13 @@ std::string Controller::console_path(ContainerId id, std::size_t console) {
 
 Fd Controller::open_console(ContainerId id, std::size_t console) {
     if (const auto helper = call_helper(id)) return helper->open_console(console);
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     return relay(known(id), console).terminal().open_peer();
 }
 
 Fd Controller::attach_console(ContainerId id, const ViewerOptions& options) {
     if (const auto helper = call_helper(id)) return helper->attach_console(options);
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry& entry = known(id);
     Fd viewer = relay(entry, options.console).attach(options);
     tell_of_consoles(entry, false);
@@ -205,7 +205,7 @@ Fd Controller::attach_console(ContainerId id, const ViewerOptions& options) {
 
 void Controller::detach_viewers(ContainerId id, std::size_t console) {
     if (const auto helper = call_helper(id)) return helper->detach_viewers(console);
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry& entry = known(id);
     relay(entry, console).detach_all();
     tell_of_consoles(entry, false);
@@ -213,12 +213,12 @@ void Controller::detach_viewers(ContainerId id, std::size_t console) {
 
 ConsoleState Controller::console_state(ContainerId id, std::size_t console) {
     if (const auto helper = call_helper(id)) return helper->console_state(console);
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     return relay(known(id), console).state();
 }
 
 int Controller::console_fd(ContainerId id, std::size_t console) {
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry& entry = require(id);
     const Pty* const terminal = entry.consoles ? nullptr : entry.container.console(console);
     return terminal == nullptr ? -1 : terminal->fd();

@@ -15,7 +15,7 @@ detail::Change Controller::change(ContainerId id, const char* what, Do&& act) {
     std::optional<detail::Hotplug> plug;
     std::string name;
     {
-        const std::lock_guard lock{mutex_};
+        const std::lock_guard lock{own()};
         Container& container = require(id).container;
         name = container.name();
         plug.emplace(container.hotplug(what));
@@ -26,19 +26,19 @@ detail::Change Controller::change(ContainerId id, const char* what, Do&& act) {
         plug->keep(change, [&] { note(id, change); });
         return change;
     } catch (const Error& e) {
-        const std::lock_guard lock{mutex_};
+        const std::lock_guard lock{own()};
         if (require(id).container.init().ended()) refuse(id, what, e);
         throw e.in("container " + detail::quote(name));
     }
 }
 
 detail::HotplugState Controller::hotplug_state(ContainerId id) {
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     return require(id).container.hotplug_state();
 }
 
 void Controller::note(ContainerId id, const detail::Change& change, Fd netlink) {
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry& entry = require(id);
     entry.container.note(change, std::move(netlink));
     push({.kind = change.added ? Event::Kind::device_added : Event::Kind::device_removed,

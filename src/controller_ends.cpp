@@ -48,7 +48,7 @@ Error Controller::reason(const std::string& name) {
 }
 
 void Controller::fail(ContainerId id, const std::string& name, const Error& error) {
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     push({.kind = Event::Kind::failed, .id = id, .name = name, .error = error});
 }
 
@@ -60,7 +60,7 @@ ContainerId Controller::start(const ContainerSpec& spec, ConsoleUse use, const S
         auto consoles = consoles_for(spec, use);
         // Without the lock: others go on meanwhile.
         Container container = Container::start(spec, hook, cancellation);
-        const std::lock_guard lock{mutex_};
+        const std::lock_guard lock{own()};
         Entry& entry = insert(id, std::move(container), std::move(consoles), use);
         entry.origin = std::move(origin);
         push({.kind = Event::Kind::started, .id = id, .name = spec.name});
@@ -72,6 +72,17 @@ ContainerId Controller::start(const ContainerSpec& spec, ConsoleUse use, const S
         fail(id, spec.name, reason(spec.name));
     }
     return id;
+}
+
+std::optional<Event> Controller::next(const StartHook& hook) {
+    std::unique_lock lock{own()};
+    if (events_.empty()) turn();
+    while (events_.empty() && !to_start_.empty()) start_again(lock, hook);
+    if (events_.empty()) return std::nullopt;
+    std::optional<Event> event{std::move(events_[taken_++])};
+    if (event->kind == Event::Kind::console_data) take_data_told(*event);
+    forget_taken();
+    return event;
 }
 
 std::unique_ptr<const Controller::Origin> Controller::Origin::of(const ContainerSpec& spec) {
@@ -92,7 +103,7 @@ std::unique_ptr<const Controller::Origin> Controller::Origin::of(const Container
 
 Usage Controller::usage(ContainerId id, UsageParts parts) {
     if (const auto helper = call_helper(id)) return helper->usage(parts);
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry& entry = known(id);
     if (entry.preserved && entry.last_usage) return *entry.last_usage;
     Usage usage = require(id).container.usage(parts);
@@ -121,7 +132,7 @@ std::optional<bool> Controller::end_at_once(Entry& entry) {
 
 bool Controller::stop(ContainerId id, std::chrono::milliseconds grace) {
     if (const auto helper = call_helper(id)) return helper->ask_to_stop(grace);
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry* const entry = find(id);
     if (entry == nullptr) return false;
     const std::int64_t at = detail::deadline_in(grace.count());
@@ -137,7 +148,7 @@ bool Controller::stop(ContainerId id, std::chrono::milliseconds grace) {
 
 bool Controller::kill(ContainerId id) {
     if (const auto helper = call_helper(id)) return helper->ask_to_kill();
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry* const entry = find(id);
     if (entry == nullptr) return false;
     const std::int64_t now = detail::monotonic_ms();
@@ -153,7 +164,7 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
     if (const auto helper = call_helper(id)) {
         return kind == EndKind::reboot ? helper->reboot(mode) : helper->shutdown(mode);
     }
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry* const entry = find(id);
     if (entry == nullptr || entry->preserved) return false;
     const bool reboot = kind == EndKind::reboot;
@@ -170,7 +181,7 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
 }
 
 bool Controller::release(ContainerId id) {
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     Entry* const entry = find(id);
     if (entry == nullptr || !entry->preserved) return false;
     --preserved_;
@@ -179,7 +190,7 @@ bool Controller::release(ContainerId id) {
 }
 
 std::optional<Error> Controller::stuck(ContainerId id) {
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     const Entry* const entry = find(id);
     const bool killed = entry != nullptr && !entry->status && entry->kill_at <= detail::deadline_in(kill_again_ms);
     return killed && !entry->container.init().ended() ? std::optional{entry->container.stuck()} : std::nullopt;
@@ -187,7 +198,7 @@ std::optional<Error> Controller::stuck(ContainerId id) {
 
 pid_t Controller::init_pid(ContainerId id) {
     if (const auto helper = call_helper(id)) return helper->info().init;
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     return require(id).container.init().pid();
 }
 

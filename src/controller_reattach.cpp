@@ -79,11 +79,11 @@ std::vector<ContainerId> Reattachments::ids() const {
 }  // namespace detail
 
 ContainerId Controller::reattach(const std::string& name, const std::string& run_directory) {
+    const ContainerId id = next_id();
     Helper events = find_helper(name, run_directory);
     events.watch();
     Helper questions = find_helper(name, run_directory);
-    const ContainerId id = next_id();
-    const std::lock_guard lock{mutex_};
+    const std::lock_guard lock{own()};
     watch(events.fd(), key(id, part_end), EPOLLIN);
     // What its helper has told together with an answer is not announced again.
     hear(reattached_.add(id, run_directory, std::move(events), std::move(questions)));

@@ -1,6 +1,7 @@
 // What caissonctl says when it cannot do what it was asked for, in virsh's two forms.
 #pragma once
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -15,6 +16,9 @@ class UsageError : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
 };
+
+/// The command failed, and has told so itself.
+class Silence : public std::exception {};
 
 /// The command failed: "error: what", and "error: reason" where there is one.
 class Failure : public std::runtime_error {

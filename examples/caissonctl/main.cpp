@@ -52,6 +52,8 @@ int run(const Verb& verb, const Session& session, const Arguments& arguments) {
         print_error(e.what());
         if (!e.reason().empty()) print_error(e.reason());
         status = 1;
+    } catch (const Silence&) {
+        status = 1;
     } catch (const std::exception& e) {
         print_error(e.what());
         status = 1;

@@ -49,6 +49,7 @@ public:
     /// True for a definition that is to be started with the machine: DIR/autostart/NAME.xml links to it.
     [[nodiscard]] bool autostarts(std::string_view name) const;
     void set_autostart(const Lock& lock, std::string_view name, bool on) const;
+    [[nodiscard]] const std::string& directory() const noexcept { return path_; }
     /// How messages name a definition: "DIR/NAME.xml".
     [[nodiscard]] std::string file(std::string_view name) const;
 

@@ -8,6 +8,7 @@
 #include "console.hpp"
 #include "devices.hpp"
 #include "ending.hpp"
+#include "events.hpp"
 #include "exec.hpp"
 #include "failure.hpp"
 #include "listing.hpp"
@@ -295,6 +296,7 @@ constexpr std::array all_verbs{
     Verb{"domuuid", "convert a domain name or id to domain UUID", "", uuid_options, domuuid},
     Verb{"dumpxml", "domain information in XML", "Output the domain information as an XML dump to stdout.",
          dumpxml_options, dumpxml},
+    Verb{"event", "Domain Events", "List event types, or wait for domain events to occur", event_options, event},
     Verb{"exec", "run a command in a running domain",
          "Runs a command, given behind '--', as one more process of the domain's, and ends as it ends. With a terminal "
          "on standard input it gets one of the domain's own.",

@@ -39,8 +39,8 @@ namespace caisson::inline v0 {
 ///
 /// A `Container` that exists has started: its command is running, or has run. When init ends, the container ends: the
 /// kernel kills what else runs in it, and a small process of its own, the keeper, removes what was made for it. If the
-/// process that started it dies, the keeper kills the container. Destroying the object kills it too, silently; in a
-/// fork(2)ed copy of the process the object does nothing.
+/// process that started it dies, the keeper kills the container. Destroying the object kills it too, silently. In a
+/// fork(2)ed copy of the process destroying it does nothing, and what asks for anything throws `std::logic_error`.
 ///
 /// Threads: any thread may start containers, at the same time; the container does not depend on that thread's life. One
 /// object is used by one thread at a time, different objects by different ones. No signal handler is installed and no
@@ -319,6 +319,7 @@ public:
     }
     /// What keeps a container that was killed from its end, as `stop` throws it.
     [[nodiscard]] Error stuck() const {
+        require_started();
         const auto processes = running_.cgroup && !status_ ? running_.cgroup->processes() : std::vector<pid_t>{};
         return {Step::signal, ETIMEDOUT, "container " + detail::quote(name_) + ": end",
                 detail::who_is_stuck(running_.init, processes)};
@@ -360,6 +361,8 @@ private:
 
     void require_started() const {
         if (owner_ < 0) throw std::logic_error{"this Container has been moved from"};
+        if (owner_ != ::getpid())
+            throw std::logic_error{"this Container is another process's, of which this is a copy"};
     }
     bool ask(EndKind kind, ShutdownMode mode) {
         if (try_wait() || running_.init.ended()) return false;

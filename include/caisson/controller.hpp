@@ -224,12 +224,12 @@ public:
     [[nodiscard]] pid_t init_pid(ContainerId id);
     /// Containers whose `exited` has not been made yet.
     [[nodiscard]] std::size_t size() const {
-        const std::lock_guard lock{mutex_};
+        const std::lock_guard lock{own()};
         return entries_.size() - preserved_ + reattached_.ids().size();
     }
     /// True while a console of an ended container waits for its user to read the rest.
     [[nodiscard]] bool has_unread_console() const {
-        const std::lock_guard lock{mutex_};
+        const std::lock_guard lock{own()};
         return !lingering_.empty();
     }
 
@@ -239,16 +239,7 @@ public:
     /// Does what can be done without blocking and returns the next event, if there is one.
     /// A restart that is due is made here: that takes as long as `start`.
     /// `hook` is called for each restart, as of Container::start; what it throws is told by `failed`.
-    [[nodiscard]] std::optional<Event> next(const StartHook& hook = {}) {
-        std::unique_lock lock{mutex_};
-        if (events_.empty()) turn();
-        while (events_.empty() && !to_start_.empty()) start_again(lock, hook);
-        if (events_.empty()) return std::nullopt;
-        std::optional<Event> event{std::move(events_[taken_++])};
-        if (event->kind == Event::Kind::console_data) take_data_told(*event);
-        forget_taken();
-        return event;
-    }
+    [[nodiscard]] std::optional<Event> next(const StartHook& hook = {});
     /// Blocks, handing each event to `handle(Event)`, until `stop` is called; events that are there then wait for the
     /// next call. If `handle` throws, so does this: the event is gone that it was given, all others wait for the next
     /// call, and everything goes on as if nothing had been. `hook` as of `next`.
@@ -275,6 +266,7 @@ public:
     /// Makes `run` return, the next one if none is under way; of several, one. Also async-signal-safe. Without a `run`,
     /// `fd()` gets readable once, and `next` swallows that.
     void stop() noexcept {
+        if (owner_ != ::getpid()) return;
         const int saved = errno;
         const std::uint64_t one = 1;
         (void)!::write(stop_.get(), &one, sizeof one);
@@ -361,8 +353,11 @@ private:
 
     static std::uint64_t key(ContainerId id, Part part) noexcept { return static_cast<std::uint64_t>(id) << 16 | part; }
 
+    /// What every function holds. A fork(2)ed copy has the descriptors, so that whatever it did would be done to the
+    /// original's containers.
+    [[nodiscard]] std::mutex& own() const;
     ContainerId next_id() {
-        const std::lock_guard lock{mutex_};
+        const std::lock_guard lock{own()};
         return ContainerId{++last_id_};
     }
     Entries::iterator place(ContainerId id) noexcept {

@@ -181,6 +181,7 @@ private:
     }
     void require_started() const {
         if (owner_ < 0) throw std::logic_error{"this Exec has been moved from"};
+        if (owner_ != ::getpid()) throw std::logic_error{"this Exec is another process's, of which this is a copy"};
     }
     /// The socket of a dead stage is readable for ever.
     [[nodiscard]] bool is_orphaned() const noexcept { return detail::wait_readable(visitor_.keeper.get(), 0); }

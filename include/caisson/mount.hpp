@@ -56,6 +56,7 @@ public:
           what_{std::move(other.what_)},
           target_{std::move(other.target_)},
           attached_{std::exchange(other.attached_, false)},
+          maker_{other.maker_},
           recursive_{other.recursive_} {}
     Mount& operator=(Mount&& other) noexcept {
         if (this != &other) {
@@ -64,6 +65,7 @@ public:
             what_ = std::move(other.what_);
             target_ = std::move(other.target_);
             attached_ = std::exchange(other.attached_, false);
+            maker_ = other.maker_;
             recursive_ = other.recursive_;
         }
         return *this;
@@ -377,6 +379,7 @@ private:
                                            : "");
         }
         attached_ = true;
+        maker_ = ::getpid();
     }
     /// By descriptor: a path could lead elsewhere since.
     bool unmount() const noexcept {
@@ -386,7 +389,7 @@ private:
     }
     void discard() noexcept {
         const int saved = errno;
-        if (std::exchange(attached_, false) && fd_) (void)unmount();
+        if (std::exchange(attached_, false) && fd_ && maker_ == ::getpid()) (void)unmount();
         fd_.reset();
         errno = saved;
     }
@@ -395,6 +398,7 @@ private:
     std::string what_;  // "mount 'tmpfs'", "bind '/srv'": the head of every later message
     std::string target_;
     bool attached_ = false;
+    pid_t maker_ = -1;  // who attached it: a fork(2)ed copy detaches nothing
     bool recursive_ = false;
 };
 

@@ -233,15 +233,19 @@ void Server::handle(const Event& event) {
         wards_.erase(found);
         return;
     }
-    const Message message{.kind = Message::Kind::event, .body = detail::encode(detail::PlainEvent::of(event))};
-    for (Client& client : ward.clients) {
-        if (client.watches) tell(client, message);
-    }
+    tell_watchers(ward, event);
     forget_closed(ward.clients);
     if (!is_over) return;
     // A restart has failed: the end that it was to follow is the last one.
     end(ward, ward.last_status);
     wards_.erase(found);
+}
+
+void Server::tell_watchers(Ward& ward, const Event& event) {
+    const Message message{.kind = Message::Kind::event, .body = detail::encode(detail::PlainEvent::of(event))};
+    for (Client& client : ward.clients) {
+        if (client.watches) tell(client, message);
+    }
 }
 
 void Server::renew(Ward& ward, const Event& event) {
@@ -280,6 +284,7 @@ void Server::serve(Ward& ward, Client& client) {
     try {
         const Answer found = answer(controller_, ward, client, question, passed);
         tell(client, found.message, found.passed.get());
+        if (question.kind == Message::Kind::note) tell_watchers(ward, {.kind = Event::Kind::noted});
     } catch (const Error& e) {
         if (client.socket) tell(client, refusal(e));
     }

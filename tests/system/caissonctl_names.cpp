@@ -1,6 +1,7 @@
 // caissonctl's verbs for what a domain is called, what is said about it and whether it starts by itself.
 #include "support/doctest.hpp"
 
+#include <csignal>
 #include <string>
 
 #include <sys/stat.h>
@@ -18,6 +19,16 @@ const std::string uuid1 = "8369f1ac-7e46-e869-4ca5-759d51478066";
 bool exists(const std::string& path) {
     struct stat st {};
     return ::lstat(path.c_str(), &st) == 0;
+}
+
+/// True once the program waits for changes of two directories.
+bool watches_directories(pid_t pid) {
+    const std::string files = "/proc/" + std::to_string(pid) + "/fdinfo";
+    for (int waited = 0; waited < 10'000; ++waited) {
+        if (has(run({"grep", "-rs", "^inotify wd:2", files}).out, "wd:2")) return true;
+        ::usleep(1000);
+    }
+    return false;
 }
 
 }  // namespace
@@ -191,4 +202,58 @@ TEST_CASE("virsh's connection is taken where it is libvirt's of containers, and 
     CHECK(other.err ==
           "error: failed to connect to the hypervisor\nerror: no connection driver available for "
           "qemu:///system: leave it out, or give lxc:///system\n");
+}
+
+TEST_CASE("what happens to domains is told in virsh's words, as it happens") {
+    if (::geteuid() != 0 || TestRoot::missing() != nullptr) CAISSON_SKIP("this needs root, and a busybox for roots");
+    const LeavesNothing nothing;
+    Domains ctl;
+    check_said(ctl({"event", "--list"}), "lifecycle\nreboot\nmetadata-change\n");
+    const std::string file = ctl.describe("web", uuid1);
+    REQUIRE(ctl({"define", file}).status == 0);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    Background all{ctl.words({"event", "--all", "--loop", "--timeout", "100"})};
+    const auto told = [&](const Words& words, const std::string& line) {
+        REQUIRE(ctl(words).status == 0);
+        CHECK(all.says(line + "\n"));
+    };
+    const std::string lifecycle = "event 'lifecycle' for domain 'web': ";
+    REQUIRE(watches_directories(all.pid()));
+    // What runs is known once anything is told.
+    told({"define", file}, lifecycle + "Defined Updated");
+    told({"suspend", "web"}, lifecycle + "Suspended Paused");
+    told({"resume", "web"}, lifecycle + "Resumed Unpaused");
+    told({"desc", "web", "--live", "x"}, "event 'metadata-change' for domain 'web': type description, uri <null>");
+    told({"desc", "web", "--config", "--title", "x"},
+         "event 'metadata-change' for domain 'web': type title, uri <null>");
+    told({"metadata", "web", "urn:x", "--set", "<a/>", "--key", "k"},
+         "event 'metadata-change' for domain 'web': type element, uri urn:x");
+    told({"destroy", "web"}, lifecycle + "Stopped Destroyed");
+    told({"start", "web"}, lifecycle + "Started Booted");
+    REQUIRE(ctl({"destroy", "web"}).status == 0);
+    told({"domrename", "web", "www"}, "event 'lifecycle' for domain 'www': Defined Renamed");
+    CHECK(all.says(lifecycle + "Undefined Renamed\n"));
+    told({"undefine", "www"}, "event 'lifecycle' for domain 'www': Undefined Removed");
+    REQUIRE(ctl({"define", ctl.describe("db")}).status == 0);
+    CHECK(all.says("event 'lifecycle' for domain 'db': Defined Added\n"));
+    all.signal_group(SIGINT);
+    const Outcome outcome = all.wait();
+    CHECK(outcome.status == 0);
+    CHECK(has(outcome.out, "event loop interrupted\nevents received: "));
+
+    Background one{ctl.words({"event", "--event", "metadata-change", "--domain", "db", "--timestamp"})};
+    REQUIRE(watches_directories(one.pid()));
+    REQUIRE(ctl({"define", ctl.describe("web", uuid1)}).status == 0);
+    REQUIRE(ctl({"desc", "web", "x"}).status == 0);
+    REQUIRE(ctl({"desc", "db", "x"}).status == 0);
+    const Outcome first = one.wait();
+    CHECK(first.status == 0);
+    REQUIRE(first.out.size() > 30);
+    CHECK(first.out.substr(23) ==
+          "+0000: event 'metadata-change' for domain 'db': type description, uri <null>\nevents received: 1\n\n");
+
+    const Outcome timed_out = ctl({"event", "--all", "--timeout", "1"});
+    CHECK(timed_out.status == 1);
+    CHECK(timed_out.out == "event loop timed out\nevents received: 0\n\n");
+    CHECK(timed_out.err == "");
 }

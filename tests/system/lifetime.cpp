@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "support/doctest.hpp"
+#include "support/helper.hpp"
 #include "support/host.hpp"
 #include "support/machine.hpp"
 
@@ -447,4 +448,36 @@ TEST_CASE("a command that ends at once has its exact status, and all that it wro
         }
         CHECK(all.size() == 3000);
     }
+}
+
+TEST_CASE("a process that got the pid of an ended container's init is not signalled in its place") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const auto recycle = [&root] {
+        if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+            ::mount("proc", "/proc", "proc", 0, nullptr) != 0) {
+            return 10;
+        }
+        Container container = Container::start(shell(root, "sleep 1000"));
+        const pid_t pid = container.init().pid();
+        const Process handle = Process::open(pid);
+        if (::kill(pid, SIGKILL) != 0 || !detail::wait_readable(container.fd(), 20'000)) return 11;
+        // Of this pid namespace alone.
+        const Fd last = detail::sys::open("/proc/sys/kernel/ns_last_pid", O_WRONLY);
+        if (!last || !detail::sys::write_all(last.get(), std::to_string(pid - 1))) return 77;
+        const pid_t victim = ::fork();
+        if (victim == 0) {
+            for (;;) (void)::pause();
+        }
+        if (victim != pid) return 12;
+        if (container.signal(SIGKILL) || handle.signal(SIGKILL) || container.kill_all()) return 13;
+        if (container.kill() != ExitStatus::killed(SIGKILL)) return 14;
+        const bool alive = ::waitpid(victim, nullptr, WNOHANG) == 0;
+        (void)::kill(victim, SIGKILL);
+        return alive && ::waitpid(victim, nullptr, 0) == victim ? 0 : 15;
+    };
+    const int result = in_child([&] { return ::unshare(CLONE_NEWPID | CLONE_NEWNS) == 0 ? in_child(recycle) : 9; });
+    if (result == 77) CAISSON_SKIP("ns_last_pid cannot be written here");
+    CHECK(result == 0);
 }
