@@ -194,8 +194,7 @@ struct Split {
 class Copy {
 public:
     Copy(Here& here, Inside& inside, bool inwards)
-        : here_{here},
-          inside_{inside},
+        : inside_{inside},
           inwards_{inwards},
           from_{inwards ? static_cast<Side&>(here) : inside},
           to_{inwards ? static_cast<Side&>(inside) : here} {}
@@ -320,7 +319,6 @@ private:
         if (made != -EEXIST) (void)target(to_.set_mode(out.fd, status.st_mode & 0777), as, path);
     }
 
-    Here& here_;
     Inside& inside_;
     bool inwards_;
     Side& from_;
@@ -328,7 +326,7 @@ private:
 };
 
 void copy(const ExecTicket& ticket, bool inwards, const std::string& source, const std::string& target) {
-    const std::string outer = "container " + quote(ticket.defaults->spec.name);
+    const std::string outer = "container " + quote(ticket.defaults.spec.name);
     const std::string& inside_path = inwards ? target : source;
     if (inside_path.empty() || inside_path.front() != '/') {
         throw Error{Step::copy, 0, outer + ": copy: " + quote(inside_path) + " is not absolute",
@@ -336,11 +334,12 @@ void copy(const ExecTicket& ticket, bool inwards, const std::string& source, con
     }
     if (ticket.is_suspended) throw Error{Step::copy, EBUSY, outer + ": copy", "it is suspended: resume it first"};
     try {
-        auto [channel, inner] = Channel::make();
-        Fd own{::fcntl(channel.fd(), F_DUPFD_CLOEXEC, 3)};
+        std::pair<Channel, Fd> ends = Channel::make();
+        Fd inner = std::move(ends.second);
+        Fd own{::fcntl(ends.first.fd(), F_DUPFD_CLOEXEC, 3)};
         if (!own) fail(Step::descriptors, "socket to the container", "raise 'ulimit -n'");
-        channel = Channel{};
-        Visit visit{ticket.init, NamespaceKind::mount | NamespaceKind::user, ticket.defaults->spec.stage_path};
+        ends.first = Channel{};
+        Visit visit{ticket.init, NamespaceKind::mount | NamespaceKind::user, ticket.defaults.spec.stage_path};
         // What it writes is the container's memory.
         const GroupEntrance groups = GroupEntrance::open(ticket.groups, ticket.init.pid());
         visit.enter(&groups);

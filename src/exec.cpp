@@ -70,7 +70,7 @@ public:
     Entry(const ExecSpec& exec, const ExecTicket& ticket)
         : exec_{exec},
           ticket_{ticket},
-          spec_{merged(exec, ticket.defaults->spec)},
+          spec_{merged(exec, ticket.defaults.spec)},
           // Before anything is looked at.
           visit_{(check_all(), ticket.init), exec.namespaces, spec_.stage_path} {}
 
@@ -218,7 +218,7 @@ private:
         const bool twin = spec_.personality == Personality::linux32;
         add({.op = Op::personality, .x = twin ? PER_LINUX32 : PER_LINUX}, Step::exec, "personality");
         add({.op = Op::umask, .x = spec_.umask}, Step::exec, "umask");
-        plan_credentials(plan(), spec_, identity_, ticket_.defaults->deny_setgroups);
+        plan_credentials(plan(), spec_, identity_, ticket_.defaults.deny_setgroups);
         add({.op = Op::descriptors}, Step::descriptors, "descriptors of the command");
         plan_limits(plan(), limits_);
         if (spec_.no_new_privileges) plan_filter(plan(), spec_);
@@ -239,7 +239,7 @@ private:
 }  // namespace
 
 Exec ExecTicket::exec(const ExecSpec& spec) const {
-    const std::string outer = "container " + quote(defaults->spec.name);
+    const std::string outer = "container " + quote(defaults.spec.name);
     if (is_suspended) {
         throw Error{Step::exec, EBUSY, outer + ": start a command", "it is suspended: resume it first"};
     }

@@ -158,8 +158,7 @@ detail::ExecTicket Helper::exec_ticket() {
         groups.hierarchies.emplace_back(std::move(plain.hierarchies[i]), std::move(plain.hierarchies[i + 1]));
     }
     return {.init = Process::adopt(std::move(pidfd)),
-            .defaults = std::make_shared<const detail::ExecDefaults>(
-                detail::ExecDefaults{std::move(plain.spec), plain.deny_setgroups}),
+            .defaults = {std::move(plain.spec), plain.deny_setgroups},
             .groups = std::move(groups),
             .is_suspended = plain.is_suspended};
 }

@@ -177,7 +177,7 @@ public:
         if (try_wait()) {
             throw Error{Step::exec, ESRCH, "container " + detail::quote(name_) + ": start a command", "it has ended"};
         }
-        detail::ExecTicket ticket{.init = running_.init.duplicate(), .defaults = running_.defaults};
+        detail::ExecTicket ticket{.init = running_.init.duplicate(), .defaults = *running_.defaults};
         if (!running_.cgroup) return ticket;
         ticket.groups = detail::GroupPlace::of(*running_.cgroup);
         ticket.is_suspended = suspended();

@@ -126,14 +126,7 @@ public:
     /// See Container::exec. The command is the caller's, who waits for it by `Exec::fd`: no event tells of it. Other
     /// threads go on meanwhile. Throws `Step::event_loop` with ESRCH if the container has ended.
     [[nodiscard]] Exec exec(ContainerId id, const ExecSpec& spec) { return exec_ticket(id).exec(spec); }
-    /// See Container::copy_in and Container::copy_out. Other threads go on meanwhile.
-    void copy_in(ContainerId id, const std::string& source, const std::string& target) {
-        exec_ticket(id).copy_in(source, target);
-    }
-    void copy_out(ContainerId id, const std::string& source, const std::string& target) {
-        exec_ticket(id).copy_out(source, target);
-    }
-    /// See Container::exec_ticket.
+    /// See Container::exec_ticket, also for Container::copy_in and Container::copy_out.
     [[nodiscard]] detail::ExecTicket exec_ticket(ContainerId id);
     /// Gives a container to the caller; no event about it will follow. What a user has typed or not yet read of a
     /// relayed console is lost. Throws `Step::event_loop` with ESRCH if it has ended or did not start.

@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -72,7 +71,7 @@ namespace detail {
 /// What it takes to start a command in a container, for whoever does it.
 struct ExecTicket {
     Process init{};
-    std::shared_ptr<const ExecDefaults> defaults{};
+    ExecDefaults defaults{};
     GroupPlace groups{};
     bool is_suspended = false;
 

@@ -136,8 +136,8 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             return done;
         case Message::Kind::exec: {
             const detail::ExecTicket ticket = controller.exec_ticket(ward.id);
-            detail::PlainTicket plain{.spec = ticket.defaults->spec,
-                                      .deny_setgroups = ticket.defaults->deny_setgroups,
+            detail::PlainTicket plain{.spec = ticket.defaults.spec,
+                                      .deny_setgroups = ticket.defaults.deny_setgroups,
                                       .is_suspended = ticket.is_suspended,
                                       .group = ticket.groups.name};
             for (const auto& [controllers, parent] : ticket.groups.hierarchies) {

@@ -42,7 +42,7 @@ struct Running {
     std::optional<Cgroup> cgroup{};
     std::vector<Pty> consoles{};
     Links links{};
-    std::shared_ptr<const ExecDefaults> defaults{};
+    std::unique_ptr<const ExecDefaults> defaults{};
     Equipment equipment{};
 };
 

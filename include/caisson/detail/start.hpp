@@ -52,7 +52,7 @@ public:
             abandon();
             throw;
         }
-        running_.defaults = std::make_shared<const ExecDefaults>(
+        running_.defaults = std::make_unique<const ExecDefaults>(
             ExecDefaults::of(preparation_.spec(), preparation_.callers_ids().deny_setgroups));
         running_.has_command_below = preparation_.spec().init;
         running_.shutdown_signal = preparation_.spec().shutdown_signal;
