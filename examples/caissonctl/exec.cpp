@@ -47,6 +47,18 @@ int run_on_terminal(caisson::Exec& command) {
     end_as(command.wait());
 }
 
+/// "DOMAIN:PATH"; a path of the host has a '/' before any ':'.
+struct Place {
+    std::string domain{};
+    std::string path;
+    explicit Place(const std::string& word) : path{word} {
+        const std::size_t colon = word.find(':');
+        if (colon == std::string::npos || colon == 0 || word.find('/') < colon) return;
+        domain = word.substr(0, colon);
+        path = word.substr(colon + 1);
+    }
+};
+
 }  // namespace
 
 int exec(const Session& session, const Arguments& arguments) {
@@ -87,6 +99,21 @@ int enter_namespace(const Session& session, const Arguments& arguments) {
     if (arguments.has("noseclabel")) spec.security_label = "";
     spec.stdio = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
     end_as(start(running(entry), entry.name, spec).wait());
+}
+
+int copy(const Session& session, const Arguments& arguments) {
+    const Place source{arguments.get("source")};
+    const Place target{arguments.get("target")};
+    if (source.domain.empty() == target.domain.empty()) {
+        throw UsageError{"cp copies between the host and a domain: give one of the two as DOMAIN:PATH"};
+    }
+    Entry entry = session.domains.find(source.domain + target.domain);
+    caisson::Helper& helper = running(entry);
+    because("Failed to copy " + quoted(source.path), [&] {
+        if (source.domain.empty()) helper.copy_in(source.path, target.path);
+        else helper.copy_out(source.path, target.path);
+    });
+    return 0;
 }
 
 }  // namespace caissonctl

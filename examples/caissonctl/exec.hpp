@@ -1,4 +1,4 @@
-// Commands in a domain that runs.
+// Commands and files in a domain that runs.
 #pragma once
 
 #include <array>
@@ -27,5 +27,11 @@ inline constexpr std::array enter_options{
     Option{"cmd", Option::Kind::several, "command to run", ""}};
 /// As virsh does it: root with every capability that the domain can give, without filter and terminal.
 [[nodiscard]] int enter_namespace(const Session& session, const Arguments& arguments);
+
+inline constexpr std::array copy_options{
+    Option{"source", Option::Kind::positional, "what is copied: a path, or DOMAIN:PATH"},
+    Option{"target", Option::Kind::positional, "where to: a path, or DOMAIN:PATH"}};
+/// One of the two is in a domain.
+[[nodiscard]] int copy(const Session& session, const Arguments& arguments);
 
 }  // namespace caissonctl

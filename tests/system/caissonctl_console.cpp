@@ -281,6 +281,13 @@ TEST_CASE("exec runs a command as it is told to, and ends as the command ends") 
     CHECK(has(entered.out, own.substr(own.find("CapEff:"), 24)));
     CHECK(has(entered.out, "NoNewPrivs:\t0\nSeccomp:\t0\n"));
     check_error(ctl({"exec", "nobody", "--", "/bin/sh"}), "error: failed to get domain 'nobody'\n");
+    const std::string words = ctl.write("words", "from the host\n");
+    CHECK(ctl({"cp", words, "web:/tmp/copied"}).status == 0);
+    CHECK(ctl({"cp", "web:/tmp/copied", ctl.file("back")}).status == 0);
+    CHECK(ctl({"cp", ctl.file("back"), "web:/tmp"}).status == 0);
+    CHECK(ctl({"exec", "web", "--", "/bin/cat", "/tmp/back"}).out == "from the host\n");
+    check_error(ctl({"cp", words, words}),
+                "error: cp copies between the host and a domain: give one of the two as DOMAIN:PATH\n");
     REQUIRE(ctl({"destroy", "web"}).status == 0);
     check_error(ctl({"exec", "web", "--", "/bin/sh"}), "error: The domain is not running\n");
 }
