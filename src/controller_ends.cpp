@@ -180,7 +180,14 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
     return true;
 }
 
+std::optional<ExitStatus> Controller::status(ContainerId id) {
+    if (const auto helper = call_helper(id)) return helper->info().preserved;
+    const std::lock_guard lock{own()};
+    return known(id).status;
+}
+
 bool Controller::release(ContainerId id) {
+    if (const auto helper = call_helper(id)) return helper->info().preserved && helper->ask_to_kill();
     const std::lock_guard lock{own()};
     Entry* const entry = find(id);
     if (entry == nullptr || !entry->preserved) return false;
