@@ -221,10 +221,12 @@ TEST_CASE("a stop is over half a second after its grace, whatever the payload do
         REQUIRE(comes(root, "/ready"));
         if (stand_still) CHECK((in_helper ? helper->signal(SIGSTOP) : container->signal(SIGSTOP)));
         if (suspend) in_helper ? helper->suspend() : container->suspend();
+        const Process process = Process::open(in_helper ? helper->pid() : ::getpid());
         const std::int64_t from = detail::monotonic_ms();
         CHECK((in_helper ? helper->stop(200ms) : container->stop(200ms)) == ExitStatus::killed(SIGKILL));
         CHECK(milliseconds_since(from) >= 200);
         CHECK(milliseconds_since(from) < 200 + 500);
+        if (in_helper) CHECK(process.ended_within(20'000));
     }
 }
 
@@ -280,7 +282,7 @@ TEST_CASE("a helper starts its container again where the spec says so, and tells
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;
     const Place place;
-    ContainerSpec spec = place.spec("again", "echo x >> /runs; trap 'exit 7' TERM; while :; do sleep 0.02; done");
+    ContainerSpec spec = place.spec("again", "trap 'exit 7' TERM; echo x >> /runs; while :; do sleep 0.02; done");
     spec.on_crash = EndAction::restart;
     spec.back_off.first_pause_ms = 10;
     Helper helper = Helper::start(spec, place.options);
@@ -301,6 +303,7 @@ TEST_CASE("a helper starts its container again where the spec says so, and tells
     const pid_t second = helper.info().init;
     CHECK(second != first);
     CHECK(Helper::find("again", place.run)->info().init == second);
+    while (place.root.read("/runs") != "x\nx\n") REQUIRE_FALSE(detail::wait_readable(helper.fd(), 10));
     CHECK(helper.stop(20s) == ExitStatus::exited(7));
     CHECK(place.empty());
 }
