@@ -207,11 +207,6 @@ ContainerId Controller::adopt(Container container, ConsoleUse use) {
     return id;
 }
 
-std::optional<ExitStatus> Controller::status(ContainerId id) {
-    const std::lock_guard lock{own()};
-    return known(id).status;
-}
-
 LimitSpec Controller::limits(ContainerId id) {
     if (const auto helper = call_helper(id)) return helper->limits();
     const std::lock_guard lock{own()};
