@@ -13,6 +13,7 @@
 
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -68,6 +69,42 @@ void Controller::watch_all(Entry& entry) {
     if (Cgroup* group = entry.container.cgroup()) {
         entry.oom = group->oom_notice();
         if (entry.oom) watch(entry.oom->fd(), key(id, part_oom), entry.oom->events());
+    }
+}
+
+ContainerId Controller::adopt(Container container, ConsoleUse use, const ContainerSpec& consoles_of) {
+    if (container.fd() < 0) throw std::logic_error{"this Container has been moved from"};
+    const ContainerId id = next_id();
+    const std::lock_guard lock{own()};
+    Entry& entry = insert(id, std::move(container), consoles_for(consoles_of, use), use);
+    if (entry.oom) (void)entry.oom->take();
+    entry.suspended = is_suspended(entry.container);
+    return id;
+}
+
+Controller::Controller()
+    : epoll_{::epoll_create1(EPOLL_CLOEXEC)},
+      wake_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
+      stop_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
+      timer_{::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)},
+      owner_{::getpid()} {
+    if (!epoll_ || !wake_ || !stop_ || !timer_) {
+        detail::fail(Step::event_loop, "descriptors of a controller", "raise 'ulimit -n'");
+    }
+    watch(wake_.get(), key_wake, EPOLLIN);
+    watch(stop_.get(), key_stop, EPOLLIN);
+    watch(timer_.get(), key_timer, EPOLLIN);
+}
+
+Controller::~Controller() {
+    if (::getpid() != owner_) return;
+    // All at once, so that the time does not add up.
+    for (const auto& entry : entries_) {
+        try {
+            if (!entry->status) (void)entry->container.signal(SIGKILL);
+        } catch (...) {
+            // A destructor is silent.
+        }
     }
 }
 
@@ -195,16 +232,6 @@ void Controller::refuse(ContainerId id, const char* what, const Error& e) {
     if (container.init().ended()) throw Error{Step::event_loop, ESRCH, outer, "it has ended"};
     if (e.context().empty()) throw Error{e.step(), e.code(), outer, e.remedy()};
     throw e.context().starts_with(outer) ? e : e.in(outer);
-}
-
-ContainerId Controller::adopt(Container container, ConsoleUse use) {
-    if (container.fd() < 0) throw std::logic_error{"this Container has been moved from"};
-    const ContainerId id = next_id();
-    const std::lock_guard lock{own()};
-    Entry& entry = insert(id, std::move(container), consoles_for({}, use), use);
-    if (entry.oom) (void)entry.oom->take();
-    entry.suspended = is_suspended(entry.container);
-    return id;
 }
 
 LimitSpec Controller::limits(ContainerId id) {

@@ -98,12 +98,15 @@ bool Controller::hear_helper(ContainerId id) {
 
 void Controller::hear(detail::Reattached& one) {
     Event last{.id = one.id, .name = one.events.name()};
+    const int before = one.events.fd();
     try {
         while (auto event = one.events.next_event()) {
             event->id = one.id;
             push(std::move(*event));
         }
         last.status = one.events.try_wait();
+        // Of one that was put in its helper's place, the descriptor is another.
+        if (!last.status && one.events.fd() != before) watch(one.events.fd(), key(one.id, part_end), EPOLLIN);
         if (!last.status) return;
         last.kind = Event::Kind::exited;
     } catch (const Error& let_go) {

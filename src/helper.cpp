@@ -25,6 +25,7 @@
 #include <caisson/detail/asking.hpp>
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/detail/launch.hpp>
+#include <caisson/detail/owner.hpp>
 #include <caisson/detail/plan_payload.hpp>
 #include <caisson/detail/unprivileged.hpp>
 
@@ -117,6 +118,13 @@ std::optional<Connection> connect_to(const std::string& run, const std::string& 
     }
 }
 
+/// The tag in a helper's directory, of a process that lives; else empty.
+std::string owner_of(const std::string& directory) {
+    const Fd opened = detail::sys::open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    const auto owner = opened ? detail::Owner::recorded_in(opened.get(), "owner") : std::nullopt;
+    return owner && !owner->is_dead() ? owner->tag() : std::string{};
+}
+
 void check_note(const std::string& note) {
     if (note.size() <= detail::most_note) return;
     throw Error{Step::check_spec, E2BIG, "note of " + std::to_string(note.size()) + " bytes",
@@ -187,11 +195,17 @@ bool Helper::ask_init(EndKind kind, ShutdownMode mode) {
 
 ExitStatus Helper::stop(std::chrono::milliseconds grace) {
     constexpr std::int64_t kill_ms = 450;
+    unsigned before = reconnects_;
     (void)exchange({.kind = detail::Message::Kind::stop, .number = grace.count()});
     for (std::int64_t deadline = detail::deadline_in(grace.count()) + kill_ms;; deadline += kill_ms) {
         for (std::int64_t left = 0; (left = deadline - detail::monotonic_ms()) > 0;) {
             if (const auto status = try_wait()) return *status;
             (void)detail::wait_readable(fd(), left);
+        }
+        if (reconnects_ != std::exchange(before, reconnects_)) {
+            // Who was to kill it has died.
+            (void)exchange({.kind = detail::Message::Kind::kill});
+            continue;
         }
         const auto answer = exchange({.kind = detail::Message::Kind::stuck});
         if (answer && !answer->body.empty()) throw detail::decode<detail::PlainError>(answer->body).error();
@@ -202,7 +216,10 @@ std::optional<Helper> Helper::find(const std::string& name, const std::string& r
     if (!is_valid_name(name)) return std::nullopt;
     auto found = connect_to(run_directory, name, "helper of container " + quote(name));
     if (!found) return std::nullopt;
-    return Helper{name, std::move(found->helper), std::move(found->socket)};
+    Helper helper{name, std::move(found->helper), std::move(found->socket)};
+    helper.run_directory_ = absolute(run_directory);
+    helper.owner_ = owner_of(helper.run_directory_ + "/" + name);
+    return helper;
 }
 
 std::vector<std::string> Helper::list(const std::string& run_directory) {
@@ -229,6 +246,31 @@ std::vector<std::string> Helper::list(const std::string& run_directory) {
     return names;
 }
 
+bool Helper::reconnect() {
+    const std::int64_t deadline = detail::monotonic_ms() + answer_ms;
+    // The name is the same owner's as before: so it is the same container's.
+    while (!owner_.empty() && owner_of(run_directory_ + "/" + name_) == owner_ && detail::monotonic_ms() < deadline) {
+        auto found = connect_to(run_directory_, name_, what());
+        if (!found || found->helper.pid() == process_.pid()) {
+            (void)::poll(nullptr, 0, 5);
+            continue;
+        }
+        socket_ = std::move(found->socket);
+        process_ = std::move(found->helper);
+        late_ = 0;
+        if (watches_ && detail::send_message(fd(), {.kind = detail::Message::Kind::watch})) {
+            // What happens from here on is told.
+            detail::Message answer;
+            (void)detail::wait_readable(fd(), 1000);
+            if (detail::take_message(fd(), answer, nullptr) != detail::Taken::message) late_ = 1;
+            else if (answer.kind != detail::Message::Kind::done) note(detail::Taken::message, answer);
+        }
+        ++reconnects_;
+        return true;
+    }
+    return false;
+}
+
 std::optional<Event> Helper::next_event() {
     try {
         if (events_.empty()) (void)try_wait();
@@ -251,6 +293,7 @@ struct Helper::Request {
                 .group = options.group,
                 .note = options.note,
                 .open_console = options.open_console,
+                .outlive = options.outlive,
                 .spec = spec} {
         const auto pass = [&](std::int32_t& fd) {
             if (fd < 0) return;
@@ -318,6 +361,12 @@ std::optional<Helper> Helper::launch(const Request& request, const HelperOptions
                     "run it by hand to see whether it can be loaded"};
     }
     if (answer.kind == detail::Message::Kind::elsewhere) return std::nullopt;
+    if (request.start.outlive) {
+        // What was launched is who puts others in the helper's place; found by its name, it is the one that serves.
+        if (auto found = find(helper.name_, request.start.run_directory)) helper.process_ = std::move(found->process_);
+        helper.run_directory_ = request.start.run_directory;
+        helper.owner_ = owner_of(helper.run_directory_ + "/" + helper.name_);
+    }
     return helper;
 }
 
@@ -354,6 +403,14 @@ Helper Helper::begin(const ContainerSpec& spec, const HelperOptions& options) {
     if (!options.group.empty() && !is_valid_name(options.group)) {
         throw Error{Step::check_spec, 0, "group: " + detail::quote(options.group) + " is no valid name",
                     "use a letter or digit, then up to 62 letters, digits, '_', '.' and '-'"};
+    }
+    if (options.outlive && !options.group.empty()) {
+        throw Error{Step::check_spec, 0, "outlive: a group's helper is not put in another's place",
+                    "leave group empty"};
+    }
+    if (options.outlive && spec.may_restart()) {
+        throw Error{Step::check_spec, 0, "outlive: what may restart by itself depends on the helper that starts it",
+                    "set on_poweroff, on_reboot and on_crash to destroy or preserve"};
     }
     check_note(options.note);
     detail::check_descriptors(spec);

@@ -64,7 +64,8 @@ public:
           running_{std::move(other.running_)},
           status_{std::exchange(other.status_, std::nullopt)},
           oom_kills_{other.oom_kills_},
-          owner_{std::exchange(other.owner_, -1)} {}
+          owner_{std::exchange(other.owner_, -1)},
+          user_{other.user_} {}
     Container& operator=(Container&& other) noexcept {
         if (this == &other) return *this;
         end();
@@ -73,6 +74,7 @@ public:
         status_ = std::exchange(other.status_, std::nullopt);
         oom_kills_ = other.oom_kills_;
         owner_ = std::exchange(other.owner_, -1);
+        user_ = other.user_;
         return *this;
     }
     Container(const Container&) = delete;
@@ -355,14 +357,17 @@ public:
         return true;
     }
 
+    /// In a fork(2)ed copy of the process, made for this while the process itself only waits: what is asked is answered
+    /// there, and destroying the object still does nothing.
+    void lend_to_copy() noexcept { user_ = ::getpid(); }
+
 private:
     Container(std::string name, detail::Running running)
-        : name_{std::move(name)}, running_{std::move(running)}, owner_{::getpid()} {}
+        : name_{std::move(name)}, running_{std::move(running)}, owner_{::getpid()}, user_{owner_} {}
 
     void require_started() const {
         if (owner_ < 0) throw std::logic_error{"this Container has been moved from"};
-        if (owner_ != ::getpid())
-            throw std::logic_error{"this Container is another process's, of which this is a copy"};
+        if (user_ != ::getpid()) throw std::logic_error{"this Container is another process's, of which this is a copy"};
     }
     bool ask(EndKind kind, ShutdownMode mode) {
         if (try_wait() || running_.init.ended()) return false;
@@ -450,7 +455,8 @@ private:
     detail::Running running_;
     std::optional<ExitStatus> status_;
     std::uint64_t oom_kills_ = 0;
-    pid_t owner_ = -1;
+    pid_t owner_ = -1;  // whose end is the container's
+    pid_t user_ = -1;   // who may ask; another one only by `lend_to_copy`
 };
 
 }  // namespace caisson::inline v0

@@ -80,41 +80,19 @@ class [[gnu::visibility("default")]] Controller;
 /// Throws `Step::event_loop` where the kernel refuses, and `std::logic_error` for an id that it never gave out.
 class Controller {
 public:
-    Controller()
-        : epoll_{::epoll_create1(EPOLL_CLOEXEC)},
-          wake_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
-          stop_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
-          timer_{::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)},
-          owner_{::getpid()} {
-        if (!epoll_ || !wake_ || !stop_ || !timer_) {
-            detail::fail(Step::event_loop, "descriptors of a controller", "raise 'ulimit -n'");
-        }
-        watch(wake_.get(), key_wake, EPOLLIN);
-        watch(stop_.get(), key_stop, EPOLLIN);
-        watch(timer_.get(), key_timer, EPOLLIN);
-    }
+    Controller();
     Controller(const Controller&) = delete;
     Controller& operator=(const Controller&) = delete;
-    ~Controller() {
-        if (::getpid() != owner_) return;
-        // All at once, so that the time does not add up.
-        for (const auto& entry : entries_) {
-            try {
-                if (!entry->status) (void)entry->container.signal(SIGKILL);
-            } catch (...) {
-                // A destructor is silent.
-            }
-        }
-    }
+    ~Controller();
 
     /// Starts a container, before it returns; how that went is the event `started` or `failed`. Throws nothing of the
     /// container's own. Blocks for the one or two milliseconds that a start takes. `hook` and `cancellation` as of
     /// Container::start, for this start, not for later ones; what the hook throws is told by `failed`.
     ContainerId start(const ContainerSpec& spec, ConsoleUse use = ConsoleUse::relay, const StartHook& hook = {},
                       const Cancellation* cancellation = nullptr);
-    /// Takes over a container that runs; `exited` will follow, and no restart. Its consoles are relayed as a default
-    /// ConsoleSpec says. Where that throws, the container has been killed.
-    ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay);
+    /// Takes over a container that runs; `exited` will follow, and no restart. Its consoles are relayed as
+    /// `consoles_of` says, which nothing else is taken from. Where that throws, the container has been killed.
+    ContainerId adopt(Container container, ConsoleUse use = ConsoleUse::relay, const ContainerSpec& consoles_of = {});
     /// A container that a helper runs, see Helper: its events come here, and what is asked by its id is asked of the
     /// helper, as far as a Helper can be asked; the rest throws `Step::event_loop` with EOPNOTSUPP. It stays the
     /// helper's: it goes on when this object or the process ends. If the helper lets go of this program, which has not

@@ -53,6 +53,11 @@ struct HelperOptions {
     /// them starts it, with its rights, limits and namespaces, in which the paths of the others' specs count; it ends
     /// with the last one. It keeps all its privileges, for the starts that are to come. Empty: one for itself.
     std::string group{};
+    /// The container survives its helper's death: that is two processes then, one that serves, and dies of whatever it
+    /// is, and one that sleeps and puts another in its place within a moment. Clients go on with that one by
+    /// themselves; the console has another terminal, and what was in the old one is lost. The sleeper's death is the
+    /// container's. Not with `group`, nor for who `ContainerSpec::may_restart`.
+    bool outlive = false;
 };
 
 /// What a helper tells about its container.
@@ -246,7 +251,10 @@ public:
     [[nodiscard]] int fd() const noexcept { return socket_.get(); }
 
     /// From now on `next_event` tells what happens to the container. Throws as `info` does.
-    void watch() { (void)ask({.kind = detail::Message::Kind::watch}); }
+    void watch() {
+        watches_ = true;
+        (void)ask({.kind = detail::Message::Kind::watch});
+    }
     /// Of memory pressure, too: see Controller::watch_pressure. Throws as `suspend` does.
     void watch_pressure(MemoryPressure level) {
         (void)ask({.kind = detail::Message::Kind::pressure, .number = static_cast<std::int64_t>(level)});
@@ -262,6 +270,8 @@ private:
         : name_{std::move(name)}, process_{std::move(process)}, socket_{std::move(socket)} {}
 
     static Helper begin(const ContainerSpec& spec, const HelperOptions& options);
+    /// To the one that has taken the helper's place; false if nobody has.
+    [[gnu::visibility("default")]] bool reconnect();
     struct Request;
     /// By a new process; nothing if the group has one.
     static std::optional<Helper> launch(const Request& request, const HelperOptions& options);
@@ -291,7 +301,7 @@ private:
                 let_go_ = true;
                 throw Error{Step::helper, ECONNRESET, what(), "it has let this client go: find it again"};
             }
-            status_ = ExitStatus::killed(SIGKILL);
+            if (!reconnect()) status_ = ExitStatus::killed(SIGKILL);
         } else if (message.kind == detail::Message::Kind::exited) {
             status_ = detail::decode<detail::PlainStatus>(message.body).status();
         } else if (message.kind == detail::Message::Kind::event) {
@@ -320,6 +330,11 @@ private:
             }
             note(taken, message);
             if (status_) break;
+            if (taken == detail::Taken::closed) {
+                // By another helper, which has not been asked yet.
+                (void)detail::send_message(socket_.get(), question, pass);
+                continue;
+            }
             if (message.kind == detail::Message::Kind::event) continue;
             if (late_ > 0) {
                 --late_;
@@ -350,6 +365,10 @@ private:
     Fd console_;  // opened at the start, for the first who asks
     std::optional<ExitStatus> status_;
     bool let_go_ = false;
+    bool watches_ = false;
+    std::string run_directory_;
+    std::string owner_;  // whose the name is: the helper, or who puts another in its place
+    unsigned reconnects_ = 0;
     std::vector<std::string> events_;  // each a PlainEvent
     unsigned late_ = 0;                // answers that are still to come, to questions that nobody waits for any more
 };

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <caisson/process.hpp>
 
@@ -31,6 +32,7 @@ void set_note(Ward& ward, const Fd& file) {
     info.note = read_sealed(file, "note");
     if (info.note.size() > detail::most_note) throw Error{Step::helper, EMSGSIZE, "note"};
     ward.info_file = detail::to_memory_file(detail::encode(info));
+    if (ward.kept_note && !keep_note(ward.kept_note, info.note)) detail::fail(Step::helper, "note");
     ward.info = std::move(info);
 }
 
@@ -176,6 +178,21 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
         case Message::Kind::exited: break;
     }
     throw Error{Step::helper, EBADMSG, "message of caisson: its kind is not a question"};
+}
+
+bool keep_note(const Fd& file, const std::string& note) {
+    const std::string bytes = detail::encode(note);
+    return ::ftruncate(file.get(), 0) == 0 && (detail::sys::retry([&] {
+                                                   return ::pwrite(file.get(), bytes.data(), bytes.size(), 0);
+                                               }) == static_cast<ssize_t>(bytes.size()));
+}
+
+std::optional<std::string> kept_note(const Fd& file) {
+    try {
+        return detail::decode<std::string>(detail::read_memory_file(file.get()));
+    } catch (const Error&) {
+        return std::nullopt;
+    }
 }
 
 std::string read_sealed(const Fd& file, const char* what) {

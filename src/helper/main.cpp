@@ -15,6 +15,7 @@
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/error.hpp>
 
+#include "guard.hpp"
 #include "privileges.hpp"
 #include "server.hpp"
 #include "ward.hpp"
@@ -42,6 +43,7 @@ void serve(Client& first) {
         request = detail::decode<detail::StartRequest>(bytes);
     }
     first.descriptors = passed_on(request.spec);
+    if (request.outlive) return guard(std::move(request), first);
     std::optional<Server> server;
     try {
         server.emplace(request);

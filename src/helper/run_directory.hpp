@@ -51,6 +51,7 @@ public:
         address.sun_family = AF_UNIX;
         const std::string path = "/proc/self/fd/" + std::to_string(directory_.get()) + "/sock";
         path.copy(address.sun_path, sizeof address.sun_path - 1);
+        (void)::unlinkat(directory_.get(), "sock", 0);  // of one that this one takes the place of
         if (!socket || ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
             ::fchmodat(directory_.get(), "sock", 0600, 0) != 0 || ::listen(socket.get(), 128) != 0) {
             detail::fail(Step::helper, "socket in " + text());

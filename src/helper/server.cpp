@@ -37,7 +37,15 @@ void forget_closed(std::vector<Client>& clients) {
     std::erase_if(clients, [](const Client& client) { return !client.socket; });
 }
 
-/// The request's numbers of descriptors become this process's. Throws where one is none.
+/// As if the helper had not raised its own.
+void limit_descriptors(ContainerSpec& spec, const ResourceLimit& limit) {
+    const auto is_given = [](const ResourceLimit& given) { return given.kind == ResourceLimit::Kind::nofile; };
+    std::vector<ResourceLimit>& limits = spec.resource_limits;
+    if (std::none_of(limits.begin(), limits.end(), is_given)) limits.push_back(limit);
+}
+
+}  // namespace
+
 void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed) {
     const auto take = [&](std::int32_t& fd) {
         if (fd < 0) return;
@@ -50,15 +58,6 @@ void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed) {
     for (std::int32_t* const fd : {&spec.stdio.in, &spec.stdio.out, &spec.stdio.err}) take(*fd);
     for (std::int32_t& fd : spec.descriptors) take(fd);
 }
-
-/// As if the helper had not raised its own.
-void limit_descriptors(ContainerSpec& spec, const ResourceLimit& limit) {
-    const auto is_given = [](const ResourceLimit& given) { return given.kind == ResourceLimit::Kind::nofile; };
-    std::vector<ResourceLimit>& limits = spec.resource_limits;
-    if (std::none_of(limits.begin(), limits.end(), is_given)) limits.push_back(limit);
-}
-
-}  // namespace
 
 Server::Server(const detail::StartRequest& request)
     : run_directory_{request.run_directory}, epoll_{::epoll_create1(EPOLL_CLOEXEC)} {
@@ -130,6 +129,20 @@ void Server::start_first(detail::StartRequest request, Client& client) {
     starting.borrowed.clear();
 }
 
+void Server::take_over(const detail::StartRequest& request, RunDirectory place, Container container, Fd note,
+                       Client& first) {
+    wards_.push_back(std::make_unique<Ward>(Ward{std::move(place)}));
+    Ward& ward = *wards_.back();
+    ward.has_command_below = request.spec.init;
+    ward.restarts_on_reboot = request.spec.on_reboot == EndAction::restart;
+    ward.can_start_again = false;
+    ward.info = {.name = request.spec.name, .note = request.note};
+    ward.kept_note = std::move(note);
+    ward.id = controller_.adopt(std::move(container), ConsoleUse::relay, request.spec);
+    if (first.socket) return introduce(ward, request.spec, first, request.open_console && request.spec.console);
+    make_known(ward, request.spec);
+}
+
 void Server::begin(detail::StartRequest request, Client& client) {
     Starting& starting = prepare(std::move(request), client);
     // The others' consoles go on meanwhile.
@@ -175,9 +188,13 @@ void Server::settle(std::unique_ptr<Starting> starting, const Event& event) {
     ward.id = event.id;
     // From here on it has a place, from which its end will take it.
     wards_.push_back(std::move(starting->ward));
+    introduce(ward, starting->spec, client, starting->opens_console);
+}
+
+void Server::introduce(Ward& ward, const ContainerSpec& spec, Client& client, bool opens_console) {
     try {
-        make_known(ward, starting->spec);
-        const Fd console = starting->opens_console ? controller_.open_console(ward.id) : Fd{};
+        make_known(ward, spec);
+        const Fd console = opens_console ? controller_.open_console(ward.id) : Fd{};
         tell(client, {.kind = Message::Kind::done}, console ? console.get() : -1);
         if (!client.socket) return;
         watch(client.socket.get());

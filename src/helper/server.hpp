@@ -27,6 +27,10 @@ public:
     /// Starts a container in the calling thread, once. How that went is told to `client`, which it takes over, by
     /// `run`. Throws, and takes nothing over, where it cannot begin.
     void start_first(detail::StartRequest request, Client& client);
+    /// Takes over a container that another process has started and owns as well; then `first`, if it is one, is told as
+    /// by `start_first`. Throws where that fails without a `first`.
+    void take_over(const detail::StartRequest& request, RunDirectory place, Container container, Fd note,
+                   Client& first);
     /// Returns once all containers have ended, and the users of their consoles have read what they wrote.
     void run();
 
@@ -54,6 +58,8 @@ private:
     void handle(const Event& event);
     /// What is told of a container that has been started again, or is preserved.
     void renew(Ward& ward, const Event& event);
+    /// To who has started it, after all others.
+    void introduce(Ward& ward, const ContainerSpec& spec, Client& client, bool opens_console);
     void make_known(Ward& ward, const ContainerSpec& spec);
     /// What takes privileges that are given up next. Where the kernel refuses, each answer says so.
     void count_cpus(const Ward& ward);

@@ -36,6 +36,7 @@ struct Ward {
     bool released = false;     ///< it was preserved
     detail::Info info{};
     Fd info_file{};
+    Fd kept_note{};  ///< where the note is kept for who takes this process's place
     Fd listener{};
     std::vector<Client> clients{};
     std::optional<Message> refusal{};  ///< of its start, which it did not survive
@@ -46,6 +47,14 @@ struct Answer {
     Message message{.kind = Message::Kind::done};
     Fd passed{};  ///< goes along, if it is one
 };
+
+/// The request's numbers of descriptors become this process's. Throws where one is none.
+void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed);
+
+/// A note in a file that another process reads back; false and `errno` on failure.
+[[nodiscard]] bool keep_note(const Fd& file, const std::string& note);
+/// Nothing where its writer has died half-way.
+[[nodiscard]] std::optional<std::string> kept_note(const Fd& file);
 
 /// One question's answer. Throws `Error`: the refusal that the client gets.
 [[nodiscard]] Answer answer(Controller& controller, Ward& ward, Client& client, const Message& question,

@@ -5,13 +5,16 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <caisson/detail/owner.hpp>
 #include <caisson/helper.hpp>
+#include <caisson/sweep.hpp>
 
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
@@ -267,4 +270,102 @@ TEST_CASE("a helper serves each console, to viewers, too, and logs what comes ou
     CHECK(detail::sys::read_file(AT_FDCWD, log.c_str(), logged));
     CHECK(::unlink(log.c_str()) == 0);
     CHECK(logged == "first\r\ngot typed\r\n");
+}
+
+TEST_CASE("a container that is to outlive its helper goes on, and so do its clients, with the next one") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    HelperOptions options = place.options;
+    options.outlive = true;
+    options.note = "first";
+    Helper helper = Helper::start(
+        place.spec("web", "trap 'exit 6' TERM; while :; do read a && echo got $a; sleep 0.02; done"), options);
+    const Process init = Process::open(helper.info().init);
+    Controller controller;
+    const ContainerId id = controller.reattach("web", place.run);
+    helper.set_note("second");
+    while (controller.next()) continue;  // it is noted
+    for (int round = 0; round < 3; ++round) {
+        const pid_t before = helper.pid();
+        REQUIRE(::kill(before, SIGKILL) == 0);
+        const HelperInfo info = helper.info();
+        CHECK(helper.pid() != before);
+        CHECK(info.init == init.pid());
+        CHECK(info.note == "second");
+        SweepOptions only;
+        only.run_directory = place.run;
+        only.links = false;
+        CHECK(sweep(only).kept.empty());
+        const Fd console = helper.open_console();
+        CHECK(::write(console.get(), "this\n", 5) == 5);
+        CHECK(read_until(console, "got this").find("got this") != std::string::npos);
+        CHECK(controller.init_pid(id) == init.pid());
+        CHECK_FALSE(controller.next());
+    }
+    try {
+        CHECK(helper.usage(UsagePart::pids).pids >= 1);
+        helper.suspend();
+        auto event = next(controller);
+        REQUIRE(event);
+        CHECK(event->kind == Event::Kind::suspended);
+        REQUIRE(::kill(helper.pid(), SIGKILL) == 0);
+        CHECK(helper.suspended());
+        CHECK_FALSE(controller.next());  // it watches the next one
+        helper.resume();
+        CHECK(next(controller)->kind == Event::Kind::resumed);
+    } catch (const Error& e) {
+        MESSAGE("no control groups: " << e.what());
+    }
+    CHECK(helper.stop(10s) == ExitStatus::exited(6));
+    const auto end = next(controller);
+    REQUIRE(end);
+    CHECK(end->kind == Event::Kind::exited);
+    CHECK(end->status == ExitStatus::exited(6));
+    CHECK(place.empty());
+}
+
+TEST_CASE(
+    "who asks for an end gets it, whenever the helper dies, and the death of the owner is that of the container") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    HelperOptions options = place.options;
+    options.outlive = true;
+    Helper helper = Helper::start(place.spec("web", "trap '' TERM; while :; do sleep 1; done"), options);
+    std::thread killer{[pid = helper.pid()] {
+        std::this_thread::sleep_for(50ms);
+        (void)::kill(pid, SIGKILL);
+    }};
+    CHECK(helper.stop(200ms) == ExitStatus::killed(SIGKILL));
+    killer.join();
+    CHECK(place.empty());
+
+    Helper next = Helper::start(place.spec("web"), options);
+    const Process init = Process::open(next.info().init);
+    const Fd directory = detail::sys::open(place.run + "/web", O_RDONLY | O_DIRECTORY);
+    const auto owner = detail::Owner::recorded_in(directory.get(), "owner");
+    REQUIRE(owner);
+    CHECK(owner->pid != next.pid());
+    REQUIRE(::kill(owner->pid, SIGKILL) == 0);
+    CHECK(init.ended_within(1000));
+    CHECK(next.wait() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
+TEST_CASE("what cannot outlive a helper is refused, and a start that fails is the very error") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    HelperOptions options = place.options;
+    options.outlive = true;
+    ContainerSpec spec = place.spec("web");
+    spec.command = {"/no/such/program"};
+    CHECK(error_of(spec, options) == error_of(spec, place.options));
+    spec = place.spec("web");
+    spec.on_crash = EndAction::restart;
+    CHECK(error_of(spec, options) ==
+          "container 'web': outlive: what may restart by itself depends on the helper that starts it: set on_poweroff, "
+          "on_reboot and on_crash to destroy or preserve");
+    options.group = "shop";
+    CHECK(error_of(place.spec("web"), options) ==
+          "container 'web': outlive: a group's helper is not put in another's place: leave group empty");
+    CHECK(Helper::list(place.run).empty());
 }

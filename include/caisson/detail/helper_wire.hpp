@@ -25,7 +25,7 @@
 
 namespace caisson::inline v0::detail {
 
-inline constexpr std::uint32_t wire_version = 0x43530004;
+inline constexpr std::uint32_t wire_version = 0x43530005;
 inline constexpr std::size_t most_wire_message = std::size_t{128} * 1024;
 inline constexpr std::size_t most_note = std::size_t{1} << 20;
 /// A whole start request or Info: it crosses as a file in memory.
@@ -91,12 +91,13 @@ struct StartRequest {
     std::string group{};
     std::string note{};
     bool open_console = false;
+    bool outlive = false;
     ContainerSpec spec{};  ///< descriptors are numbered from `helper_stdio` on, in the order in which they are passed
 };
 template <class A, SameButConst<StartRequest> S>
 void fields(A& archive, S& s) {
-    auto& [version, run_directory, group, note, open_console, spec] = s;
-    archive(version, run_directory, group, note, open_console, spec);
+    auto& [version, run_directory, group, note, open_console, outlive, spec] = s;
+    archive(version, run_directory, group, note, open_console, outlive, spec);
 }
 
 /// What a helper tells about itself, as a file in memory that comes along with `done`.
