@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -188,15 +189,15 @@ private:
             stdio[i] = standard(i == 0 ? spec_.stdio.in : i == 1 ? spec_.stdio.out : spec_.stdio.err);
         for (const int fd : spec_.descriptors) (void)plan().inherit(fd);
         add({.op = Op::session_keyring}, Step::credentials, "new session keyring");
-        Slot console = no_slot;
         if (exec_.console) {
             const Slot pts = plan().dynamic();
             add({.op = Op::open_devpts, .slot = pts, .a = plan().text("/dev/pts")}, Step::terminal, terminals);
-            console = plan().dynamic();
+            const Slot console = plan().dynamic();
             const std::uint64_t owner = std::uint64_t{identity_.uid} << 32 | 0xffffffffu;  // the group is the mount's
             const std::uint64_t size = std::uint64_t{exec_.console->rows} << 16 | exec_.console->columns;
             add({.op = Op::open_terminal, .slot = console, .other = pts, .x = owner, .y = size}, Step::terminal,
                 "open the console");
+            for (Slot& slot : stdio) slot = console;
         } else {
             // Root inside may change owner and mode of what it has open, where it is root outside.
             const bool own_null = !spec_.has_user_namespace();
@@ -208,20 +209,26 @@ private:
                 add({.op = Op::open_null, .slot = slot, .a = plan().text("/dev/null")}, Step::descriptors,
                     "'/dev/null' of the container");
             }
-            add({.op = Op::standard, .slot = stdio[0], .other = stdio[1], .x = static_cast<std::uint32_t>(stdio[2])},
-                Step::descriptors, "standard descriptors");
         }
-        add({.op = Op::session, .slot = console, .x = exec_.console ? 1u : 0u}, Step::terminal,
-            "session and controlling terminal");
+        add({.op = Op::standard, .slot = stdio[0], .other = stdio[1], .x = static_cast<std::uint32_t>(stdio[2])},
+            Step::descriptors, "standard descriptors");
         add({.op = Op::working_directory, .a = plan().text(spec_.working_directory)}, Step::exec,
             "working directory " + quote(spec_.working_directory));
         const bool twin = spec_.personality == Personality::linux32;
         add({.op = Op::personality, .x = twin ? PER_LINUX32 : PER_LINUX}, Step::exec, "personality");
         add({.op = Op::umask, .x = spec_.umask}, Step::exec, "umask");
         plan_credentials(plan(), spec_, identity_, ticket_.defaults.deny_setgroups);
-        add({.op = Op::descriptors}, Step::descriptors, "descriptors of the command");
+        add({.op = Op::descriptors, .x = 1}, Step::descriptors, "descriptors of the command");
+        // The last, as the command's own process counts too.
+        std::vector<ResourceLimit> of_processes;
+        const auto counts = [](const ResourceLimit& limit) { return limit.kind == ResourceLimit::Kind::nproc; };
+        std::copy_if(limits_.begin(), limits_.end(), std::back_inserter(of_processes), counts);
+        std::erase_if(limits_, counts);
         plan_limits(plan(), limits_);
         if (spec_.no_new_privileges) plan_filter(plan(), spec_);
+        add({.op = Op::become_visible}, Step::clone, "make the command's process");
+        add({.op = Op::session, .x = exec_.console ? 1u : 0u}, Step::terminal, "session and controlling terminal");
+        plan_limits(plan(), of_processes);
         add({.op = Op::exec}, Step::exec, "command " + quote(spec_.command.front()));
     }
 

@@ -119,7 +119,6 @@ public:
             size += static_cast<std::size_t>(n);
         }
         const std::size_t marked = size > 0 && size % 2 == 1 && text[0] == exec_mark ? 1 : 0;
-        while (size == 1 && marked == 1 && !visitor_.process) take_report();
         if (size == 1 && marked == 1) return;
         if (size == marked + sizeof(InitFailure)) {
             InitFailure failure;
@@ -129,6 +128,10 @@ public:
         wait_for_end();
         const ExitStatus status = exit_status_of(*visitor_.ended);
         throw at(visitor_.ended->index, 0, ": the process in the container died (" + status.str() + ")");
+    }
+    /// Until the command's own process is known.
+    void wait_for_process() {
+        while (!visitor_.process) take_report();
     }
     /// Of the visitor and of the stage.
     void wait_for_end() {
@@ -308,6 +311,7 @@ Visitor Visit::start(const std::vector<std::string>& argv, const std::vector<std
     Journey journey{init_, plan_.notes(), milliseconds};
     journey.launch(stage_path_, std::move(first_), plan_.finish_rest(argv, envp, passed));
     journey.wait_for_mark();
+    journey.wait_for_process();
     return journey.take_visitor();
 }
 

@@ -151,12 +151,13 @@ s64 run(Stage& stage, const Instr& instr) {
         case Op::credentials: return credentials(stage, instr);
         case Op::capabilities: return capabilities(*stage.array<plan::Capabilities>(instr.a));
         case Op::no_new_privileges: return prctl(PR_SET_NO_NEW_PRIVS, 1);
-        case Op::descriptors: return descriptors(stage);
+        case Op::descriptors: return descriptors(stage, instr);
         case Op::resource_limit: return resource_limit(instr);
         case Op::filter: return filter(stage, instr);
         case Op::exec: return exec(stage);
         case Op::join: return join(instr);
         case Op::standard: return standard(instr);
+        case Op::become_visible: return become_visible(stage);
         case Op::open_devpts: return open_devpts(stage, instr);
         case Op::open_null: return open_null(stage, instr);
         case Op::send_file: return send_file(instr);

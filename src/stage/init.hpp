@@ -30,6 +30,7 @@ void run_all(Stage& stage, const Instr* instrs, unsigned count, unsigned number)
 s64 join(const Instr& instr);
 s64 pass_up(const Instr& instr);
 s64 standard(const Instr& instr);
+s64 become_visible(Stage& stage);
 s64 serve(const Instr& instr);
 s64 open_netlink(const Instr& instr);
 s64 open_devpts(Stage& stage, const Instr& instr);
@@ -70,7 +71,7 @@ s64 resource_limit(const Instr& instr);
 s64 bounding_set(u64 kept);
 s64 credentials(const Stage& stage, const Instr& instr);
 s64 capabilities(const plan::Capabilities& wanted);
-s64 descriptors(Stage& stage);
+s64 descriptors(Stage& stage, const Instr& instr);
 s64 filter(const Stage& stage, const Instr& instr);
 
 }  // namespace stage

@@ -103,27 +103,34 @@ s64 capabilities(const plan::Capabilities& wanted) {
     return result;
 }
 
-s64 descriptors(Stage& stage) {
+s64 descriptors(Stage& stage, const Instr& instr) {
     // While the keeper can still be asked for.
     s64 result = die_with_keeper(stage);
     const int count = static_cast<int>(stage.rest->passed_count);
     const int status = 3 + count;
+    const bool needs_go = instr.x != 0;
+    const int last = needs_go ? status + 1 : status;
     int* const passed = received + (plan::passed_slot - plan::first_received_slot);
     // First out of the way of the numbers that are given, then down to them.
-    for (int i = 0; i < count && result >= 0; ++i) {
-        result = call(__NR_fcntl, passed[i], 0 /* F_DUPFD */, status + 1);
-        passed[i] = static_cast<int>(result);
-    }
-    if (result >= 0 && stage.status != status) {
-        if (count > 0) result = call(__NR_fcntl, stage.status, 1030 /* F_DUPFD_CLOEXEC */, status + 1);
-        if (result >= 0) result = retry(__NR_dup3, count > 0 ? result : stage.status, status, O_CLOEXEC);
-        if (result >= 0) stage.status = status;
-    }
-    for (int i = 0; i < count && result >= 0; ++i) result = retry(__NR_dup3, passed[i], 3 + i, 0);
+    const auto move_up = [&](int& fd) {
+        if (result >= 0) result = call(__NR_fcntl, fd, 1030 /* F_DUPFD_CLOEXEC */, last + 1);
+        if (result >= 0) fd = static_cast<int>(result);
+    };
+    const auto move_down = [&](int fd, int to, int flags) {
+        if (result >= 0) result = retry(__NR_dup3, fd, to, flags);
+    };
+    for (int i = 0; i < count; ++i) move_up(passed[i]);
+    move_up(stage.status);
+    if (needs_go) move_up(stage.go);
+    for (int i = 0; i < count; ++i) move_down(passed[i], 3 + i, 0);
+    move_down(stage.status, status, O_CLOEXEC);
+    if (needs_go) move_down(stage.go, last, O_CLOEXEC);
     if (result < 0) return result;
+    stage.status = status;
+    stage.go = last;
     // Closed, not close-on-exec: execve(2) resolves the command's path first, and a link in the root that leads through
     // /proc/self/fd would lead to the host by a directory that is still open.
-    return call(__NR_close_range, status + 1, ~0u, 0);
+    return call(__NR_close_range, last + 1, ~0u, 0);
 }
 
 s64 filter(const Stage& stage, const Instr& instr) {

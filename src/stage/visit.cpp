@@ -1,7 +1,8 @@
 // src/stage/visit.cpp - a visit to a container that runs. The stage stays outside, as the parent of who goes in, which
-// it watches as the keeper watches init. Who goes in is made by an intermediate: that one joins the namespaces, in
-// which nobody sees it, as a pid namespace is for children alone; and it leaves its child nothing but what the plan's
-// second part needs.
+// it watches as the keeper watches init. Who goes in joins the namespaces and is not seen there, as a pid namespace is
+// for children alone: so it does all that takes privileges, opens what it opens, and becomes what the command is to be.
+// Only then does it make a child, if there is a command: root inside may take hold of that one by ptrace(2) as soon as
+// it is there, where it has no user namespace of its own.
 #include "init.hpp"
 
 namespace stage {
@@ -73,6 +74,20 @@ s64 standard(const Instr& instr) {
         if (result < 0) return result;
     }
     return 0;
+}
+
+s64 become_visible(Stage& stage) {
+    // As far as the host is told, the child is at the last instruction, the command, from now on.
+    static unsigned of_child;
+    *stage.progress = stage.header->instr_count + stage.rest->instr_count - 1;
+    // The stage becomes the child's parent, and knows of it however this process ends. Not clone3(2), whose flags a
+    // filter cannot see, so that a profile may refuse it.
+    const s64 pid =
+        call(__NR_clone, CLONE_PARENT | CLONE_PARENT_SETTID, nullptr, stage.progress + plan::visitor_pid, nullptr, 0);
+    if (pid < 0) return pid;
+    if (pid > 0) end(0);
+    stage.progress = &of_child;
+    return die_with_keeper(stage);
 }
 
 s64 open_netlink(const Instr& instr) {
@@ -197,18 +212,12 @@ s64 serve(const Instr& instr) {
 
 namespace {
 
-/// The process that does what the visit is for.
-[[noreturn]] void visitor(Stage& stage, unsigned number) {
-    if (die_with_keeper(stage) < 0) end(1);
-    run_all(stage, stage.array<Instr>(stage.rest->instrs), stage.rest->instr_count, number);
-    // All was done, and there was no command among it.
-    end(retry(__NR_write, stage.status, &plan::exec_mark, 1) == 1 ? 0 : 1);
-}
-
-/// Joins, makes the visitor and ends.
-[[noreturn]] void intermediate(Stage& stage) {
+/// Joins and does what the visit is for, unseen, but for what comes after an `Op::become_visible`.
+[[noreturn]] void visitor(Stage& stage) {
     if (die_with_keeper(stage) < 0) end(1);
     const plan::PlanHeader& header = *stage.header;
+    // The stage goes by what is in this page: a child that the container sees does not have it.
+    if (call(__NR_madvise, stage.progress, 4096, 10 /* MADV_DONTFORK */) < 0) end(1);
     for (unsigned i = 0; i < plan::most_received; ++i) received[i] = header.received_at + static_cast<int>(i);
     call(__NR_umask, 022);
     Stage inside = stage;
@@ -220,15 +229,9 @@ namespace {
     if (call(__NR_dup3, plan::host_slot, go_slot, O_CLOEXEC) < 0) end(1);
     if (call(__NR_dup3, plan::host_slot, plan::owner_slot, O_CLOEXEC) < 0) end(1);
     call(__NR_close_range, plan::rest_slot, header.received_at - 1, 0);
-
-    clone_args args{};
-    // The stage becomes the visitor's parent, and knows of it however this process ends.
-    args.flags = CLONE_PARENT | CLONE_PARENT_SETTID;
-    args.parent_tid = reinterpret_cast<u64>(stage.progress + plan::visitor_pid);
-    const s64 pid = call(__NR_clone3, &args, sizeof args);
-    if (pid < 0) fail_at(stage, header.instr_count - 1, pid);
-    if (pid > 0) end(0);
-    visitor(inside, header.instr_count);
+    run_all(inside, inside.array<Instr>(inside.rest->instrs), inside.rest->instr_count, header.instr_count);
+    // All was done, and there was no command among it.
+    end(retry(__NR_write, stage.status, &plan::exec_mark, 1) == 1 ? 0 : 1);
 }
 
 /// Waits for the end of the process of `stage.pidfd` and reaps it; kills it once owner or container have ended or the
@@ -304,7 +307,7 @@ s64 lower_privileges() {
         stage.status = status[1];
         close(go[1]);
         close(status[0]);
-        intermediate(stage);
+        visitor(stage);
     }
     // Not before: who goes in changes settings of its own in /proc first, as the host's user.
     prctl(PR_SET_DUMPABLE, 0);

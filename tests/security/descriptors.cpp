@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -12,8 +13,11 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/attack.hpp"
@@ -317,8 +321,9 @@ constexpr const char* lie_in_wait = R"SH(
             [ "$name" = caisson:visit ] || continue
             for fd in $p/fd/*; do [ -e "$fd" ] && still $fd; done
             { true <> $p/exe; } 2> /dev/null && still $p/exe
-            { true < $p/mem; } 2> /dev/null && still $p/mem
-            { read -r x < $p/environ; } 2> /dev/null && still $p/environ
+            # Twice: within execve(2), the command's memory is there a moment before its name.
+            { true < $p/mem; } 2> /dev/null && { true < $p/mem; } 2> /dev/null && still $p/mem
+            { read -r x < $p/environ; } 2> /dev/null && { read -r x < $p/environ; } 2> /dev/null && still $p/environ
             cd $p/root/ 2> /dev/null && still $p/root
             cd $p/cwd/ 2> /dev/null && still $p/cwd
         done
@@ -372,6 +377,110 @@ TEST_CASE("CVE-2016-8649, CVE-2016-9962: who lies in wait for a joining process 
         said.resize(static_cast<std::size_t>(::read(from.get(), said.data(), said.size())));
         CHECK(said == "");
     }
+}
+
+namespace {
+
+std::string text_at(const std::string& path) {
+    std::string text;
+    (void)detail::sys::read_file(AT_FDCWD, path.c_str(), text);
+    return text;
+}
+
+/// The lines of /proc/PID/status that tell what a process may do.
+std::string rights_of(const std::string& process) {
+    const std::string status = text_at(process + "/status");
+    std::string rights;
+    for (const char* key : {"CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:", "NoNewPrivs:", "Seccomp:"}) {
+        const std::size_t at = status.find(std::string{"\n"} + key);
+        if (at != std::string::npos) rights += status.substr(at + 1, status.find('\n', at + 1) - at);
+    }
+    return rights;
+}
+
+/// Seizes whoever joins the container that this process is in, before its command, and tells `to` what it has then.
+void seize_visitors(int to, const std::string& wanted) {
+    const auto say = [&](const std::string& line) { (void)!::write(to, line.data(), line.size()); };
+    for (;;) {
+        for (const auto& entry : std::filesystem::directory_iterator{"/proc"}) {
+            const pid_t pid = std::atoi(entry.path().filename().c_str());
+            const std::string process = entry.path().string();
+            if (pid < 2 || text_at(process + "/comm") != "caisson:visit\n") continue;
+            if (::ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) != 0) continue;
+            (void)::ptrace(PTRACE_INTERRUPT, pid, nullptr, nullptr);
+            int status = 0;
+            if (::waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status)) continue;
+            if (text_at(process + "/comm") == "caisson:visit\n") {
+                if (const std::string rights = rights_of(process); rights != wanted) say("seized with\n" + rights);
+                for (int fd = 0; fd < 64; ++fd) {
+                    const std::string link = link_of(process + "/fd/" + std::to_string(fd));
+                    // The command's are the null device. The others tell of ends, and nobody goes by what is in them.
+                    if (!link.empty() && link != "/dev/null" && (fd < 3 || !link.starts_with("pipe:"))) {
+                        say("seized with " + std::to_string(fd) + " -> " + link + "\n");
+                    }
+                }
+                if (contains(text_at(process + "/maps"), "rw-s")) say("seized with the stage's page\n");
+            }
+            (void)::ptrace(PTRACE_DETACH, pid, nullptr, nullptr);
+        }
+    }
+}
+
+}  // namespace
+
+TEST_CASE("CVE-2016-9962: root inside that seizes a joining process has the command's rights, and no more") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    // Root inside is root outside, and may trace.
+    ContainerSpec spec = with_user(ContainerSpec::system(), false);
+    spec.name = "test";
+    spec.root = root.path();
+    spec.command = {"/bin/sleep", "1000"};
+    spec.console.reset();
+    Container container = Container::start(spec);
+    const std::string wanted = rights_of("/proc/" + std::to_string(container.init().pid()));
+    REQUIRE(contains(wanted, "Seccomp:\t2\n"));
+    int ends[2]{-1, -1};
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    const Fd from{ends[0]};
+    Fd to{ends[1]};
+    const pid_t attacker = ::fork();
+    if (attacker == 0) {
+        (void)::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (::setns(container.init().pidfd(), CLONE_NEWPID | CLONE_NEWNS) != 0) ::_exit(1);
+        const pid_t inside = ::fork();
+        if (inside == 0) {
+            try {
+                (void)!::write(to.get(), "ready\n", 6);
+                seize_visitors(to.get(), wanted);
+            } catch (const std::exception&) {
+            }
+            ::_exit(1);
+        }
+        // It ends with the container.
+        (void)::waitpid(inside, nullptr, 0);
+        ::_exit(0);
+    }
+    to.reset();
+    char ready[6]{};
+    REQUIRE(::read(from.get(), ready, sizeof ready) == 6);
+    ExecSpec nothing_to_do;
+    nothing_to_do.command = {"/bin/true"};
+    for (int i = 0; i < 100; ++i) {
+        try {
+            CHECK(container.exec(nothing_to_do).wait().success());
+        } catch (const Error& e) {
+            CHECK(std::string{e.what()} == "");
+        }
+    }
+    (void)container.kill();
+    int status = 0;
+    REQUIRE(::waitpid(attacker, &status, 0) == attacker);
+    CHECK(WIFEXITED(status));
+    std::string said(4096, '\0');
+    said.resize(static_cast<std::size_t>(::read(from.get(), said.data(), said.size())));
+    CHECK(said == "");
 }
 
 TEST_CASE("CVE-2019-5736: a command in a running container that is /proc/self/exe runs nothing of the host") {

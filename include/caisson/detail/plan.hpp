@@ -77,12 +77,15 @@ enum class Op : std::uint16_t {
     credentials,        ///< x: uid << 32 | gid; a: array of y supplementary groups; b: CredentialFlag bits
     capabilities,       ///< a: a Capabilities
     no_new_privileges,
-    descriptors,     ///< those that are passed get their numbers, all others are closed
+    descriptors,     ///< those that are passed get their numbers, all others are closed; x: 1: what tells of the
+                     ///< keeper's death is still needed
     resource_limit,  ///< other: the kernel's number of the limit, x: soft, y: hard
     filter,          ///< a: a system call filter, x: its instructions
     exec,            ///< argv and envp of the plan
     join,            ///< of a visit, the last of its first part: slot: a pidfd, x: namespaces of that process
     standard,        ///< of a visit: 0, 1 and 2 become copies of slot, other and x
+    become_visible,  ///< of a visit: what follows is done by a child in the container's pid namespace, where root may
+                     ///< take hold of it at once: it must have nothing that the command will not have
     pass_up,         ///< of a visit: slot: goes to the host
     open_netlink,    ///< slot: takes a NETLINK_ROUTE socket of the network namespace that this process is in
     open_devpts,     ///< slot: takes the directory a, which must be the root of a devpts, else ENOTTY
@@ -248,7 +251,7 @@ static_assert(sizeof(InitFailure) == 8);
 /// Of the page of numbers that keeper and init share; the first is the instruction that init is at.
 inline constexpr std::uint32_t child_status = 1;  ///< of the child of an `Op::first_process`, as wait4(2) gives it
 inline constexpr std::uint32_t child_told = 2;    ///< 1: it is there
-inline constexpr std::uint32_t visitor_pid = 3;   ///< of the process that does what a visit is for; 0: it was not made
+inline constexpr std::uint32_t visitor_pid = 3;   ///< of the child of an `Op::become_visible`; 0: there is none
 
 /// What the keeper does before init runs, for its failures.
 enum class KeeperStep : std::uint32_t {

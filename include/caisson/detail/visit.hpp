@@ -52,8 +52,8 @@ struct Visitor {
 };
 
 /// Collects what a visit does and makes it. The visitor is undumpable, shares no memory with the host and has none of
-/// its descriptors but what the instructions of the second part name; with the pid namespace left out, nobody in the
-/// container sees it. It is killed when the container or the calling process ends.
+/// its descriptors but what the instructions of the second part name; nobody in the container sees it before an
+/// `Op::become_visible`. It is killed when the container or the calling process ends.
 ///
 /// The plan's first part is done outside the container, the second inside: its root is "/", its umask 022, and where
 /// the container has a user namespace, its user is root there. Everything throws, without naming the container: an
