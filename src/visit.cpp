@@ -64,8 +64,8 @@ public:
         if (visitor_.channel.fd() < 0) (void)sys::pidfd_send_signal(visitor_.keeper.get(), SIGKILL);
         status_.reset();
         visitor_.channel.hang_up();
-        (void)wait_readable(visitor_.keeper.get(), is_late_ ? 100 : patience);
-        reap_if_ours(visitor_.keeper.get());
+        // It is there as long as its visitor: one that waits for a file system may not even be killed.
+        if (wait_readable(visitor_.keeper.get(), is_late_ ? 100 : patience)) reap_if_ours(visitor_.keeper.get());
     }
 
     void launch(const std::string& stage_path, PlanPart first, const PlanPart& second) {
