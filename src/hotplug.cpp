@@ -124,21 +124,25 @@ Fd Hotplug::open_dev() const {
     visit.enter();
     PlanBuilder& plan = visit.plan();
     const Slot slot = plan.dynamic();
-    plan.add({.op = Op::open_path, .slot = slot, .a = plan.text("/dev"), .x = clone_no_symlinks}, Step::mount,
-             "directory '/dev'");
+    plan.add({.op = Op::open_path,
+              .slot = slot,
+              .a = plan.text("/dev"),
+              .x = clone_no_symlinks,
+              // There, where the deadline holds, and not here: who asks a file system of the container's for its
+              // number may wait for ever. By its number: it may be a directory of the host's disk, too.
+              .y = equipment_.dev_number},
+             Step::mount, "directory '/dev'");
     visit.pass_up(slot, Step::mount, "pass up the directory '/dev'");
-    std::vector<Fd> passed = visit.run(patience);
-    struct stat st {};
-    if (::fstat(passed.at(0).get(), &st) != 0) fail(Step::mount, "directory '/dev'");
-    // By its number: what somebody inside has put there may be a directory of the host's disk.
-    if (st.st_dev != equipment_.dev_number) {
-        throw Error{Step::mount, ESTALE, "directory '/dev'", "the container has put something else in its place"};
+    try {
+        return std::move(visit.run(patience).at(0));
+    } catch (const Error& e) {
+        if (e.code().value() != ESTALE) throw;
+        throw e.with_remedy("the container has put something else in its place");
     }
-    return std::move(passed.at(0));
 }
 
-void Hotplug::change_rules(const Equipment& before, const Equipment& after) const {
-    if (group_) control_of(after).change(*group_, control_of(before));
+bool Hotplug::change_rules(const Equipment& before, const Equipment& after) const {
+    return group_ && control_of(after).change(*group_, control_of(before));
 }
 
 Change Hotplug::attach(const DeviceSpec& spec) {
@@ -160,17 +164,15 @@ Change Hotplug::attach(const DeviceSpec& spec) {
     Equipment after = equipment_;
     after.devices.push_back(given);
     const Fd dev = open_dev();
-    change_rules(equipment_, after);
+    // The node first: what has failed before the right is given leaves none.
+    node.make(dev.get(), outside(equipment_.uid_map, spec.uid), outside(equipment_.gid_map, spec.gid),
+              outside(equipment_.uid_map, 0), outside(equipment_.gid_map, 0));
     try {
-        node.make(dev.get(), outside(equipment_.uid_map, spec.uid), outside(equipment_.gid_map, spec.gid),
-                  outside(equipment_.uid_map, 0), outside(equipment_.gid_map, 0));
-    } catch (...) {
-        try {
-            change_rules(after, equipment_);
-        } catch (const Error&) {
-            // What has failed first is the one to tell.
-        }
-        throw;
+        (void)change_rules(equipment_, after);
+    } catch (const Error& e) {
+        const int error = node.remove(dev.get());
+        if (error == 0 || error == ENOENT) throw;
+        throw e.in("device " + quote("/dev/" + node.path) + ", whose node is left");
     }
     equipment_ = std::move(after);
     return {.kind = Change::Kind::device, .device = given};
@@ -185,9 +187,18 @@ Change Hotplug::detach_device(const std::string& path) {
     require_running();
     Change change{.kind = Change::Kind::device, .added = false, .device = *found};
     after.devices.erase(std::next(found).base());
-    const Fd dev = open_dev();
-    change_rules(equipment_, after);
-    node_of(change.device).remove(dev.get());
+    // The right first: nothing that the container does keeps it.
+    const bool is_held = change_rules(equipment_, after);
+    const std::string what = "device " + quote("/dev/" + below);
+    try {
+        const int error = node_of(change.device).remove(open_dev().get());
+        if (error != 0 && !(is_held && error == ENOENT)) {
+            throw Error{Step::mount, error, "remove its node", "the container has moved or replaced it"};
+        }
+    } catch (const Error& e) {
+        if (!is_held) throw e.in(what + ", which no device rules take away");
+        left_ = e.in(what + " is detached, but its node is left");
+    }
     equipment_ = std::move(after);
     return change;
 }

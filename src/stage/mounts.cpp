@@ -101,6 +101,15 @@ const char* with_descriptors(const char* value, Value& into) {
 s64 open_path(Stage& stage, const Instr& instr) {
     const s64 fd = resolve(stage.text(instr.a), (instr.x & plan::clone_no_symlinks) != 0 ? RESOLVE_NO_SYMLINKS : 0);
     if (fd < 0) return fd;
+    if (instr.y != 0) {
+        struct stat status;
+        s64 result = call(__NR_newfstatat, fd, "", &status, at_empty_path);
+        if (result == 0 && status.st_dev != instr.y) result = estale;
+        if (result < 0) {
+            close(fd);
+            return result;
+        }
+    }
     made[instr.slot - plan::first_dynamic_slot] = static_cast<int>(fd);
     return 0;
 }

@@ -23,58 +23,12 @@
 #include "support/helper.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
+#include "support/shell.hpp"
 
 using namespace caisson;
 using namespace caisson_test;
 
 namespace {
-
-/// A container whose shell does what it is asked.
-class Shell {
-public:
-    explicit Shell(const ContainerSpec& given) {
-        int in[2];
-        int out[2];
-        REQUIRE(::pipe2(in, O_CLOEXEC) == 0);
-        REQUIRE(::pipe2(out, O_CLOEXEC) == 0);
-        const Fd command{in[0]};
-        const Fd said{out[1]};
-        in_.reset(in[1]);
-        out_.reset(out[0]);
-        ContainerSpec spec = given;
-        spec.command = {"/bin/sh", "-c", "while read -r line; do eval \"$line\" 2>&1; echo; echo '=='; done"};
-        spec.console.reset();
-        spec.stdio = {.in = command.get(), .out = said.get(), .err = said.get()};
-        container_.emplace(Container::start(spec));
-    }
-    Container& operator*() { return *container_; }
-    Container* operator->() { return &*container_; }
-    /// What a command has printed.
-    std::string ask(const std::string& command) {
-        const std::string line = command + "\n";
-        REQUIRE(::write(in_.get(), line.data(), line.size()) == static_cast<ssize_t>(line.size()));
-        std::string said;
-        char buffer[4096];
-        while (!said.ends_with("\n==\n")) {
-            const ssize_t n = ::read(out_.get(), buffer, sizeof buffer);
-            REQUIRE(n > 0);
-            said.append(buffer, static_cast<std::size_t>(n));
-        }
-        said.erase(said.size() - 4);
-        return said;
-    }
-
-private:
-    Fd in_;
-    Fd out_;
-    std::optional<Container> container_;
-};
-
-ContainerSpec plain(const TestRoot& root, bool user = true) {
-    ContainerSpec spec = shell(root, "");
-    if (!user) spec.namespaces = spec.namespaces.without(NamespaceKind::user);
-    return spec;
-}
 
 /// The message of what is to be refused.
 std::string refusal(const std::function<void()>& act, int errnum) {
@@ -242,6 +196,55 @@ TEST_CASE("a device that comes later can be used as long as it is there") {
             "container 'test': device '/dev/twin': No such file or directory: it was not given to the container, or is "
             "gone already");
     }
+}
+
+TEST_CASE("a container cannot keep a device by laying something over its /dev") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory nodes;
+    REQUIRE(::mknod((nodes / "log").c_str(), S_IFCHR | 0666, makedev(1, 11)) == 0);
+    REQUIRE(::chmod((nodes / "log").c_str(), 0666) == 0);
+    ContainerSpec spec = plain(root);
+    spec.capabilities = CapabilitySet::system();
+    spec.seccomp.profile = SeccompProfile::system;
+    spec.mounts.push_back(MountSpec::bind(nodes.path(), "/nodes", {.no_dev = false}));
+    Shell shell{spec};
+    const auto is_refused = [&] { return contains(shell.ask("(: >/nodes/log)"), "Operation not permitted"); };
+    const bool is_held = is_refused();  // false where this machine can set no rules
+    shell->attach(log_device);
+    CHECK_FALSE(is_refused());
+    CHECK(shell.ask("mount -t tmpfs over /dev && echo ok") == "ok\n");
+    const std::string why =
+        "directory '/dev' (in the child): Stale file handle: the container has put something else in its place";
+    CHECK(refusal([&] { shell->attach(log_device); }, ESTALE) == "container 'test': " + why);
+    CHECK(refusal([&] { shell->detach_device("log/kernel"); }, ESTALE) ==
+          "container 'test': device '/dev/log/kernel'" +
+              std::string{is_held ? " is detached, but its node is left: " : ", which no device rules take away: "} +
+              why);
+    CHECK(is_refused() == is_held);
+    CHECK(shell.ask("umount /dev; ls /dev/log") == "kernel\n");
+    CHECK(refusal([&] { shell->detach_device("log/kernel"); }, ENOENT) ==
+          (is_held ? "container 'test': device '/dev/log/kernel': No such file or directory: it was not given to the "
+                     "container, or is gone already"
+                   : "it was not refused"));
+}
+
+TEST_CASE("without rules for devices, only the removal of its node takes one away") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = plain(root);
+    spec.cgroup = false;
+    Shell shell{spec};
+    shell->attach(log_device);
+    CHECK(shell.ask("mv /dev/log/kernel /dev/kept && echo ok") == "ok\n");
+    CHECK(refusal([&] { shell->detach_device("log/kernel"); }, ENOENT) ==
+          "container 'test': device '/dev/log/kernel', which no device rules take away: remove its node: No such file "
+          "or directory: the container has moved or replaced it");
+    (void)shell.ask("mv /dev/kept /dev/log/kernel");
+    shell->detach_device("log/kernel");
+    CHECK(shell.ask("ls /dev/log") == "");
 }
 
 TEST_CASE("devices that cannot come are refused with their field") {

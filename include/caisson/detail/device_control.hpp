@@ -107,17 +107,18 @@ public:
     }
 
     /// Makes a group that follows `before` follow these, as far as it follows rules at all. All or nothing, and what
-    /// both allow is allowed all the time. Throws `Step::cgroup`, with ENOENT if the group is gone.
-    void change(const Cgroup& group, const DeviceControl& before) const {
+    /// both allow is allowed all the time. False if it follows none. Throws `Step::cgroup`, with ENOENT if the group is
+    /// gone.
+    [[nodiscard]] bool change(const Cgroup& group, const DeviceControl& before) const {
         try {
             const CgroupDirectory* const v1 = find(group, "devices");
             const CgroupDirectory* const v2 = find(group, "");
             if (v1 != nullptr) change_entries(group, *v1, before);
-            if (v2 == nullptr) return;
+            if (v2 == nullptr) return v1 != nullptr;
             try {
                 const Fd directory = sys::open(v2->parent_path + "/" + group.name(), O_PATH | O_DIRECTORY);
                 if (!directory) fail(Step::cgroup, "open " + quote(v2->parent_path + "/" + group.name()));
-                (void)replace_device_program(directory.get(), rules());
+                return replace_device_program(directory.get(), rules()) || v1 != nullptr;
             } catch (...) {
                 if (v1 != nullptr) before.change_entries(group, *v1, *this);
                 throw;

@@ -97,19 +97,22 @@ struct DeviceNode {
             if (!is_it(node.get())) throw Error{Step::mount, EBUSY, context, "another program has replaced it"};
             own(node.get(), mode & 0777, uid, gid, context);
         } catch (...) {
-            remove(dev);
+            (void)remove(dev);
             throw;
         }
     }
-    /// Removes the node, if there is one of this device; silently.
-    void remove(int dev) const {
+    /// Removes the node; 0, or the error: ENOENT where it is not in its place, EEXIST where something else is.
+    [[nodiscard]] int remove(int dev) const {
         const std::size_t slash = path.rfind('/');
         const Fd at = slash == std::string::npos
                           ? sys::open_at(dev, ".", O_PATH | O_DIRECTORY)
                           : sys::openat2(dev, path.substr(0, slash).c_str(), O_PATH | O_DIRECTORY, within);
+        if (!at) return errno;
         const std::string name = path.substr(slash == std::string::npos ? 0 : slash + 1);
-        const Fd node = at ? sys::openat2(at.get(), name.c_str(), O_PATH | O_NOFOLLOW, within) : Fd{};
-        if (node && is_it(node.get())) (void)::unlinkat(at.get(), name.c_str(), 0);
+        const Fd node = sys::openat2(at.get(), name.c_str(), O_PATH | O_NOFOLLOW, within);
+        if (!node) return errno;
+        if (!is_it(node.get())) return EEXIST;
+        return ::unlinkat(at.get(), name.c_str(), 0) == 0 ? 0 : errno;
     }
 
 private:

@@ -11,6 +11,7 @@
 #include <caisson/detail/equipment.hpp>
 #include <caisson/detail/network.hpp>
 #include <caisson/device.hpp>
+#include <caisson/error.hpp>
 #include <caisson/process.hpp>
 #include <caisson/spec.hpp>
 
@@ -54,7 +55,8 @@ public:
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_network(const std::string& name);
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_device(const std::string& path);
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_mount(const std::string& target);
-    /// Calls `note`, and takes back what `attach` has given where that throws.
+    /// Calls `note`, and takes back what `attach` has given where that throws. Then throws what a container has kept of
+    /// what it was to lose, and can no longer use.
     template <class Note>
     void keep(const Change& change, Note&& note) {
         try {
@@ -63,19 +65,22 @@ public:
             if (change.added) undo(change);
             throw;
         }
+        if (left_) throw *left_;
     }
 
 private:
     [[gnu::visibility("default")]] void undo(const Change& change) noexcept;
     void require_running() const;
     [[nodiscard]] Fd open_dev() const;
-    void change_rules(const Equipment& before, const Equipment& after) const;
+    /// False where the container is held to none.
+    [[nodiscard]] bool change_rules(const Equipment& before, const Equipment& after) const;
 
     Process init_;
     Equipment equipment_;
     std::vector<PluggedLink> links_;
     std::optional<Cgroup> group_;
     std::string tag_;
+    std::optional<Error> left_;
 };
 
 }  // namespace caisson::inline v0::detail
