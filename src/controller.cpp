@@ -53,8 +53,8 @@ void Controller::unwatch(int fd) noexcept {
 
 Controller::Entry& Controller::insert(ContainerId id, Container&& container, detail::ConsolesOwner consoles,
                                       ConsoleUse use) {
-    auto made = std::make_unique<Entry>(
-        Entry{.id = id, .container = std::move(container), .use = use, .consoles = std::move(consoles)});
+    detail::Owned<Entry> made{
+        new Entry{.id = id, .container = std::move(container), .use = use, .consoles = std::move(consoles)}};
     Entry& entry = *made;
     watch_all(entry);
     entries_.insert(place(id), std::move(made));

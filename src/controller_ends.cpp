@@ -85,8 +85,8 @@ std::optional<Event> Controller::next(const StartHook& hook) {
     return event;
 }
 
-std::unique_ptr<const Controller::Origin> Controller::Origin::of(const ContainerSpec& spec) {
-    auto origin = std::make_unique<Origin>(Origin{.spec = spec, .kept = {}});
+detail::Owned<const Controller::Origin> Controller::Origin::of(const ContainerSpec& spec) {
+    detail::Owned<Origin> origin{new Origin{.spec = spec, .kept = {}}};
     if (!borrows(spec)) return origin;
     origin->can_start_again = spec.may_restart();
     if (!origin->can_start_again) return origin;
@@ -109,7 +109,7 @@ Usage Controller::usage(ContainerId id, UsageParts parts) {
     Usage usage = require(id).container.usage(parts);
     const auto preserves = [&](EndKind kind) { return entry.origin->spec.after(kind) == EndAction::preserve; };
     if (entry.origin && (preserves(EndKind::poweroff) || preserves(EndKind::reboot) || preserves(EndKind::crash))) {
-        entry.last_usage = std::make_unique<Usage>(usage);
+        entry.last_usage.reset(new Usage{usage});
     }
     return usage;
 }

@@ -28,7 +28,7 @@ Helper find_helper(const std::string& name, const std::string& run_directory) {
 namespace detail {
 
 Reattached& Reattachments::add(ContainerId id, const std::string& run_directory, Helper events, Helper questions) {
-    auto one = std::make_unique<Reattached>(id, run_directory, std::move(events), std::move(questions));
+    Owned<Reattached> one{new Reattached{id, run_directory, std::move(events), std::move(questions)}};
     const std::lock_guard lock{mutex_};
     return *all_.emplace_back(std::move(one));
 }

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <exception>
 #include <limits>
-#include <memory>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -26,6 +25,7 @@
 #include <caisson/console.hpp>
 #include <caisson/cancellation.hpp>
 #include <caisson/container.hpp>
+#include <caisson/detail/owned.hpp>
 #include <caisson/detail/reattached.hpp>
 #include <caisson/error.hpp>
 #include <caisson/event.hpp>
@@ -47,7 +47,7 @@ class Relay;
 struct [[gnu::visibility("default")]] ConsolesEnd {
     void operator()(Consoles* consoles) const noexcept;
 };
-using ConsolesOwner = std::unique_ptr<Consoles, ConsolesEnd>;
+using ConsolesOwner = Owned<Consoles, ConsolesEnd>;
 
 }  // namespace detail
 
@@ -260,14 +260,14 @@ private:
         ContainerSpec spec;
         std::vector<Fd> kept;         // what `spec` borrows, where it may restart by itself
         bool can_start_again = true;  // else its descriptors are the caller's no more
-        static std::unique_ptr<const Origin> of(const ContainerSpec& spec);
+        static detail::Owned<const Origin> of(const ContainerSpec& spec);
     };
     enum class Asked : std::uint8_t { nothing, reboot, shutdown, stop };
 
     struct Entry {
         ContainerId id;
         Container container;
-        std::unique_ptr<const Origin> origin{};  // nothing for one that was adopted
+        detail::Owned<const Origin> origin{};  // nothing for one that was adopted
         Asked asked = Asked::nothing;
         bool starting = false;
         bool preserved = false;
@@ -275,7 +275,7 @@ private:
         std::uint64_t restarts = 0;
         std::int64_t started_at = detail::monotonic_ms();
         std::int64_t restart_at = never;
-        std::unique_ptr<Usage> last_usage{};  // where it may be preserved
+        detail::Owned<Usage> last_usage{};  // where it may be preserved
         ConsoleUse use = ConsoleUse::relay;
         detail::ConsolesOwner consoles{};  // those that are relayed
         std::uint64_t data_told = 0;       // a bit for each console whose `console_data` nobody has taken yet
@@ -302,7 +302,7 @@ private:
         ContainerId id;
         friend bool operator>(const Due& a, const Due& b) noexcept { return a.at > b.at; }
     };
-    using Entries = std::vector<std::unique_ptr<Entry>>;
+    using Entries = std::vector<detail::Owned<Entry>>;
     /// A call of `run` that is under way.
     struct Running {
         explicit Running(Controller& controller) : all{controller} { all.count_runs(1); }

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <caisson/detail/owned.hpp>
 #include <caisson/event.hpp>
 #include <caisson/helper.hpp>
 
@@ -60,7 +60,7 @@ private:
     void forget(Reattached& one) noexcept;
 
     mutable std::mutex mutex_;
-    std::vector<std::unique_ptr<Reattached>> all_;
+    std::vector<Owned<Reattached>> all_;
 };
 
 inline HelperCall::~HelperCall() {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/equipment.hpp>
 #include <caisson/detail/network.hpp>
+#include <caisson/detail/owned.hpp>
 #include <caisson/detail/plan.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/fd.hpp>
@@ -42,7 +42,7 @@ struct Running {
     std::optional<Cgroup> cgroup{};
     std::vector<Pty> consoles{};
     Links links{};
-    std::unique_ptr<const ExecDefaults> defaults{};
+    Owned<const ExecDefaults> defaults{};
     Equipment equipment{};
 };
 
