@@ -97,7 +97,11 @@ Controller::Controller()
 }
 
 Controller::~Controller() {
-    if (::getpid() != owner_) return;
+    if (::getpid() != owner_) {
+        // The set is the other process's, too: what the consoles take out of it would be out there as well.
+        epoll_.reset();
+        return;
+    }
     // All at once, so that the time does not add up.
     for (const auto& entry : entries_) {
         try {

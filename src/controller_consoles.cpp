@@ -135,7 +135,8 @@ void Controller::tell_of_consoles(Entry& entry, bool all) {
 }
 
 void Controller::serve(Entry& entry, unsigned part, std::uint32_t events) {
-    if ((part & part_data) != 0) {
+    // A relayed console's number may have that bit, too.
+    if ((part & (part_data | part_console)) == part_data) {
         const std::size_t number = part & ~unsigned{part_data};
         const std::uint64_t bit = std::uint64_t{1} << number;
         // A hang-up alone only says that nobody inside has it open.

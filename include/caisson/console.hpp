@@ -63,9 +63,9 @@ struct ConsoleViewer {
 /// What a relayed console has been up to.
 struct ConsoleState {
     WindowSize size{};
-    std::uint64_t written = 0;           ///< bytes that came out of the container
-    std::uint64_t log_lost = 0;          ///< of these, what could not be written to the log
-    std::string log_error{};             ///< why, the last time; empty: there was nothing
+    std::uint64_t written = 0;             ///< bytes that came out of the container
+    std::uint64_t log_lost = 0;            ///< of these, what could not be written to the log
+    std::string log_error{};               ///< why, the last time; empty: there was nothing
     std::vector<ConsoleViewer> viewers{};  ///< the terminal first
     friend bool operator==(const ConsoleState&, const ConsoleState&) = default;
 };

@@ -58,7 +58,8 @@ void guard(detail::StartRequest request, Client& first) {
         // It has no groups, or has ended already.
     }
     lower_privileges();
-    for (;;) {
+    constexpr int most_in_vain = 10;
+    for (int in_vain = 0;;) {
         const std::int64_t begun = detail::monotonic_ms();
         const pid_t loop = ::fork();
         if (loop == 0) ::_exit(serve_once(request, place, container, note, first));
@@ -71,7 +72,10 @@ void guard(detail::StartRequest request, Client& first) {
         // What the one before has written stays.
         if (request.spec.console) request.spec.console->log_append = true;
         for (ConsoleSpec& console : request.spec.more_consoles) console.log_append = true;
-        if (detail::monotonic_ms() - begun < 1000) (void)::poll(nullptr, 0, 100);
+        in_vain = detail::monotonic_ms() - begun < 1000 ? in_vain + 1 : 0;
+        // A container that has ended is not served for ever by who cannot.
+        if (in_vain >= most_in_vain && container.init().ended()) return;
+        if (in_vain > 0) (void)::poll(nullptr, 0, 100);
     }
 }
 

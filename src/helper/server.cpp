@@ -146,14 +146,22 @@ void Server::take_over(const detail::StartRequest& request, RunDirectory place, 
 void Server::begin(detail::StartRequest request, Client& client) {
     Starting& starting = prepare(std::move(request), client);
     // The others' consoles go on meanwhile.
-    starting.thread = std::thread{[this, &starting] {
-        try {
-            (void)controller_.start(starting.spec);
-        } catch (const std::exception&) {
-            starting.failed = true;
-            controller_.stop();  // wakes the loop
-        }
-    }};
+    const auto fail = [this, &starting] {
+        starting.failed = true;
+        controller_.stop();  // wakes the loop
+    };
+    try {
+        starting.thread = std::thread{[this, &starting, fail] {
+            try {
+                (void)controller_.start(starting.spec);
+            } catch (const std::exception&) {
+                fail();
+            }
+        }};
+    } catch (const std::exception&) {
+        // No thread is to be had: that start fails, and the others' containers go on.
+        fail();
+    }
 }
 
 std::unique_ptr<Server::Starting> Server::take_starting(const std::string& name) {
@@ -304,6 +312,8 @@ void Server::serve(Ward& ward, Client& client) {
         if (question.kind == Message::Kind::note) tell_watchers(ward, {.kind = Event::Kind::noted});
     } catch (const Error& e) {
         if (client.socket) tell(client, refusal(e));
+    } catch (const std::exception& e) {
+        if (client.socket) tell(client, refusal({Step::helper, ENOMEM, std::string{"helper: "} + e.what()}));
     }
 }
 
@@ -315,6 +325,9 @@ void Server::serve_group(const std::vector<int>& ready) {
             }
         } catch (const Error& e) {
             if (client.socket) tell(client, refusal(e));
+            client.socket.reset();
+        } catch (const std::exception& e) {
+            if (client.socket) tell(client, refusal({Step::helper, ENOMEM, std::string{"helper: "} + e.what()}));
             client.socket.reset();
         }
     }

@@ -152,10 +152,10 @@ TEST_CASE("the options before the verb are checked, and what needs no domain wor
     check_said(ctl({"list"}), " Id   Name   State\n--------------------\n");
     CHECK(ctl({"--quiet", "list"}).out == "");
     CHECK("Grouped commands:\n\n" + ctl({"help", "domain"}).out == ctl({"help"}).out);
-    for (const char* verb : {"blkiotune", "autostart", "autostart-all", "console", "create",  "desc",      "domrename",
-                             "metadata",  "define",    "destroy",       "domid",   "dominfo", "domname",   "domstate",
-                             "domuuid",   "dumpxml",   "help",          "list",    "memtune", "reboot",    "schedinfo", "security",
-                             "setmaxmem", "setmem",    "shutdown",      "start",   "undefine"}) {
+    for (const char* verb : {"blkiotune", "autostart", "autostart-all", "console",  "create",  "desc",    "domrename",
+                             "metadata",  "define",    "destroy",       "domid",    "dominfo", "domname", "domstate",
+                             "domuuid",   "dumpxml",   "help",          "list",     "memtune", "reboot",  "schedinfo",
+                             "security",  "setmaxmem", "setmem",        "shutdown", "start",   "undefine"}) {
         CHECK(has(ctl({"help"}).out, std::string{"\n    "} + verb + " "));
         CHECK(ctl({"help", verb}).status == 0);
     }

@@ -136,7 +136,7 @@ TEST_CASE("sweep removes the run directories of dead owners, and no others") {
     dead.start_time += 1;
     const auto make = [&](const char* name, const std::string& tag) {
         REQUIRE(::mkdir((run + "/" + name).c_str(), 0700) == 0);
-        for (const auto& [file, content] : {std::pair<const char*, std::string>{"owner", tag}, {"lock", ""}}) {
+        for (const auto& [file, content] : {std::pair<const char*, std::string>{"owner", tag}, {"sock", ""}}) {
             const Fd fd = detail::sys::open(run + "/" + name + "/" + file, O_WRONLY | O_CREAT, 0600);
             REQUIRE(fd);
             REQUIRE(detail::sys::write_all(fd.get(), content));
@@ -160,12 +160,12 @@ TEST_CASE("sweep removes the run directories of dead owners, and no others") {
     CHECK(report.removed == std::vector<std::string>{run + "/gone"});
     CHECK(report.kept == std::vector<std::string>{run + "/full: Directory not empty"});
     CHECK_FALSE(exists(run + "/gone"));
-    for (const char* name : {"/here", "/odd", "/elsewhere", "/taken"}) CHECK(exists(run + name + "/lock"));
+    for (const char* name : {"/here", "/odd", "/elsewhere", "/taken"}) CHECK(exists(run + name + "/sock"));
     CHECK(exists(run + "/full/owner"));
 
     CHECK(::rmdir((run + "/full/inner").c_str()) == 0);
     for (const char* name : {"here", "odd", "full", "elsewhere", "taken"}) {
-        for (const char* file : {"/owner", "/lock"}) (void)::unlink((run + "/" + name + file).c_str());
+        for (const char* file : {"/owner", "/sock"}) (void)::unlink((run + "/" + name + file).c_str());
         CHECK(::rmdir((run + "/" + name).c_str()) == 0);
     }
     CHECK(::rmdir(top) == 0);

@@ -26,8 +26,8 @@ public:
     }
     /// To a pointer to const.
     template <class U>
-        requires(!std::is_same_v<T, U> && std::is_convertible_v<U*, T*>)
-    Owned(Owned<U, End>&& other) noexcept : object_{other.release()} {}
+    requires(!std::is_same_v<T, U> && std::is_convertible_v<U*, T*>) Owned(Owned<U, End>&& other)
+    noexcept : object_{other.release()} {}
     Owned(const Owned&) = delete;
     Owned& operator=(const Owned&) = delete;
     ~Owned() { reset(); }

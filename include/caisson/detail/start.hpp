@@ -51,8 +51,8 @@ public:
             abandon();
             throw;
         }
-        running_.defaults = Owned<const ExecDefaults>{new ExecDefaults{
-            ExecDefaults::of(preparation_.spec(), preparation_.callers_ids().deny_setgroups)}};
+        running_.defaults = Owned<const ExecDefaults>{
+            new ExecDefaults{ExecDefaults::of(preparation_.spec(), preparation_.callers_ids().deny_setgroups)}};
         running_.has_command_below = preparation_.spec().init;
         running_.shutdown_signal = preparation_.spec().shutdown_signal;
         running_.reboot_signal = preparation_.spec().reboot_signal;
