@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <string_view>
 
@@ -25,7 +26,8 @@
 namespace caisson::inline v0::detail {
 namespace {
 
-constexpr std::array fifos{"run/initctl", "dev/initctl", "etc/.initctl"};
+// Of characters: pointers would be a variable of the library's, for the loader to fill in.
+constexpr char fifos[][16]{"run/initctl", "dev/initctl", "etc/.initctl"};
 
 /// What init(8) reads from its fifo: initreq.h of sysvinit.
 struct InitRequest {
@@ -58,7 +60,7 @@ Fd open_in_memory(int root, const char* path) {
 }
 
 bool is_hosts(const struct stat& fifo) {
-    return std::any_of(fifos.begin(), fifos.end(), [&](const char* path) {
+    return std::any_of(std::begin(fifos), std::end(fifos), [&](const char* path) {
         struct stat own {};
         return ::stat((std::string{"/"} + path).c_str(), &own) == 0 && own.st_dev == fifo.st_dev &&
                own.st_ino == fifo.st_ino;
