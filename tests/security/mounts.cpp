@@ -285,7 +285,8 @@ TEST_CASE(
     };
     run("umount -l /dev");
     CHECK(refusal({.source = "/dev/null", .target = "x"}) ==
-          "container 'test': directory '/dev': Stale file handle: the container has put something else in its place");
+          "container 'test': directory '/dev' (in the child): Stale file handle: the container has put something else in "
+          "its place");
     CHECK_FALSE(std::filesystem::exists(root / "/dev/x"));
     run("mv /dev /dev2; ln -s " + canary.path() + " /dev");
     CHECK(refusal({.source = "/dev/null", .target = "x"}) ==

@@ -21,7 +21,7 @@ TEST_CASE("/dev has what programs expect, and nothing of the host's") {
     CHECK(run(shell(root,
                     "cd /dev; echo *; stat -c '%n %F %a' shm mqueue null; echo x > shm/y && cat shm/y; "
                     "grep -c ' /dev/mqueue .* - mqueue ' /proc/self/mountinfo")) ==
-          "console fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero\n"
+          "console fd full mqueue null ptmx pts random shm stderr stdin stdout tty tty1 urandom zero\n"
           "shm directory 1777\nmqueue directory 1777\nnull character special file 666\nx\n1\n");
 }
 

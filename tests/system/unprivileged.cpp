@@ -200,7 +200,7 @@ TEST_CASE("/dev has the host's nodes, which work and which root inside cannot ch
                     "echo x 2>/dev/null >/dev/full || echo full; chmod 600 /dev/null 2>/dev/null || echo kept; "
                     "rm /dev/zero 2>/dev/null || echo busy; readlink /dev/fd; readlink /dev/ptmx; ls /sys/fs/cgroup"),
               false) ==
-          "console\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n"
+          "console\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\ntty1\nurandom\nzero\n"
           "3\n3\nfull\nkept\nbusy\n/proc/self/fd\npts/ptmx\n");
     CHECK(look("/dev/null").st_mode == before);
 }
