@@ -284,9 +284,10 @@ TEST_CASE(
         await("done");
     };
     run("umount -l /dev");
-    CHECK(refusal({.source = "/dev/null", .target = "x"}) ==
-          "container 'test': directory '/dev' (in the child): Stale file handle: the container has put something else in "
-          "its place");
+    CHECK(
+        refusal({.source = "/dev/null", .target = "x"}) ==
+        "container 'test': directory '/dev' (in the child): Stale file handle: the container has put something else in "
+        "its place");
     CHECK_FALSE(std::filesystem::exists(root / "/dev/x"));
     run("mv /dev /dev2; ln -s " + canary.path() + " /dev");
     CHECK(refusal({.source = "/dev/null", .target = "x"}) ==
