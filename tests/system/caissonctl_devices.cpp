@@ -53,7 +53,9 @@ TEST_CASE("wrong use of the verbs for devices is told in virsh's own words") {
          "Failed to attach disk\nerror: No support for shareable in command 'attach-disk'"},
         {{"detach-disk", "x", "vdb"}, "Failed to detach disk\nerror: failed to get domain 'x'"},
     };
-    for (const auto& [arguments, error] : cases) {
+    for (const auto& one : cases) {
+        const auto& arguments = one.first;
+        const auto& error = one.second;
         CAPTURE(arguments.front());
         const Outcome outcome = ctl(arguments);
         CHECK(outcome.status == 1);
