@@ -26,9 +26,9 @@ public:
     StartHook() = default;
     template <class F>
     requires(!std::same_as<std::remove_cvref_t<F>, StartHook> && std::is_object_v<std::remove_reference_t<F>> &&
-             std::invocable<F&, const Starting&>) StartHook(F&& callable)
-    noexcept  // implicit: a lambda is given as it is
-        : object_{const_cast<void*>(static_cast<const void*>(&callable))},
+             std::invocable<F&, const Starting&>) StartHook(F&& callable)   // NOLINT: constrained
+    noexcept                                                                // implicit: a lambda is given as it is
+        : object_{const_cast<void*>(static_cast<const void*>(&callable))},  // NOLINT: `call_` has its own type
           call_{[](void* object, const Starting& starting) {
               (void)(*static_cast<std::remove_reference_t<F>*>(object))(starting);
           }} {}

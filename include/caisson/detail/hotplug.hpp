@@ -65,7 +65,7 @@ public:
             if (change.added) undo(change);
             throw;
         }
-        if (left_) throw *left_;
+        if (left_) throw Error{*left_};
     }
 
 private:

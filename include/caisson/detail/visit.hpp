@@ -80,10 +80,9 @@ public:
     /// The same, and once it has been launched `talk` is called, which may wait for the visitor and then hangs up. The
     /// time begins anew when it returns. If it throws ETIMEDOUT, the visitor is not waited for.
     template <class Talk>
-    std::vector<Fd> run(std::int64_t milliseconds, Talk&& talk) {
+    std::vector<Fd> run(std::int64_t milliseconds, Talk talk) {
         return run(
-            milliseconds, [](void* object) { (*static_cast<std::remove_reference_t<Talk>*>(object))(); },
-            const_cast<void*>(static_cast<const void*>(&talk)));
+            milliseconds, [](void* object) { (*static_cast<Talk*>(object))(); }, &talk);
     }
     /// The same where the last instruction is `Op::exec`: returns once the kernel has accepted the command.
     [[nodiscard]] [[gnu::visibility("default")]] Visitor start(const std::vector<std::string>& argv,
