@@ -131,7 +131,13 @@ std::optional<detail::OomNotice> Cgroup::oom_notice() {
             detail::fail(Step::cgroup, "open " + detail::quote(path(*d) + "/cgroup.event_control"));
         }
     }
-    return std::optional<detail::OomNotice>{std::in_place, std::move(file), control};
+    try {
+        return std::optional<detail::OomNotice>{std::in_place, std::move(file), control};
+    } catch (const Error& e) {
+        // A container that ends at once has no group any more: its keeper has removed it meanwhile.
+        if (e.code().value() == ENODEV || e.code().value() == ENOENT) return std::nullopt;
+        throw;
+    }
 }
 
 detail::PressureNotice Cgroup::pressure_notice(MemoryPressure level) const {
