@@ -221,66 +221,66 @@ TEST_CASE("every function of a controller, for a container in every state, works
     };
     using C = ControllerCase;
     check_states<ControllerCase>(
-        states,
-        {
-            {"fd", "++++++++", [](C& c) { (void)c.controller.fd(); }},
-            {"size", "+++++++L", [](C& c) { (void)c.controller.size(); }},
-            {"has_unread_console", "+++++++L", [](C& c) { (void)c.controller.has_unread_console(); }},
-            {"status", "L+++E+EL", [](C& c) { (void)c.controller.status(c.id); }},
-            {"stuck", "L++++++L", [](C& c) { (void)c.controller.stuck(c.id); }},
-            {"suspended", "L++EEEEL", [](C& c) { (void)c.controller.suspended(c.id); }},
-            {"watch_pressure", "L++EEEEL", [](C& c) { c.controller.watch_pressure(c.id, MemoryPressure::critical); }},
-            {"usage", "L++EEEEL", [](C& c) { (void)c.controller.usage(c.id); }},
-            {"limit", "L++EEEEL", [](C& c) { c.controller.limit(c.id, some_limits); }},
-            {"limits", "L++EEEEL", [](C& c) { (void)c.controller.limits(c.id); }},
-            {"resize", "L++++++L",
-             [](C& c) {
-                 (void)c.controller.resize(c.id, {10, 20});
-             }},
-            {"console_path", "L+++E+EL", [](C& c) { (void)c.controller.console_path(c.id); }},
-            {"open_console", "L+++E+EL", [](C& c) { (void)c.controller.open_console(c.id); }},
-            {"attach_console", "L+++E+EL", [](C& c) { (void)c.controller.attach_console(c.id); }},
-            {"detach_viewers", "L+++E+EL", [](C& c) { c.controller.detach_viewers(c.id); }},
-            {"console_state", "L+++E+EL", [](C& c) { (void)c.controller.console_state(c.id); }},
-            {"console_fd", "L+++EEEL", [](C& c) { (void)c.controller.console_fd(c.id); }},
-            {"init_pid", "L+++EEEL", [](C& c) { (void)c.controller.init_pid(c.id); }},
-            {"attach", "LEEEEEEL", [](C& c) { (void)c.controller.attach(c.id, some_network); }},
-            {"attach", "L++EEEEL", [](C& c) { c.controller.attach(c.id, some_device); }},
-            {"detach_network", "LEEEEEEL", [](C& c) { c.controller.detach_network(c.id, "eth7"); }},
-            {"detach_device", "LEEEEEEL", [](C& c) { c.controller.detach_device(c.id, "none"); }},
-            {"detach_mount", "LEEEEEEL", [](C& c) { c.controller.detach_mount(c.id, "/none"); }},
-            {"hotplug_state", "L+++EEEL", [](C& c) { (void)c.controller.hotplug_state(c.id); }},
-            {"signal", "L++++++L", [](C& c) { (void)c.controller.signal(c.id, SIGWINCH); }},
-            {"reattach", "EEEEEEEL", [](C& c) { (void)c.controller.reattach("no-such", "/no/such"); }},
-            {"adopt", "LLLLLLLL",
-             [](C& c) {
-                 Container container = Container::start(stubborn("adopted"));
-                 const Container other = std::move(container);
-                 (void)c.controller.adopt(std::move(container));
-             }},
-            {"start", "+++++++L", [](C& c) { (void)c.controller.start(ContainerSpec{}); }},
-            {"next", "+++++++L", [](C& c) { (void)c.controller.next(); }},
-            {"run", "+++++++L",
-             [](C& c) {
-                 c.controller.stop();
-                 c.controller.run([](const Event&) {});
-             }},
-            {"run_on", "+++++++L",
-             [](C& c) {
-                 c.controller.stop();
-                 c.controller.run_on([](const Event&) {}, [](const std::exception_ptr&) {});
-             }},
-            {"exec", "L+EEEEEL", [](C& c) { (void)c.controller.exec(c.id, some_command).wait(); }},
-            {"exec_ticket", "L++EEEEL", [](C& c) { (void)c.controller.exec_ticket(c.id); }},
-            {"suspend", "L++EEEEL", [](C& c) { c.controller.suspend(c.id); }, changes},
-            {"resume", "L++EEEEL", [](C& c) { c.controller.resume(c.id); }, changes},
-            {"release", "L++++++L", [](C& c) { (void)c.controller.release(c.id); }, changes},
-            {"take", "L+++EEEL", [](C& c) { (void)c.controller.take(c.id); }, changes},
-            {"shutdown", "L++++++L", [](C& c) { (void)c.controller.shutdown(c.id); }, changes},
-            {"reboot", "L++++++L", [](C& c) { (void)c.controller.reboot(c.id); }, changes},
-            {"stop", "L++++++L", [](C& c) { (void)c.controller.stop(c.id, 1ms); }, changes},
-            {"kill", "L++++++L", [](C& c) { (void)c.controller.kill(c.id); }, changes},
-        });
+        states, {
+                    {"fd", "++++++++", [](C& c) { (void)c.controller.fd(); }},
+                    {"size", "+++++++L", [](C& c) { (void)c.controller.size(); }},
+                    {"has_unread_console", "+++++++L", [](C& c) { (void)c.controller.has_unread_console(); }},
+                    {"status", "L+++E+EL", [](C& c) { (void)c.controller.status(c.id); }},
+                    {"stuck", "L++++++L", [](C& c) { (void)c.controller.stuck(c.id); }},
+                    {"suspended", "L++EEEEL", [](C& c) { (void)c.controller.suspended(c.id); }},
+                    {"watch_pressure", counted("L++EEEEL"),
+                     [](C& c) { c.controller.watch_pressure(c.id, MemoryPressure::low); }},
+                    {"usage", "L++EEEEL", [](C& c) { (void)c.controller.usage(c.id); }},
+                    {"limit", "L++EEEEL", [](C& c) { c.controller.limit(c.id, some_limits); }},
+                    {"limits", "L++EEEEL", [](C& c) { (void)c.controller.limits(c.id); }},
+                    {"resize", "L++++++L",
+                     [](C& c) {
+                         (void)c.controller.resize(c.id, {10, 20});
+                     }},
+                    {"console_path", "L+++E+EL", [](C& c) { (void)c.controller.console_path(c.id); }},
+                    {"open_console", "L+++E+EL", [](C& c) { (void)c.controller.open_console(c.id); }},
+                    {"attach_console", "L+++E+EL", [](C& c) { (void)c.controller.attach_console(c.id); }},
+                    {"detach_viewers", "L+++E+EL", [](C& c) { c.controller.detach_viewers(c.id); }},
+                    {"console_state", "L+++E+EL", [](C& c) { (void)c.controller.console_state(c.id); }},
+                    {"console_fd", "L+++EEEL", [](C& c) { (void)c.controller.console_fd(c.id); }},
+                    {"init_pid", "L+++EEEL", [](C& c) { (void)c.controller.init_pid(c.id); }},
+                    {"attach", "LEEEEEEL", [](C& c) { (void)c.controller.attach(c.id, some_network); }},
+                    {"attach", "L++EEEEL", [](C& c) { c.controller.attach(c.id, some_device); }},
+                    {"detach_network", "LEEEEEEL", [](C& c) { c.controller.detach_network(c.id, "eth7"); }},
+                    {"detach_device", "LEEEEEEL", [](C& c) { c.controller.detach_device(c.id, "none"); }},
+                    {"detach_mount", "LEEEEEEL", [](C& c) { c.controller.detach_mount(c.id, "/none"); }},
+                    {"hotplug_state", "L+++EEEL", [](C& c) { (void)c.controller.hotplug_state(c.id); }},
+                    {"signal", "L++++++L", [](C& c) { (void)c.controller.signal(c.id, SIGWINCH); }},
+                    {"reattach", "EEEEEEEL", [](C& c) { (void)c.controller.reattach("no-such", "/no/such"); }},
+                    {"adopt", "LLLLLLLL",
+                     [](C& c) {
+                         Container container = Container::start(stubborn("adopted"));
+                         const Container other = std::move(container);
+                         (void)c.controller.adopt(std::move(container));
+                     }},
+                    {"start", "+++++++L", [](C& c) { (void)c.controller.start(ContainerSpec{}); }},
+                    {"next", "+++++++L", [](C& c) { (void)c.controller.next(); }},
+                    {"run", "+++++++L",
+                     [](C& c) {
+                         c.controller.stop();
+                         c.controller.run([](const Event&) {});
+                     }},
+                    {"run_on", "+++++++L",
+                     [](C& c) {
+                         c.controller.stop();
+                         c.controller.run_on([](const Event&) {}, [](const std::exception_ptr&) {});
+                     }},
+                    {"exec", "L+EEEEEL", [](C& c) { (void)c.controller.exec(c.id, some_command).wait(); }},
+                    {"exec_ticket", "L++EEEEL", [](C& c) { (void)c.controller.exec_ticket(c.id); }},
+                    {"suspend", "L++EEEEL", [](C& c) { c.controller.suspend(c.id); }, changes},
+                    {"resume", "L++EEEEL", [](C& c) { c.controller.resume(c.id); }, changes},
+                    {"release", "L++++++L", [](C& c) { (void)c.controller.release(c.id); }, changes},
+                    {"take", "L+++EEEL", [](C& c) { (void)c.controller.take(c.id); }, changes},
+                    {"shutdown", "L++++++L", [](C& c) { (void)c.controller.shutdown(c.id); }, changes},
+                    {"reboot", "L++++++L", [](C& c) { (void)c.controller.reboot(c.id); }, changes},
+                    {"stop", "L++++++L", [](C& c) { (void)c.controller.stop(c.id, 1ms); }, changes},
+                    {"kill", "L++++++L", [](C& c) { (void)c.controller.kill(c.id); }, changes},
+                });
 }
 
 namespace {
@@ -378,7 +378,7 @@ TEST_CASE("every function of a helper, in every state, works or says why not") {
                     {"console_state", "LEEEEEE", [](H& h) { (void)h.helper.console_state(); }},
                     {"detach_viewers", "LEEEEEE", [](H& h) { h.helper.detach_viewers(); }},
                     {"watch", "L++EEE+", [](H& h) { h.helper.watch(); }},
-                    {"watch_pressure", "L++EEE+", [](H& h) { h.helper.watch_pressure(MemoryPressure::critical); }},
+                    {"watch_pressure", counted("L++EEE+"), [](H& h) { h.helper.watch_pressure(MemoryPressure::low); }},
                     {"next_event", "L++++++", [](H& h) { (void)h.helper.next_event(); }},
                     {"attach", "LEEEEEE", [](H& h) { (void)h.helper.attach(some_network); }},
                     {"attach", "L++EEE+", [](H& h) { h.helper.attach(some_device); }, changes},
