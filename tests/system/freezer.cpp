@@ -478,6 +478,8 @@ TEST_CASE("a helper suspends and resumes with the few rights that it keeps, and 
                   (void)::kill(last.pid(), SIGKILL);
                   if (!init.ended_within(1000)) return "its container lives on";
                   if (!groups_vanish(last.pid(), 1000)) return "groups are left";
+                  // Its descriptors, and with them the lock on its name, are closed a moment later.
+                  (void)last.wait();
                   SweepOptions only;
                   only.run_directory = options.run_directory;
                   only.links = false;
