@@ -58,24 +58,26 @@ private:
     static constexpr std::size_t worth_giving_back = 4096;
 
     [[nodiscard]] std::size_t place(std::uint64_t position) const noexcept {
-        return static_cast<std::size_t>(position) & (room_ - 1);
+        return static_cast<std::size_t>(position - base_) & (room_ - 1);
     }
     void move_to(std::size_t room) {
         room = std::max(room, least);
         auto fresh = std::make_unique_for_overwrite<char[]>(room);
+        char* to = fresh.get();
         for (std::uint64_t at = begin_; at != end_;) {
-            std::string_view part = from(at);
-            const std::size_t to = static_cast<std::size_t>(at) & (room - 1);
-            part = part.substr(0, room - to);
-            std::copy_n(part.data(), part.size(), fresh.get() + to);
+            const std::string_view part = from(at);
+            to = std::copy_n(part.data(), part.size(), to);
             at += part.size();
         }
         bytes_ = std::move(fresh);
         room_ = room;
+        base_ = begin_;
     }
 
     std::unique_ptr<char[]> bytes_;
     std::size_t room_ = 0;  // a power of two, or none
+    std::uint64_t base_ =
+        0;  // what lies at the front of the memory: what comes where nothing is kept lies in one piece
     std::uint64_t begin_ = 0;
     std::uint64_t end_ = 0;
 };

@@ -137,3 +137,12 @@ TEST_CASE("what a console has said is kept as told, wherever it begins, and take
     ring.drop_before(ring.end() - 4000);
     CHECK(ring.memory() == 4096);
 }
+
+TEST_CASE("what comes where nothing is kept lies in one piece") {
+    detail::Ring ring;
+    for (int i = 0; i < 10; ++i) {
+        ring.append(std::string(4095, 'x'));
+        CHECK(ring.from(ring.begin()).size() == 4095);
+        ring.drop_before(ring.end());
+    }
+}
