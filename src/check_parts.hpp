@@ -33,5 +33,9 @@ void check_mounts(const ContainerSpec& spec);
 void check_process(const ContainerSpec& spec);
 void check_root(const ContainerSpec& spec);
 void check_seccomp(const ContainerSpec& spec);
+/// Of a command in a running container, beside what `check_seccomp` looks at.
+void check_seccomp_of_exec(const ContainerSpec& command, bool has_console);
+/// True for a system call that its start makes under the filter.
+[[nodiscard]] bool is_called_by_exec(const ContainerSpec& command, bool has_console, std::string_view call);
 
 }  // namespace caisson::inline v0::checking

@@ -25,6 +25,10 @@ constexpr std::string_view of_each_start[] = {"rt_sigprocmask", "write", "execve
 constexpr std::string_view of_a_start_that_keeps_privileges[] = {"capget",    "capset",    "close_range", "dup3",
                                                                  "fcntl",     "ppoll",     "prctl",       "prlimit64",
                                                                  "setgroups", "setresgid", "setresuid"};
+/// The same of a command in a running container, see src/stage/visit.cpp.
+constexpr std::string_view of_each_exec[] = {"clone", "exit_group", "prctl", "ppoll", "setsid"};
+constexpr std::string_view of_an_exec_with_a_console = "ioctl";
+constexpr std::string_view of_an_exec_with_a_limit_of_processes = "prlimit64";
 
 #if defined(__x86_64__)
 /// i386 has two calls, socketcall(2) and ipc(2), that stand for these.
@@ -62,7 +66,27 @@ void check_arguments(const std::string& field, const SeccompRule& rule, bool com
     }
 }
 
+/// Keeps every call of that name from being made.
+bool forbids(const SeccompSpec& wanted, const SeccompRule& rule) {
+    return rule.action != SeccompRule::Action::allow && rule.arguments.empty() && !wanted.audit;
+}
+
 }  // namespace
+
+bool is_called_by_exec(const ContainerSpec& command, bool has_console, std::string_view call) {
+    const bool has_limit = ranges::contains(command.resource_limits, ResourceLimit::Kind::nproc, &ResourceLimit::kind);
+    return ranges::contains(of_each_exec, call) || (has_console && call == of_an_exec_with_a_console) ||
+           (has_limit && call == of_an_exec_with_a_limit_of_processes);
+}
+
+void check_seccomp_of_exec(const ContainerSpec& command, bool has_console) {
+    for (auto&& [i, rule] : views::enumerate(command.seccomp.rules)) {
+        if (!is_called_by_exec(command, has_console, rule.call) || !forbids(command.seccomp, rule)) continue;
+        refuse(indexed("seccomp.rules", i),
+               quote(rule.call) + " is what the start of a command in a running container calls under the filter",
+               "give the command a seccomp without it, or tell by arguments which calls are meant");
+    }
+}
 
 void check_seccomp(const ContainerSpec& spec) {
     const SeccompSpec& wanted = spec.seccomp;
@@ -93,7 +117,7 @@ void check_seccomp(const ContainerSpec& spec) {
         const bool is_needed =
             ranges::contains(of_each_start, rule.call) ||
             (!spec.no_new_privileges && ranges::contains(of_a_start_that_keeps_privileges, rule.call));
-        if (is_needed && rule.action != SeccompRule::Action::allow && rule.arguments.empty() && !wanted.audit) {
+        if (is_needed && forbids(wanted, rule)) {
             refuse(field, quote(rule.call) + " is what the start itself calls under the filter",
                    spec.no_new_privileges ? "tell by arguments which calls are meant"
                                           : "tell by arguments which calls are meant, or set no_new_privileges");

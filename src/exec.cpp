@@ -21,6 +21,7 @@
 #include <caisson/detail/visit.hpp>
 #include <caisson/exec.hpp>
 
+#include "check_parts.hpp"
 #include "exec_spec.hpp"
 
 namespace caisson::inline v0 {
@@ -37,17 +38,18 @@ public:
         : exec_{exec},
           ticket_{ticket},
           spec_{merged(exec, ticket.defaults.spec)},
+          deadline_{deadline_in(exec.start_timeout.count())},
           // Before anything is looked at.
           visit_{(check_all(), ticket.init), exec.namespaces, spec_.stage_path} {}
 
     [[nodiscard]] Visitor start() {
+        groups_ = GroupEntrance::open(ticket_.groups, ticket_.init.pid());
         find_user();
         plan_outside();
-        if (exec_.cgroup) groups_ = GroupEntrance::open(ticket_.groups, ticket_.init.pid());
-        visit_.enter(&groups_);
+        visit_.enter(exec_.cgroup ? &groups_ : nullptr);
         plan_inside();
         return visit_.start(spec_.command, environment_of(spec_, identity_),
-                            static_cast<std::uint32_t>(spec_.descriptors.size()), exec_.start_timeout.count());
+                            static_cast<std::uint32_t>(spec_.descriptors.size()), left());
     }
     /// What is to be done about an instruction that was refused.
     [[nodiscard]] Error with_remedy(const Error& e) const {
@@ -63,18 +65,36 @@ public:
         if (context == terminals && errnum != 0) {
             return e.with_remedy("the container has no devpts on /dev/pts: leave console out");
         }
+        if (context == own_process || context == own_session || context.starts_with("resource limit ")) {
+            if (std::string remedy = rule_that_gives(errnum); !remedy.empty()) return e.with_remedy(remedy);
+        }
         return e.with_remedy(remedy_of(spec_, e.step(), errnum, context, is_command));
     }
 
 private:
+    static constexpr const char* own_process = "make the command's process";
+    static constexpr const char* own_session = "session and controlling terminal";
     static constexpr const char* terminals = "open '/dev/pts'";
 
     void check_all() const {
         check(exec_);
+        check_in(exec_, ticket_.defaults.spec, !ticket_.groups.hierarchies.empty());
         check_descriptors(spec_);
         check_security_label(spec_);
     }
     PlanBuilder& plan() noexcept { return visit_.plan(); }
+    [[nodiscard]] std::string rule_that_gives(int errnum) const {
+        const std::vector<SeccompRule>& rules = spec_.seccomp.rules;
+        const auto found = std::find_if(rules.begin(), rules.end(), [&](const SeccompRule& rule) {
+            return rule.action == SeccompRule::Action::refuse && rule.errnum == errnum && !spec_.seccomp.audit &&
+                   checking::is_called_by_exec(spec_, exec_.console.has_value(), rule.call);
+        });
+        if (found == rules.end()) return {};
+        return checking::indexed("seccomp.rules", static_cast<std::size_t>(found - rules.begin())) + " refuses " +
+               quote(found->call) + " with such arguments, and the start of a command calls it under the filter";
+    }
+    /// Of the time that the whole start may take.
+    [[nodiscard]] std::int64_t left() const noexcept { return std::max<std::int64_t>(0, deadline_ - monotonic_ms()); }
     void add(const Instr& instr, Step step, std::string context) { plan().add(instr, step, std::move(context)); }
 
     /// A file of the container's, as text: who reads it is a visit, which nothing there can hold up for ever.
@@ -82,7 +102,8 @@ private:
         Fd copy{::memfd_create("caisson-copy", MFD_CLOEXEC)};
         if (!copy) fail(Step::credentials, "file in memory");
         Visit visit{ticket_.init, NamespaceKind::mount | NamespaceKind::user, spec_.stage_path};
-        visit.enter();
+        // What is at the path may be a device, and opening that is a deed: its rules are the container's.
+        visit.enter(&groups_);
         PlanBuilder& inside = visit.plan();
         const std::string what = quote(path) + " of the container";
         const Slot file = inside.dynamic();
@@ -91,10 +112,9 @@ private:
         inside.add({.op = Op::send_file, .slot = file, .other = inside.inherit(copy.get()), .x = most + 1},
                    Step::credentials, what);
         try {
-            visit.run(exec_.start_timeout.count());
+            visit.run(left());
         } catch (const Error& e) {
-            const int reason = e.code().value();
-            throw reason == ENOENT ? e.with_remedy("give the user and group as numbers") : e;
+            throw e.remedy().empty() ? e.with_remedy("give the user and group as numbers") : e;
         }
         std::string text;
         char buffer[8192];
@@ -191,8 +211,8 @@ private:
         std::erase_if(limits_, counts);
         plan_limits(plan(), limits_);
         if (spec_.no_new_privileges) plan_filter(plan(), spec_);
-        add({.op = Op::become_visible}, Step::clone, "make the command's process");
-        add({.op = Op::session, .x = exec_.console ? 1u : 0u}, Step::terminal, "session and controlling terminal");
+        add({.op = Op::become_visible}, Step::clone, own_process);
+        add({.op = Op::session, .x = exec_.console ? 1u : 0u}, Step::terminal, own_session);
         plan_limits(plan(), of_processes);
         add({.op = Op::exec}, Step::exec, "command " + quote(spec_.command.front()));
     }
@@ -200,6 +220,7 @@ private:
     const ExecSpec& exec_;
     const ExecTicket& ticket_;
     ContainerSpec spec_;
+    std::int64_t deadline_;
     Visit visit_;
     GroupEntrance groups_;
     Identity identity_;

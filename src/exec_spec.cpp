@@ -2,7 +2,10 @@
 #include "exec_spec.hpp"
 
 #include <algorithm>
+#include <string>
 #include <vector>
+
+#include <caisson/detail/user_database.hpp>
 
 namespace caisson::inline v0 {
 
@@ -18,8 +21,9 @@ ContainerSpec merged(const ExecSpec& exec, const ContainerSpec& container) {
     if (exec.working_directory) spec.working_directory = *exec.working_directory;
     if (!exec.user.empty()) {
         spec.user = exec.user;
-        // They are those of another user.
-        spec.group.clear();
+        // They are those of another user. A number has no group in /etc/passwd, and root's would be more than was
+        // asked.
+        spec.group = detail::id_of(exec.user) ? exec.user : std::string{};
         spec.groups.clear();
     }
     if (!exec.group.empty()) spec.group = exec.group;

@@ -127,7 +127,9 @@ public:
         }
         wait_for_end();
         const ExitStatus status = exit_status_of(*visitor_.ended);
-        throw at(visitor_.ended->index, 0, ": the process in the container died (" + status.str() + ")");
+        const Error died = at(visitor_.ended->index, 0, ": the process in the container died (" + status.str() + ")");
+        if (status.signal() != SIGSYS) throw died;
+        throw died.with_remedy("a rule of seccomp.rules kills for what the start of a command itself calls");
     }
     /// Until the command's own process is known.
     void wait_for_process() {

@@ -182,7 +182,10 @@ public:
         detail::ExecTicket ticket{.init = running_.init.duplicate(), .defaults = *running_.defaults};
         if (!running_.cgroup) return ticket;
         ticket.groups = detail::GroupPlace::of(*running_.cgroup);
-        ticket.is_suspended = suspended();
+        try {
+            ticket.is_suspended = running_.cgroup->frozen();
+        } catch (const Error&) {  // it has ended, or nothing here can suspend it
+        }
         return ticket;
     }
 

@@ -35,18 +35,25 @@ struct ExecSpec {
     bool inherit_environment = true;                 ///< false: not those of the container's spec
     std::optional<std::string> working_directory{};  ///< inside
     /// Which of the container's namespaces it is in; for the others, in the caller's. `mount`, `pid` and `user` must be
-    /// among them: without them, a program in the container could reach the host by it.
+    /// among them, and all that the container has where it has no user namespace: a program in the container could
+    /// reach the host by it. With one, it still reaches what the command does: without `net`, services and abstract
+    /// sockets of the caller's network, as a user without rights there.
     NamespaceSet namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::user | NamespaceKind::uts |
                               NamespaceKind::ipc | NamespaceKind::net | NamespaceKind::cgroup;
-    /// As ContainerSpec::user and ContainerSpec::group; names are looked up in the container as it is at this moment.
+    /// As ContainerSpec::user and ContainerSpec::group; names are looked up in the container as it is at this moment. A
+    /// user without a group: by name, has those of the container's files, and a number the group of that number alone.
     std::string user{};
     std::string group{};
     std::optional<std::vector<std::uint32_t>> groups{};  ///< supplementary
     std::optional<CapabilitySpec> capabilities{};
+    /// The start itself also calls clone, exit_group, prctl, ppoll and setsid under it, ioctl for a console, and
+    /// prlimit64 for a limit of processes: a rule that refuses one of them, also of the container's, is an error.
     std::optional<SeccompSpec> seccomp{};
     std::optional<bool> no_new_privileges{};
     std::optional<std::string> security_label{};
-    bool cgroup = true;                            ///< in the container's control groups; false: in the caller's
+    /// In the container's control groups; false: in the caller's, beyond the container's limits and device rules. That
+    /// is refused where the container has no user namespace.
+    bool cgroup = true;
     std::vector<ResourceLimit> resource_limits{};  ///< in the place of those of the same kind
     std::optional<std::uint32_t> umask{};
     std::optional<std::int32_t> oom_score_adj{};
@@ -113,8 +120,10 @@ public:
 
     /// The command, as the caller's pid namespace numbers it.
     [[nodiscard]] const Process& process() const noexcept { return visitor_.process; }
-    /// Readable for poll(2) once `try_wait` has the exit status. Owned by this object; do not read from it.
-    [[nodiscard]] int fd() const noexcept { return visitor_.channel.fd(); }
+    /// Readable for poll(2) once `try_wait` has the exit status. Owned by this object; do not read from it. Another one
+    /// where `try_wait` has returned nothing though it was readable: somebody has killed the process that waits for the
+    /// command, and the kernel cannot end the command itself yet.
+    [[nodiscard]] int fd() const noexcept { return is_orphaned() ? visitor_.process.pidfd() : visitor_.channel.fd(); }
     /// The controlling end of its terminal; nullptr if the spec asked for none.
     [[nodiscard]] Pty* console() noexcept { return console_ ? &*console_ : nullptr; }
     /// Sends a signal to the command; false if it has ended. Throws `Step::signal`.
@@ -159,7 +168,7 @@ public:
             if (const auto status = try_wait()) return status;
             const std::int64_t left = deadline - detail::monotonic_ms();
             if (left <= 0) return std::nullopt;
-            (void)detail::wait_readable(is_orphaned() ? visitor_.process.pidfd() : fd(), left);
+            (void)detail::wait_readable(fd(), left);
         }
     }
     /// SIGKILL; returns how it ended.

@@ -10,10 +10,15 @@ namespace stage {
 s64 join(const Instr& instr) {
     // Before anybody inside could look: the memory's user namespace is the host's, and nobody there has rights over it.
     s64 result = prctl(PR_SET_DUMPABLE, 0);
+    const bool has_user = (instr.x & CLONE_NEWUSER) != 0;
+    // On this side, as the user namespace of an init that has made one of its own may forbid it. An ordinary user may
+    // not do it here, and there only with a range of ids.
+    const s64 groups = has_user ? call(__NR_setgroups, 0, nullptr) : 0;
+    if (groups < 0 && groups != eperm) return groups;
     if (result == 0) result = call(__NR_setns, descriptor(instr.slot), instr.x);
-    if (result == 0 && (instr.x & CLONE_NEWUSER) != 0) {
-        result = call(__NR_setgroups, 0, nullptr);
-        if (result == eperm) result = 0;  // an ordinary user's container without a range of ids
+    if (result == 0 && has_user) {
+        if (groups == eperm) result = call(__NR_setgroups, 0, nullptr);
+        if (result == eperm) result = 0;
         if (result == 0) result = call(__NR_setresgid, 0, 0, 0);
         if (result == 0) result = call(__NR_setresuid, 0, 0, 0);
         // A change of ids sets it to what fs.suid_dumpable says.

@@ -17,6 +17,7 @@
 
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/exec.hpp"
 #include "support/helper.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
@@ -35,67 +36,10 @@ namespace {
 
 constexpr std::int64_t seconds_10 = 10'000;
 
-/// A container that does nothing until it is killed.
-caisson::ContainerSpec idle(const TestRoot& root) {
-    caisson::ContainerSpec spec = shell(root, "");
-    spec.command = {"/bin/sleep", "1000"};
-    return spec;
-}
-
 std::string read_from_start(int fd) {
     char buffer[4096];
     const ssize_t n = ::pread(fd, buffer, sizeof buffer, 0);
     return n < 0 ? "error" : std::string(buffer, static_cast<std::size_t>(n));
-}
-
-ExecSpec sh(const std::string& script) {
-    ExecSpec spec;
-    spec.command = {"/bin/sh", "-c", script};
-    return spec;
-}
-
-ExecSpec sleep(const std::string& seconds) {
-    ExecSpec spec;
-    spec.command = {"/bin/sleep", seconds};
-    return spec;
-}
-
-struct Pipe {
-    Pipe() {
-        int ends[2];
-        REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
-        read.reset(ends[0]);
-        write.reset(ends[1]);
-    }
-    caisson::Fd read;
-    caisson::Fd write;
-};
-
-std::string read_all(int fd) {
-    std::string all;
-    char buffer[4096];
-    for (ssize_t n = 0; (n = ::read(fd, buffer, sizeof buffer)) > 0;) all.append(buffer, static_cast<std::size_t>(n));
-    std::erase(all, '\r');
-    return all;
-}
-
-/// What the command writes.
-std::string output_of(Container& container, ExecSpec spec) {
-    Pipe pipe;
-    spec.stdio.out = spec.stdio.err = pipe.write.get();
-    Exec exec = container.exec(spec);
-    pipe.write.reset();
-    std::string text = read_all(pipe.read.get());
-    (void)exec.wait();
-    return text;
-}
-
-std::string error_of_exec(Container& container, const ExecSpec& spec) {
-    try {
-        return "it started: " + container.exec(spec).wait().str();
-    } catch (const caisson::Error& e) {
-        return e.what();
-    }
 }
 
 }  // namespace
@@ -337,83 +281,6 @@ TEST_CASE("the end of the container, of the caller and of the object each end th
     (void)container.kill();
     CHECK(last.wait() == ExitStatus::killed(SIGKILL));
     CHECK(error_of_exec(container, sh("true")) == "container 'test': start a command: No such process: it has ended");
-}
-
-TEST_CASE("a command that cannot start is an error that names it") {
-    if (!can_run()) CAISSON_SKIP(why_not());
-    const TestRoot root;
-    root.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
-    Container container = Container::start(idle(root));
-    ExecSpec exec;
-    CHECK(error_of_exec(container, exec) ==
-          "container 'test': command: it is empty: name the program to run, as seen inside");
-    exec.command = {"/bin/nothing"};
-    CHECK(error_of_exec(container, exec)
-              .starts_with("container 'test': command '/bin/nothing' (in the child): No such file or directory: there "
-                           "is no such file in "
-                           "root '"));
-    exec = sh("true");
-    exec.namespaces = exec.namespaces.without(NamespaceKind::user);
-    CHECK(error_of_exec(container, exec) ==
-          "container 'test': namespaces: 'user' is missing: a program in the container could reach the host by a "
-          "command without it");
-    exec = sh("true");
-    exec.start_timeout = std::chrono::milliseconds{0};
-    CHECK(error_of_exec(container, exec) == "container 'test': start_timeout: 0 ms: give more than 0");
-    exec = sh("true");
-    exec.console = caisson::WindowSize{};
-    exec.stdio.in = 0;
-    CHECK(error_of_exec(container, exec) == "container 'test': stdio: the command has a console: give one of the two");
-    exec = sh("true");
-    exec.user = "nobody";
-    CHECK(error_of_exec(container, exec) ==
-          "container 'test': user 'nobody': it is not in '/etc/passwd' of the container: add it there, or give a "
-          "number");
-    exec.user = "70000";
-    CHECK(error_of_exec(container, exec) ==
-          "container 'test': user 70000 and group 0 (in the child): Invalid argument: the container's user namespace "
-          "does not have this id");
-    REQUIRE(::unlink((root / "/etc/group").c_str()) == 0);
-    exec = sh("true");
-    exec.group = "none";
-    CHECK(error_of_exec(container, exec) ==
-          "container 'test': '/etc/group' of the container (in the child): No such file or directory: give the user "
-          "and group as numbers");
-    exec = sh("true");
-    exec.working_directory = "/nowhere";
-    CHECK(error_of_exec(container, exec) ==
-          "container 'test': working directory '/nowhere' (in the child): No such file or directory: make the "
-          "directory in the root");
-    exec = sh("true");
-    exec.descriptors = {5000};
-    CHECK(error_of_exec(container, exec) ==
-          "container 'test': descriptors[0], descriptor 5000: Bad file descriptor: it is not open");
-    (void)container.kill();
-}
-
-TEST_CASE("a command is not started in a container that is suspended") {
-    if (!can_run()) CAISSON_SKIP(why_not());
-    const TestRoot root;
-    Container container = Container::start(idle(root));
-    container.suspend();
-    CHECK(error_of_exec(container, sh("true")) ==
-          "container 'test': start a command: Device or resource busy: it is suspended: resume it first");
-    // As if it were suspended during the start.
-    caisson::detail::ExecTicket ticket = container.exec_ticket();
-    ticket.is_suspended = false;
-    ExecSpec late = sh("true");
-    late.start_timeout = std::chrono::milliseconds{50};
-    try {
-        (void)ticket.exec(late);
-        FAIL("it started");
-    } catch (const caisson::Error& e) {
-        CHECK(e.code().value() == ETIMEDOUT);
-        CHECK(std::string{e.remedy()} ==
-              "the container is suspended, or a file system of its own (FUSE) does not answer");
-    }
-    container.resume();
-    CHECK(container.exec(sh("exit 4")).wait() == ExitStatus::exited(4));
-    (void)container.kill();
 }
 
 TEST_CASE("a command runs in a container of a helper and of a controller, by whoever asks") {

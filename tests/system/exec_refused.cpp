@@ -1,0 +1,266 @@
+// Commands that a container, or what it is like, keeps from starting.
+#include <chrono>
+#include <string>
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <caisson/container.hpp>
+
+#include "support/container.hpp"
+#include "support/doctest.hpp"
+#include "support/exec.hpp"
+#include "support/machine.hpp"
+#include "support/rootfs.hpp"
+
+using namespace caisson_test;
+using caisson::Container;
+using caisson::ExecSpec;
+using caisson::ExitStatus;
+using caisson::NamespaceKind;
+using caisson::SeccompRule;
+using caisson::Step;
+
+TEST_CASE("a command that cannot start is an error that names it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    root.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    Container container = Container::start(idle(root));
+    ExecSpec exec;
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': command: it is empty: name the program to run, as seen inside");
+    exec.command = {"/bin/nothing"};
+    CHECK(error_of_exec(container, exec)
+              .starts_with("container 'test': command '/bin/nothing' (in the child): No such file or directory: there "
+                           "is no such file in "
+                           "root '"));
+    exec = sh("true");
+    exec.namespaces = exec.namespaces.without(NamespaceKind::user);
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': namespaces: 'user' is missing: a program in the container could reach the host by a "
+          "command without it");
+    exec = sh("true");
+    exec.start_timeout = std::chrono::milliseconds{0};
+    CHECK(error_of_exec(container, exec) == "container 'test': start_timeout: 0 ms: give more than 0");
+    exec = sh("true");
+    exec.console = caisson::WindowSize{};
+    exec.stdio.in = 0;
+    CHECK(error_of_exec(container, exec) == "container 'test': stdio: the command has a console: give one of the two");
+    exec = sh("true");
+    exec.user = "nobody";
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': user 'nobody': it is not in '/etc/passwd' of the container: add it there, or give a "
+          "number");
+    exec.user = "70000";
+    CHECK(
+        error_of_exec(container, exec) ==
+        "container 'test': user 70000 and group 70000 (in the child): Invalid argument: the container's user namespace "
+        "does not have this id");
+    REQUIRE(::unlink((root / "/etc/group").c_str()) == 0);
+    exec = sh("true");
+    exec.group = "none";
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': '/etc/group' of the container (in the child): No such file or directory: give the user "
+          "and group as numbers");
+    exec = sh("true");
+    exec.working_directory = "/nowhere";
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': working directory '/nowhere' (in the child): No such file or directory: make the "
+          "directory in the root");
+    exec = sh("true");
+    exec.descriptors = {5000};
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': descriptors[0], descriptor 5000: Bad file descriptor: it is not open");
+    (void)container.kill();
+}
+
+TEST_CASE("a command is not started in a container that is suspended") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    container.suspend();
+    CHECK(error_of_exec(container, sh("true")) ==
+          "container 'test': start a command: Device or resource busy: it is suspended: resume it first");
+    // As if it were suspended during the start.
+    caisson::detail::ExecTicket ticket = container.exec_ticket();
+    ticket.is_suspended = false;
+    ExecSpec late = sh("true");
+    late.start_timeout = std::chrono::milliseconds{50};
+    try {
+        (void)ticket.exec(late);
+        FAIL("it started");
+    } catch (const caisson::Error& e) {
+        CHECK(e.code().value() == ETIMEDOUT);
+        CHECK(std::string{e.remedy()} ==
+              "the container is suspended, or a file system of its own (FUSE) does not answer");
+    }
+    container.resume();
+    CHECK(container.exec(sh("exit 4")).wait() == ExitStatus::exited(4));
+    (void)container.kill();
+}
+
+TEST_CASE("where root inside is root outside, a command is in all that the container has") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    caisson::ContainerSpec spec = idle(root);
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    Container container = Container::start(spec);
+    for (const NamespaceKind kind :
+         {NamespaceKind::net, NamespaceKind::ipc, NamespaceKind::uts, NamespaceKind::cgroup}) {
+        ExecSpec exec = sh("true");
+        exec.namespaces = exec.namespaces.without(kind);
+        CHECK(error_of_exec(container, exec) ==
+              std::string{"container 'test': namespaces: '"} + to_string(kind) +
+                  "' is missing, and root inside is root outside: it could reach the host by such a command: name all "
+                  "that the container has, or give it a user namespace");
+    }
+    ExecSpec exec = sh("true");
+    exec.cgroup = false;
+    CHECK(
+        error_of_exec(container, exec) ==
+        "container 'test': cgroup: it is false, and root inside is root outside: it could use any device and resource "
+        "of the host by such a command: leave it true, or give the container a user namespace");
+    (void)container.kill();
+
+    // What it has not, nobody can ask for.
+    spec.namespaces = spec.namespaces.without(NamespaceKind::net);
+    spec.cgroup = false;
+    container = Container::start(spec);
+    exec.namespaces = exec.namespaces.without(NamespaceKind::net);
+    CHECK(error_of_exec(container, exec) == "it started: exited with status 0");
+    (void)container.kill();
+
+    container = Container::start(idle(root));
+    CHECK(error_of_exec(container, exec) == "it started: exited with status 0");
+    (void)container.kill();
+}
+
+TEST_CASE("a rule that keeps a command in a running container from starting is named") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    caisson::ContainerSpec spec = idle(root);
+    // The container's own command makes no process.
+    spec.seccomp.rules = {{.call = "acct", .action = SeccompRule::Action::refuse},
+                          {.call = "clone", .action = SeccompRule::Action::refuse}};
+    Container container = Container::start(spec);
+    CHECK(error_of_exec(container, sh("true")) ==
+          "container 'test': seccomp.rules[1]: 'clone' is what the start of a command in a running container calls "
+          "under the filter: give the command a seccomp without it, or tell by arguments which calls are meant");
+    ExecSpec exec = sh("true");
+    exec.seccomp = caisson::SeccompSpec{};
+    CHECK(error_of_exec(container, exec) == "it started: exited with status 0");
+    for (const char* call : {"exit_group", "prctl", "ppoll", "setsid", "ioctl", "prlimit64"}) {
+        for (const auto action : {SeccompRule::Action::refuse, SeccompRule::Action::kill}) {
+            CAPTURE(call);
+            exec.seccomp->rules = {{.call = call, .action = action}};
+            exec.console = caisson::WindowSize{};
+            exec.resource_limits = {{caisson::ResourceLimit::Kind::nproc, 100, 100}};
+            CHECK(
+                error_of_exec(container, exec)
+                    .starts_with(std::string{"container 'test': seccomp.rules[0]: '"} + call + "' is what the start"));
+        }
+    }
+    exec.console.reset();
+    exec.resource_limits.clear();
+    exec.seccomp->rules = {{.call = "ioctl", .action = SeccompRule::Action::refuse},
+                           {.call = "prlimit64", .action = SeccompRule::Action::refuse}};
+    CHECK(error_of_exec(container, exec) == "it started: exited with status 0");
+
+    // By arguments, of which only the kernel knows.
+    const caisson::SeccompArgument any{
+        .index = 0, .comparison = caisson::SeccompArgument::Operator::not_equal, .value = 1};
+    exec.seccomp->rules = {{.call = "clone", .action = SeccompRule::Action::refuse, .errnum = 11, .arguments = {any}}};
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': make the command's process (in the child): Resource temporarily unavailable: "
+          "seccomp.rules[0] refuses 'clone' with such arguments, and the start of a command calls it under the filter");
+    exec.seccomp->rules[0].action = SeccompRule::Action::kill;
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': command '/bin/sh': the process in the container died (killed by signal 31): a rule "
+          "of seccomp.rules kills for what the start of a command itself calls");
+    (void)container.kill();
+}
+
+TEST_CASE("a user that is a number has the group of that number, whatever the container's own command has") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    root.write("/etc/passwd", "app:x:7:8::/:/bin/sh\n");
+    root.write("/etc/group", "app:x:8:\nmore:x:9:app\n");
+    caisson::ContainerSpec spec = idle(root);
+    spec.user = spec.group = "app";
+    Container container = Container::start(spec);
+    ExecSpec exec = sh("id -u; id -g; id -G");
+    CHECK(output_of(container, exec) == "7\n8\n8 9\n");
+    exec.user = "1001";
+    CHECK(output_of(container, exec) == "1001\n1001\n1001\n");
+    exec.user = "0";
+    CHECK(output_of(container, exec) == "0\n0\n0\n");
+    exec.group = "app";
+    CHECK(output_of(container, exec) == "0\n8\n8\n");
+    (void)container.kill();
+}
+
+TEST_CASE("looking a user up opens no device that the container may not open") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    const TestDirectory etc;
+    // The kernel's log: who opens it may read it.
+    REQUIRE(::mknod((etc / "passwd").c_str(), S_IFCHR | 0666, makedev(1, 11)) == 0);
+    caisson::ContainerSpec spec = idle(root);
+    spec.namespaces = spec.namespaces.without(NamespaceKind::user);
+    spec.mounts.push_back(caisson::MountSpec::bind(etc.path(), "/etc", {.no_dev = false}));
+    Container container = Container::start(spec);
+    ExecSpec exec = sh("true");
+    exec.user = "app";
+    CHECK(error_of_exec(container, exec) ==
+          "container 'test': '/etc/passwd' of the container (in the child): Operation not permitted: give the user and "
+          "group as numbers");
+    (void)container.kill();
+}
+
+TEST_CASE("who joins has none of the caller's groups, also where init is in a user namespace that forbids setgroups") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory host;
+    constexpr gid_t own_group = 4242;
+    REQUIRE(::chown(root.write("/secret", "for the group\n", 0040).c_str(), 5'000'000, own_group) == 0);
+    for (const char* command : {"exec sleep 1000", "exec unshare -U -r sleep 1000"}) {
+        CAPTURE(std::string{command});
+        caisson::ContainerSpec spec = caisson::ContainerSpec::system();
+        spec.name = "test";
+        spec.root = root.path();
+        spec.command = {"/bin/sh", "-c", command};
+        spec.uid_map = spec.gid_map = {{0, 3'000'000, 65'536}};
+        spec.console.reset();
+        Container container = Container::start(spec);
+        const std::string status = "/proc/" + std::to_string(container.init().pid()) + "/comm";
+        std::string name;
+        for (int i = 0; name != "sleep\n" && i < 200; ++i) {
+            ::usleep(10'000);
+            name.clear();
+            (void)caisson::detail::sys::read_file(AT_FDCWD, status.c_str(), name);
+        }
+        REQUIRE(name == "sleep\n");
+        const caisson::detail::ExecTicket ticket = container.exec_ticket();
+        Pipe said;
+        const pid_t caller = ::fork();
+        if (caller == 0) {
+            std::string text = "copied";
+            try {
+                if (::setgroups(1, &own_group) == 0) ticket.copy_out("/secret", host.path());
+            } catch (const caisson::Error& e) {
+                text = e.what();
+            }
+            (void)!::write(said.write.get(), text.data(), text.size());
+            ::_exit(0);
+        }
+        said.write.reset();
+        CHECK(read_all(said.read.get()) == "container 'test': copy '/secret' of the container: Permission denied");
+        REQUIRE(::waitpid(caller, nullptr, 0) == caller);
+        (void)container.kill();
+    }
+}
