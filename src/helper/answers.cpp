@@ -87,6 +87,18 @@ Answer begin_change(Controller& controller, const Ward& ward, Client& client) {
 
 }  // namespace
 
+bool may_take_long(const Message& question) noexcept {
+    using Kind = Message::Kind;
+    return question.kind == Kind::suspend || question.kind == Kind::resume || question.kind == Kind::limit;
+}
+
+Answer answer_slowly(Controller& controller, ContainerId id, const Message& question) {
+    if (question.kind == Message::Kind::suspend) controller.suspend(id);
+    else if (question.kind == Message::Kind::resume) controller.resume(id);
+    else controller.limit(id, detail::decode<LimitSpec>(question.body));
+    return {};
+}
+
 Answer answer(Controller& controller, Ward& ward, Client& client, const Message& question, const Fd& passed) {
     Answer done;
     switch (question.kind) {
@@ -149,9 +161,9 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             done.passed = detail::to_memory_file(detail::encode(plain));
             return done;
         }
-        case Message::Kind::suspend: controller.suspend(ward.id); return done;
-        case Message::Kind::resume: controller.resume(ward.id); return done;
-        case Message::Kind::limit: controller.limit(ward.id, detail::decode<LimitSpec>(question.body)); return done;
+        case Message::Kind::suspend:
+        case Message::Kind::resume:
+        case Message::Kind::limit: return answer_slowly(controller, ward.id, question);
         case Message::Kind::limits: done.message.body = detail::encode(controller.limits(ward.id)); return done;
         case Message::Kind::note: set_note(ward, passed); return done;
         case Message::Kind::pressure: {
@@ -205,12 +217,18 @@ std::string read_sealed(const Fd& file, const char* what) {
     return detail::read_memory_file(file.get());
 }
 
-Message refusal(const Error& e) {
+Message refusal(const std::exception& e) {
+    const auto* const error = dynamic_cast<const Error*>(&e);
     Message message{.kind = Message::Kind::refused};
-    auto plain = detail::PlainError::of(e);
+    auto plain = detail::PlainError::of(
+        error != nullptr ? *error : Error{Step::helper, ENOMEM, std::string{"helper: "} + e.what()});
     plain.context.resize(std::min<std::size_t>(plain.context.size(), 32768));
     message.body = detail::encode(plain);
     return message;
+}
+
+void tell(Client& client, const Message& message, int pass) {
+    if (!detail::send_message(client.socket.get(), message, pass, MSG_DONTWAIT)) client.socket.reset();
 }
 
 }  // namespace caisson_helper

@@ -68,15 +68,11 @@ int main(int argc, char**) {
         return 2;
     }
     Client first{.socket = Fd{detail::helper_socket}};
-    Message answer;
     try {
         serve(first);
         return 0;
-    } catch (const Error& e) {
-        answer = refusal(e);
     } catch (const std::exception& e) {
-        answer = refusal({Step::helper, 0, std::string{"helper: "} + e.what()});
+        if (first.socket) (void)detail::send_message(first.socket.get(), refusal(e));
+        return 1;
     }
-    if (first.socket) (void)detail::send_message(first.socket.get(), answer);
-    return 1;
 }

@@ -13,7 +13,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "lock_down.hpp"
 #include "plain_event.hpp"
 #include "privileges.hpp"
 
@@ -24,11 +23,6 @@ using detail::Taken;
 
 constexpr std::size_t most_clients = 512;
 
-/// Who does not take what is sent is let go: nobody waits for a client.
-void tell(Client& client, const Message& message, int pass = -1) {
-    if (!detail::send_message(client.socket.get(), message, pass, MSG_DONTWAIT)) client.socket.reset();
-}
-
 bool has(const std::vector<int>& ready, const Fd& fd) {
     return fd && std::find(ready.begin(), ready.end(), fd.get()) != ready.end();
 }
@@ -37,30 +31,15 @@ void forget_closed(std::vector<Client>& clients) {
     std::erase_if(clients, [](const Client& client) { return !client.socket; });
 }
 
-/// As if the helper had not raised its own.
-void limit_descriptors(ContainerSpec& spec, const ResourceLimit& limit) {
-    const auto is_given = [](const ResourceLimit& given) { return given.kind == ResourceLimit::Kind::nofile; };
-    std::vector<ResourceLimit>& limits = spec.resource_limits;
-    if (std::none_of(limits.begin(), limits.end(), is_given)) limits.push_back(limit);
+Fd accept_one(const Fd& listener) {
+    return Fd{
+        detail::sys::retry([&] { return ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); })};
 }
 
 }  // namespace
 
-void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed) {
-    const auto take = [&](std::int32_t& fd) {
-        if (fd < 0) return;
-        const auto index = static_cast<std::size_t>(fd) - detail::helper_stdio;
-        if (fd < detail::helper_stdio || index >= passed.size()) {
-            throw Error{Step::helper, EBADMSG, "message of caisson: it names a descriptor that was not passed on"};
-        }
-        fd = passed[index].get();
-    };
-    for (std::int32_t* const fd : {&spec.stdio.in, &spec.stdio.out, &spec.stdio.err}) take(*fd);
-    for (std::int32_t& fd : spec.descriptors) take(fd);
-}
-
 Server::Server(const detail::StartRequest& request)
-    : run_directory_{request.run_directory}, epoll_{::epoll_create1(EPOLL_CLOEXEC)} {
+    : run_directory_{request.run_directory}, epoll_{::epoll_create1(EPOLL_CLOEXEC)}, spare_{epoll_.duplicate()} {
     if (!epoll_) detail::fail(Step::event_loop, "descriptors of a helper");
     if (request.group.empty()) return;
     descriptor_limit_ = make_room();
@@ -73,6 +52,7 @@ Server::~Server() {
     for (const auto& starting : starting_) {
         if (starting->thread.joinable()) starting->thread.join();
     }
+    for (const auto& work : work_) work->thread.join();
 }
 
 bool Server::is_idle() const {
@@ -91,8 +71,11 @@ void Server::run() {
 void Server::turn(int milliseconds) {
     pollfd p[]{{controller_.fd(), POLLIN, 0}, {epoll_.get(), POLLIN, 0}};
     if (::poll(p, 2, milliseconds) < 0 && errno != EINTR) detail::fail(Step::event_loop, "wait for events");
-    while (const auto event = controller_.next()) handle(*event);
+    // An answer comes behind the events that it has caused.
+    const std::vector<const Work*> done = finished();
+    take_events();
     settle_failures();
+    settle(done);
     if (p[1].revents == 0) return;
     epoll_event events[64];
     const int n = ::epoll_wait(epoll_.get(), events, 64, 0);
@@ -106,139 +89,12 @@ void Server::turn(int milliseconds) {
     if (group_) serve_group(ready);
 }
 
-Server::Starting& Server::prepare(detail::StartRequest request, Client& client) {
-    auto made = std::make_unique<Starting>();
-    take_descriptors(request.spec, client.descriptors);
-    made->ward = std::make_unique<Ward>(Ward{RunDirectory::acquire(run_directory_, request.spec.name)});
-    made->ward->directory.record();
-    made->ward->has_command_below = request.spec.init;
-    made->ward->restarts_on_reboot = request.spec.on_reboot == EndAction::restart;
-    made->ward->can_start_again = group_ || request.spec.may_restart();
-    made->ward->info = {.name = request.spec.name, .note = std::move(request.note)};
-    made->opens_console = request.open_console && request.spec.console;
-    made->spec = std::move(request.spec);
-    if (descriptor_limit_) limit_descriptors(made->spec, *descriptor_limit_);
-    made->borrowed = std::move(client.descriptors);
-    made->client = std::move(client);
-    return *starting_.emplace_back(std::move(made));
-}
-
-void Server::start_first(detail::StartRequest request, Client& client) {
-    Starting& starting = prepare(std::move(request), client);
-    (void)controller_.start(starting.spec);
-    starting.borrowed.clear();
-}
-
-void Server::take_over(const detail::StartRequest& request, RunDirectory place, Container container, Fd note,
-                       Client& first) {
-    wards_.push_back(std::make_unique<Ward>(Ward{std::move(place)}));
-    Ward& ward = *wards_.back();
-    ward.has_command_below = request.spec.init;
-    ward.restarts_on_reboot = request.spec.on_reboot == EndAction::restart;
-    ward.can_start_again = false;
-    ward.info = {.name = request.spec.name, .note = request.note};
-    ward.kept_note = std::move(note);
-    ward.id = controller_.adopt(std::move(container), ConsoleUse::relay, request.spec);
-    if (first.socket) return introduce(ward, request.spec, first, request.open_console && request.spec.console);
-    make_known(ward, request.spec);
-}
-
-void Server::begin(detail::StartRequest request, Client& client) {
-    Starting& starting = prepare(std::move(request), client);
-    // The others' consoles go on meanwhile.
-    const auto fail = [this, &starting] {
-        starting.failed = true;
-        controller_.stop();  // wakes the loop
-    };
+void Server::take_events() {
     try {
-        starting.thread = std::thread{[this, &starting, fail] {
-            try {
-                (void)controller_.start(starting.spec);
-            } catch (const std::exception&) {
-                fail();
-            }
-        }};
+        while (const auto event = controller_.next()) handle(*event);
     } catch (const std::exception&) {
-        // No thread is to be had: that start fails, and the others' containers go on.
-        fail();
-    }
-}
-
-std::unique_ptr<Server::Starting> Server::take_starting(const std::string& name) {
-    const auto found = std::find_if(starting_.begin(), starting_.end(),
-                                    [&](const auto& starting) { return starting->ward->info.name == name; });
-    if (found == starting_.end()) return nullptr;
-    auto taken = std::move(*found);
-    starting_.erase(found);
-    if (taken->thread.joinable()) taken->thread.join();
-    return taken;
-}
-
-void Server::settle_failures() {
-    for (std::size_t i = 0; i < starting_.size();) {
-        if (!starting_[i]->failed) {
-            ++i;
-            continue;
-        }
-        const auto taken = take_starting(starting_[i]->ward->info.name);
-        taken->ward->directory.release();
-        tell(taken->client, refusal({Step::helper, EAGAIN, "start the container"}));
-    }
-}
-
-void Server::settle(std::unique_ptr<Starting> starting, const Event& event) {
-    Ward& ward = *starting->ward;
-    Client& client = starting->client;
-    if (event.error) {
-        ward.directory.release();
-        return tell(client, refusal(*event.error));
-    }
-    ward.id = event.id;
-    // From here on it has a place, from which its end will take it.
-    wards_.push_back(std::move(starting->ward));
-    introduce(ward, starting->spec, client, starting->opens_console);
-}
-
-void Server::introduce(Ward& ward, const ContainerSpec& spec, Client& client, bool opens_console) {
-    try {
-        make_known(ward, spec);
-        const Fd console = opens_console ? controller_.open_console(ward.id) : Fd{};
-        tell(client, {.kind = Message::Kind::done}, console ? console.get() : -1);
-        if (!client.socket) return;
-        watch(client.socket.get());
-        ward.clients.push_back(std::move(client));
-    } catch (const Error& e) {
-        // It is told once nothing is left of the container.
-        ward.refusal = refusal(e);
-        ward.clients.push_back(std::move(client));
-        (void)controller_.kill(ward.id);
-    }
-}
-
-void Server::make_known(Ward& ward, const ContainerSpec& spec) {
-    ward.info.init = controller_.init_pid(ward.id);
-    ward.info.console_path = controller_.console_path(ward.id);
-    for (std::size_t i = 1; !ward.info.console_path.empty(); ++i) {
-        std::string path = controller_.console_path(ward.id, i);
-        if (path.empty()) break;
-        ward.info.more_console_paths.push_back(std::move(path));
-    }
-    ward.info_file = detail::to_memory_file(detail::encode(ward.info));
-    ward.directory.record(ward.info.init);
-    ward.listener = ward.directory.listen();
-    watch(ward.listener.get());
-    count_cpus(ward);
-    // Whoever may have to start one more keeps what that takes.
-    if (ward.can_start_again || std::exchange(is_lowered_, true)) return;
-    lower_privileges();
-    lock_down(ward.directory, spec);
-}
-
-void Server::count_cpus(const Ward& ward) {
-    try {
-        (void)controller_.usage(ward.id, UsagePart::cpu);
-    } catch (const Error&) {
-        // It has no groups, or has ended already.
+        // For want of memory or descriptors: that is one container's matter, and may be better in a moment.
+        (void)::poll(nullptr, 0, 10);
     }
 }
 
@@ -278,7 +134,7 @@ void Server::renew(Ward& ward, const Event& event) {
         if (event.preserved) ward.info.preserved = detail::PlainStatus::of(*event.status);
         else ward.info.init = controller_.init_pid(ward.id);
         ward.info_file = detail::to_memory_file(detail::encode(ward.info));
-        if (!event.preserved) ward.directory.record(ward.info.init);
+        if (!event.preserved) ward.directory->record(ward.info.init);
     } catch (const Error&) {
         // It has ended already, or no file can be made: what is told is then what was.
     }
@@ -307,13 +163,63 @@ void Server::serve(Ward& ward, Client& client) {
         return;
     }
     try {
+        if (group_ && may_take_long(question)) return answer_beside(ward, client, std::move(question));
         const Answer found = answer(controller_, ward, client, question, passed);
         tell(client, found.message, found.passed.get());
         if (question.kind == Message::Kind::note) tell_watchers(ward, {.kind = Event::Kind::noted});
-    } catch (const Error& e) {
-        if (client.socket) tell(client, refusal(e));
     } catch (const std::exception& e) {
-        if (client.socket) tell(client, refusal({Step::helper, ENOMEM, std::string{"helper: "} + e.what()}));
+        if (client.socket) tell(client, refusal(e));
+    }
+}
+
+void Server::answer_beside(const Ward& ward, Client& client, Message question) {
+    Work& work = *work_.emplace_back(new Work{.question = std::move(question), .id = ward.id});
+    try {
+        work.thread = std::thread{[this, &work] {
+            try {
+                work.found = answer_slowly(controller_, work.id, work.question);
+            } catch (const std::exception& e) {
+                work.found.message = refusal(e);
+            }
+            work.done = true;
+            controller_.stop();  // wakes the loop
+        }};
+    } catch (...) {
+        work_.pop_back();
+        throw;
+    }
+    client.waits_for = &work;
+    unwatch(client.socket.get());
+}
+
+std::vector<const Work*> Server::finished() const {
+    std::vector<const Work*> all;
+    for (const auto& work : work_) {
+        if (work->done) all.push_back(work.get());
+    }
+    return all;
+}
+
+void Server::settle(const std::vector<const Work*>& finished) {
+    for (const Work* const work : finished) {
+        for (const auto& ward : wards_) {
+            for (Client& client : ward->clients) {
+                if (client.waits_for != work) continue;
+                client.waits_for = nullptr;
+                tell(client, work->found.message);
+                try {
+                    if (client.socket) watch(client.socket.get());
+                } catch (const Error&) {
+                    client.socket.reset();
+                }
+            }
+            forget_closed(ward->clients);
+        }
+        // Nobody has asked any more, where the container has ended meanwhile.
+        const auto is_it = [&](const auto& one) { return one.get() == work; };
+        const auto found = std::find_if(work_.begin(), work_.end(), is_it);
+        (*found)->thread.join();
+        work_.erase(found);
     }
 }
 
@@ -323,11 +229,8 @@ void Server::serve_group(const std::vector<int>& ready) {
         try {
             while (client.socket && serve_start(client)) {
             }
-        } catch (const Error& e) {
-            if (client.socket) tell(client, refusal(e));
-            client.socket.reset();
         } catch (const std::exception& e) {
-            if (client.socket) tell(client, refusal({Step::helper, ENOMEM, std::string{"helper: "} + e.what()}));
+            if (client.socket) tell(client, refusal(e));
             client.socket.reset();
         }
     }
@@ -362,21 +265,32 @@ bool Server::serve_start(Client& client) {
 
 void Server::accept_clients(const Fd& listener, std::vector<Client>& into) {
     for (;;) {
-        Client client{.socket = Fd{detail::sys::retry(
-                          [&] { return ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); })}};
-        if (!client.socket) return;
+        if (!spare_) spare_ = epoll_.duplicate();
+        Client client{.socket = accept_one(listener)};
+        const bool is_full = !client.socket && (errno == EMFILE || errno == ENFILE);
+        if (is_full) {
+            // Left waiting, it would wake the loop again and again.
+            spare_.reset();
+            client.socket = accept_one(listener);
+        }
+        if (!client.socket) {
+            if (is_full) (void)::poll(nullptr, 0, 10);
+            return;
+        }
         ucred peer{};
         socklen_t size = sizeof peer;
         if (::getsockopt(client.socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
             (peer.uid != 0 && peer.uid != ::geteuid())) {
             continue;
         }
-        if (into.size() >= most_clients) {
-            tell(client, refusal({Step::helper, EAGAIN, "helper", "it has too many clients"}));
-            continue;
+        try {
+            if (is_full) throw Error{Step::helper, EMFILE, "helper", "it has no descriptor left"};
+            if (into.size() >= most_clients) throw Error{Step::helper, EAGAIN, "helper", "it has too many clients"};
+            watch(client.socket.get());
+            into.push_back(std::move(client));
+        } catch (const std::exception& e) {
+            if (client.socket) tell(client, refusal(e));
         }
-        watch(client.socket.get());
-        into.push_back(std::move(client));
     }
 }
 
@@ -392,7 +306,7 @@ void Server::unwatch(int fd) noexcept {
 }
 
 void Server::end(Ward& ward, ExitStatus status) {
-    ward.directory.release();
+    ward.directory->release();
     if (ward.listener) accept_clients(ward.listener, ward.clients);
     ward.listener.reset();
     Message message{.kind = Message::Kind::exited};

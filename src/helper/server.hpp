@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,15 @@
 #include "ward.hpp"
 
 namespace caisson_helper {
+
+/// A question that is being answered beside the loop.
+struct Work {
+    Message question;
+    ContainerId id{};
+    Answer found{};
+    std::atomic<bool> done = false;
+    std::thread thread{};
+};
 
 class Server {
 public:
@@ -35,24 +45,30 @@ public:
     void run();
 
 private:
-    /// A start that is under way.
+    /// A start that is under way. Its thread has the place and the spec until it is known by an event or has failed.
     struct Starting {
-        std::unique_ptr<Ward> ward;
+        std::unique_ptr<Ward> ward = std::make_unique<Ward>();
         ContainerSpec spec;
         Client client;
         bool opens_console = false;
         std::vector<Fd> borrowed{};
-        std::atomic<bool> failed = false;  ///< without an event
+        std::atomic<bool> has_place = false;  ///< the name is its own
+        std::optional<Error> error{};
+        std::atomic<bool> failed = false;  ///< without an event, by `error`
         std::thread thread{};
     };
 
     [[nodiscard]] bool is_idle() const;
     void turn(int milliseconds);
-    /// Makes the ward, whose name is then taken, and what the start takes.
+    void take_events();
+    /// Makes the ward, and what the start takes.
     Starting& prepare(detail::StartRequest request, Client& client);
+    /// Throws where the name is taken.
+    void take_place(Starting& starting) const;
     void begin(detail::StartRequest request, Client& client);
     /// One that has been made known by an event, or has failed without.
     void settle(std::unique_ptr<Starting> starting, const Event& event);
+    [[nodiscard]] std::unique_ptr<Starting> take_starting(std::size_t index);
     [[nodiscard]] std::unique_ptr<Starting> take_starting(const std::string& name);
     void settle_failures();
     void handle(const Event& event);
@@ -68,6 +84,10 @@ private:
     void serve_group(const std::vector<int>& ready);
     /// One question of a ward's client.
     void serve(Ward& ward, Client& client);
+    /// In a thread of its own: the others' containers go on meanwhile.
+    void answer_beside(const Ward& ward, Client& client, Message question);
+    [[nodiscard]] std::vector<const Work*> finished() const;
+    void settle(const std::vector<const Work*>& finished);
     /// A part of a start; true if that goes on with the client.
     bool serve_start(Client& client);
     void accept_clients(const Fd& listener, std::vector<Client>& into);
@@ -82,8 +102,10 @@ private:
     std::optional<ResourceLimit> descriptor_limit_;  // of the containers, where the helper's own is another
     std::vector<Client> group_clients_;              // before they have asked for a start
     Fd epoll_;                                       // listeners and clients
+    Fd spare_;  // given up for a moment, to send a client away where no other is left
     std::vector<std::unique_ptr<Ward>> wards_;
     std::vector<std::unique_ptr<Starting>> starting_;
+    std::vector<std::unique_ptr<Work>> work_;
     bool is_lowered_ = false;
     Controller controller_;  // destroyed first: no container outlives the lock
 };

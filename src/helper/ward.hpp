@@ -1,6 +1,7 @@
 // helper/ward.hpp - a container in the helper's care, and what its clients are answered.
 #pragma once
 
+#include <exception>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,17 +18,20 @@ namespace caisson_helper {
 using namespace caisson;
 using detail::Message;
 
+struct Work;
+
 struct Client {
     Fd socket;
     bool watches = false;  ///< it is told of what happens
     bool changes = false;  ///< it attaches or detaches something, and has not told yet how that went
     /// What it has passed on, for the start that it asks for next.
     std::vector<Fd> descriptors{};
+    const Work* waits_for = nullptr;  ///< until that is done, nothing more is taken from it
 };
 
 /// A container, its place among the names, and who asks about it.
 struct Ward {
-    RunDirectory directory;
+    std::optional<RunDirectory> directory{};  ///< nothing while it waits for its name
     ContainerId id{};
     bool has_command_below = false;  ///< see Running
     bool restarts_on_reboot = false;
@@ -56,6 +60,10 @@ void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed);
 /// Nothing where its writer has died half-way.
 [[nodiscard]] std::optional<std::string> kept_note(const Fd& file);
 
+/// A question whose answer may take the kernel some time.
+[[nodiscard]] bool may_take_long(const Message& question) noexcept;
+/// The answer to one of those: from any thread. Throws as `answer`.
+[[nodiscard]] Answer answer_slowly(Controller& controller, ContainerId id, const Message& question);
 /// One question's answer. Throws `Error`: the refusal that the client gets.
 [[nodiscard]] Answer answer(Controller& controller, Ward& ward, Client& client, const Message& question,
                             const Fd& passed);
@@ -63,6 +71,9 @@ void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed);
 /// All of a file in memory that a client has passed on. Throws `Step::helper`: the message has no such `what`.
 [[nodiscard]] std::string read_sealed(const Fd& file, const char* what);
 
-[[nodiscard]] Message refusal(const Error& e);
+[[nodiscard]] Message refusal(const std::exception& e);
+
+/// Who does not take what is sent is let go: nobody waits for a client.
+void tell(Client& client, const Message& message, int pass = -1);
 
 }  // namespace caisson_helper

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <caisson/detail/sys.hpp>
 #include <caisson/helper.hpp>
 
 #include "support/doctest.hpp"
@@ -35,6 +36,32 @@ struct Place {
     }
     [[nodiscard]] bool empty() const { return Helper::list(run).empty() && ::rmdir(run.c_str()) == 0; }
 };
+
+struct Group : Place {
+    Group() { options.group = "shop"; }
+    /// True once its helper has gone, which is after the last client was told.
+    [[nodiscard]] bool ends() const {
+        for (int i = 0; i < 2000 && ::access((run + "/.shop").c_str(), F_OK) == 0; ++i) ::usleep(1000);
+        return empty();
+    }
+    [[nodiscard]] Helper start(const std::string& name, const std::string& script = "sleep 1000") const {
+        return Helper::start(spec(name, script), options);
+    }
+};
+
+/// What is typed on the console of a container that answers each line.
+inline bool answers(const Fd& console, const std::string& word) {
+    if (::write(console.get(), (word + "\n").c_str(), word.size() + 1) < 0) return false;
+    std::string text;
+    char buffer[64];
+    while (text.find("got " + word) == std::string::npos && detail::wait_readable(console.get(), 10'000)) {
+        const ssize_t n = ::read(console.get(), buffer, sizeof buffer);
+        if (n <= 0) return false;
+        text.append(buffer, static_cast<std::size_t>(n));
+    }
+    return text.find("got " + word) != std::string::npos;
+}
+inline constexpr const char* answering = "while read line; do echo got $line; done";
 
 /// The message of a start that is to be refused.
 inline std::string error_of(const ContainerSpec& spec, const HelperOptions& options) {

@@ -17,7 +17,8 @@
 namespace caisson_test {
 
 #ifdef __x86_64__
-/// A process that stands still in a system call, as long as this object lives; then it goes on as if nothing had been.
+/// A process that stands still in a system call, as long as this object lives; then it goes on as if nothing had been
+/// but what it was refused.
 class Injected {
 public:
     explicit Injected(pid_t pid) : pid_{pid} {
@@ -31,7 +32,7 @@ public:
     }
     Injected(const Injected&) = delete;
     ~Injected() {
-        (void)::ptrace(PTRACE_SETREGS, pid_, nullptr, &before_);
+        if (!went_on_) (void)::ptrace(PTRACE_SETREGS, pid_, nullptr, &before_);
         (void)::ptrace(PTRACE_DETACH, pid_, nullptr, nullptr);
     }
     /// Where `text` is in the process, for the next call alone.
@@ -64,9 +65,32 @@ public:
         }
         return static_cast<long>(regs.rax);
     }
+    /// Lets it go on until it makes this system call, which is not made: it fails with `errnum`.
+    void refuse_next(long number, int errnum) {
+        went_on_ = true;
+        user_regs_struct regs{};
+        // Each call stops it twice; as it begins, its result is not known.
+        do {
+            stop_at_call(regs);
+        } while (static_cast<long>(regs.orig_rax) != number || static_cast<long>(regs.rax) != -ENOSYS);
+        regs.orig_rax = ~0ULL;
+        (void)::ptrace(PTRACE_SETREGS, pid_, nullptr, &regs);
+        stop_at_call(regs);
+        regs.rax = static_cast<unsigned long long>(-static_cast<long long>(errnum));
+        (void)::ptrace(PTRACE_SETREGS, pid_, nullptr, &regs);
+    }
 
 private:
+    void stop_at_call(user_regs_struct& regs) {
+        int status = 0;
+        if (::ptrace(PTRACE_SYSCALL, pid_, nullptr, nullptr) != 0 || ::waitpid(pid_, &status, 0) != pid_ ||
+            !WIFSTOPPED(status) || ::ptrace(PTRACE_GETREGS, pid_, nullptr, &regs) != 0) {
+            throw std::runtime_error{"it cannot be traced on"};
+        }
+    }
+
     pid_t pid_;
+    bool went_on_ = false;
     user_regs_struct before_{};
 };
 #endif

@@ -1,0 +1,245 @@
+// A helper at its limits: descriptors, memory, what the kernel refuses or does not get done, and what it may do at all.
+#include <caisson/helper.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <caisson/detail/cgroup_hierarchy.hpp>
+
+#include "support/doctest.hpp"
+#include "support/helper.hpp"
+#include "support/injected_call.hpp"
+#include "support/rootfs.hpp"
+#include "support/suspended.hpp"
+
+using namespace caisson;
+using namespace std::chrono_literals;
+using namespace caisson_test;
+
+namespace {
+
+const char* why_not() {
+    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
+}
+
+rlim_t last_descriptor(pid_t pid) {
+    rlim_t last = 0;
+    for (rlim_t number = 0; number < 1024; ++number) {
+        const std::string name = "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(number);
+        if (::access(name.c_str(), F_OK) == 0) last = number;
+    }
+    return last;
+}
+
+/// The calling process goes into the control groups of another.
+bool join_groups_of(pid_t pid) {
+    std::string groups;
+    std::string mounts;
+    if (!detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/cgroup").c_str(), groups) ||
+        !detail::sys::read_file(AT_FDCWD, "/proc/self/mountinfo", mounts)) {
+        return false;
+    }
+    bool joined = false;
+    for (const detail::CgroupHierarchy& hierarchy : detail::parse_cgroup_hierarchies(groups, mounts)) {
+        if (hierarchy.places.empty() || !hierarchy.places[0].own) continue;
+        const std::string group = hierarchy.places[0].mount_point + *hierarchy.places[0].own;
+        const std::string file = group + (hierarchy.v2() ? "/cgroup.procs" : "/tasks");
+        joined = detail::sys::write_file(AT_FDCWD, file.c_str(), "0") || joined;
+    }
+    return joined;
+}
+
+/// A limit of another process's, until this goes.
+struct Limited {
+    Limited(pid_t process, __rlimit_resource which, rlim_t soft) : pid{process}, resource{which} {
+        REQUIRE(::prlimit(pid, resource, nullptr, &before) == 0);
+        const rlimit now{soft, before.rlim_max};
+        REQUIRE(::prlimit(pid, resource, &now, nullptr) == 0);
+    }
+    Limited(const Limited&) = delete;
+    ~Limited() { (void)::prlimit(pid, resource, &before, nullptr); }
+    pid_t pid;
+    __rlimit_resource resource;
+    rlimit before{};
+};
+
+}  // namespace
+
+TEST_CASE("a container that does not come to rest holds up its own client alone") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Group group;
+    const TestDirectory stuck;
+    Fd fuse = mount_unserved(stuck.path());
+    if (!fuse) CAISSON_SKIP("this kernel has no FUSE");
+    Helper first = group.start("first", answering);
+    const Fd console = first.open_console();
+    Helper restless = group.start("restless");
+    const pid_t in_kernel = ::fork();
+    if (in_kernel == 0) {
+        (void)::close(fuse.get());
+        struct stat st {};
+        if (join_groups_of(restless.info().init)) (void)::stat((stuck.path() + "/x").c_str(), &st);
+        ::_exit(0);
+    }
+    REQUIRE(detail::wait_readable(fuse.get(), 10'000));
+    bool went_on = false;
+    std::string refused;
+    // What counts is who is first, on a machine that does other things as well.
+    for (int attempt = 0; attempt < 10 && !went_on; ++attempt) {
+        std::atomic<bool> is_over = false;
+        std::thread suspends{[&] {
+            refused = message_of([&] { restless.suspend(); });
+            is_over = true;
+        }};
+        std::this_thread::sleep_for(50ms);
+        went_on = answers(console, "word") && !is_over;
+        suspends.join();
+    }
+    MESSAGE(refused);
+    CHECK(went_on);
+    // One question at a time; the next is answered.
+    CHECK(restless.info().name == "restless");
+    fuse.reset();
+    CHECK(::umount2(stuck.path().c_str(), MNT_DETACH) == 0);
+    (void)::waitpid(in_kernel, nullptr, 0);
+    CHECK(restless.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(first.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(group.ends());
+}
+
+TEST_CASE("a helper without a descriptor left says so, and has one for that also the next time") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Group group;
+    Helper first = group.start("first", answering);
+    const Fd console = first.open_console();
+    const pid_t pid = first.pid();
+    {
+        const Limited limited{pid, RLIMIT_NOFILE, last_descriptor(pid) + 1};
+        std::vector<Helper> clients;
+        int refused = 0;
+        while (refused < 3 && clients.size() < 100) {
+            auto more = Helper::find("first", group.run);
+            REQUIRE(more);
+            const std::string why = message_of([&] { (void)more->signal(0); });
+            refused += why == "container 'first': helper: Too many open files: it has no descriptor left" ? 1 : 0;
+            if (refused > 0) continue;
+            CHECK(why == "nothing was thrown");
+            clients.push_back(std::move(*more));
+        }
+        CHECK(refused == 3);
+        CHECK(answers(console, "word"));
+        for (Helper& client : clients) CHECK(client.signal(0));
+    }
+    CHECK(Helper::find("first", group.run)->signal(0));
+    CHECK(first.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(group.ends());
+}
+
+TEST_CASE("a container that takes more memory than its group's helper can get ends no other") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Group group;
+    Helper first = group.start("first", answering);
+    const Fd console = first.open_console();
+    ContainerSpec spec = group.spec("greedy", "read x; head -c 4000000 /dev/zero");
+    spec.console->scroll_back = 8 << 20;
+    Helper greedy = Helper::start(spec, group.options);
+    const Fd its = greedy.open_console();
+    const pid_t pid = first.pid();
+    std::string status;
+    REQUIRE(detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/statm").c_str(), status));
+    const unsigned long pages = std::stoul(status);
+    if (pages > 1ul << 28) CAISSON_SKIP("the helper has an address space as of a sanitizer");
+    {
+        const Limited limited{pid, RLIMIT_AS, 1};
+        REQUIRE(::write(its.get(), "\n", 1) == 1);
+        std::this_thread::sleep_for(100ms);
+    }
+    CHECK(answers(console, "word"));
+    CHECK(first.info().name == "first");
+    CHECK(group.start("third").kill() == ExitStatus::killed(SIGKILL));
+    (void)greedy.kill();
+    CHECK(first.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(group.ends());
+}
+
+#ifdef __x86_64__
+TEST_CASE("a client that the kernel does not let a helper watch is told so, and the others go on") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Group group;
+    Helper first = group.start("first");
+    CHECK(first.info().name == "first");
+    std::this_thread::sleep_for(20ms);  // it waits again
+    std::optional<Helper> more;
+    {
+        Injected inside{first.pid()};
+        more = Helper::find("first", group.run);
+        REQUIRE(more);
+        inside.refuse_next(SYS_epoll_ctl, ENOSPC);
+    }
+    CHECK(message_of([&] { (void)more->info(); }) == "container 'first': watch a descriptor: No space left on device");
+    CHECK(first.info().name == "first");
+    CHECK(first.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(group.ends());
+}
+TEST_CASE("a helper that has been taken over can open, run and reach nothing that its container does not need") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    CHECK(helper.info().name == "web");
+    std::this_thread::sleep_for(20ms);  // it waits again
+    {
+        Injected inside{helper.pid()};
+        const auto here = static_cast<unsigned long long>(AT_FDCWD);
+        const auto open = [&](const std::string& path, unsigned long long flags) {
+            return inside.call(SYS_openat, {here, inside.put(path), flags, 0600});
+        };
+        CHECK(inside.call(SYS_execve, {inside.put("/bin/true")}) == -EPERM);
+        CHECK(inside.call(SYS_execveat, {here, inside.put("/bin/true")}) == -EPERM);
+        for (const long call : {SYS_fork, SYS_vfork, SYS_clone, SYS_clone3}) CHECK(inside.call(call, {}) == -EPERM);
+        for (const int family : {AF_INET, AF_INET6, AF_UNIX, AF_NETLINK, AF_PACKET}) {
+            CHECK(inside.call(SYS_socket, {static_cast<unsigned long long>(family), SOCK_STREAM}) == -EPERM);
+        }
+        for (const long call : {SYS_connect, SYS_bind, SYS_mount, SYS_move_mount, SYS_setns, SYS_unshare, SYS_ptrace,
+                                SYS_kill, SYS_tgkill, SYS_bpf, SYS_io_uring_setup, SYS_process_vm_writev, SYS_chroot,
+                                SYS_mknodat, SYS_symlinkat, SYS_linkat, SYS_init_module, SYS_keyctl, SYS_reboot}) {
+            CHECK_MESSAGE(inside.call(call, {}) == -EPERM, "call " << call);
+        }
+        constexpr unsigned long long anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
+        const auto none = ~0ULL;
+        CHECK(inside.call(SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, anonymous, none}) == -EPERM);
+        CHECK(inside.call(SYS_mmap, {0, 4096, PROT_READ | PROT_WRITE, anonymous, none}) > 0);
+        CHECK(inside.call(SYS_prlimit64, {0, RLIMIT_NOFILE, inside.put("0123456789abcdef")}) == -EPERM);
+        CHECK(inside.call(SYS_getpid | 0x40000000, {}) == -EPERM);  // x32's
+        CHECK(inside.call(SYS_getpid, {}) == helper.pid());
+
+        CHECK(open("/proc/self/stat", O_RDONLY) >= 0);
+        if (::syscall(SYS_landlock_create_ruleset, nullptr, 0, 1) > 0) {
+            CHECK(open("/etc/shadow", O_RDONLY) == -EACCES);
+            CHECK(open("/etc", O_RDONLY | O_DIRECTORY) == -EACCES);
+            CHECK(open(place.directory / "made", O_CREAT | O_WRONLY) == -EACCES);
+            CHECK(open(place.run + "/web/made", O_CREAT | O_WRONLY) == -EACCES);
+            CHECK(open("/proc/sys/kernel/hostname", O_WRONLY) == -EACCES);
+            CHECK(inside.call(SYS_unlinkat, {here, inside.put(place.root / "/bin/sh"), 0}) == -EACCES);
+        } else {
+            MESSAGE("this kernel has no Landlock: what a helper may open is its user's");
+        }
+    }
+    CHECK(helper.info().name == "web");
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+#endif
