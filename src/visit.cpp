@@ -1,9 +1,7 @@
 // src/visit.cpp - the host's side of a visit to a container that runs.
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +16,7 @@
 #include <caisson/detail/running.hpp>
 #include <caisson/detail/stage_program.hpp>
 #include <caisson/detail/start_error.hpp>
+#include <caisson/detail/unprivileged.hpp>
 #include <caisson/detail/visit.hpp>
 
 namespace caisson::inline v0::detail {
@@ -64,6 +63,7 @@ public:
         if (visitor_.channel.fd() < 0) (void)sys::pidfd_send_signal(visitor_.keeper.get(), SIGKILL);
         status_.reset();
         visitor_.channel.hang_up();
+        first_.hang_up();
         // It is there as long as its visitor: one that waits for a file system may not even be killed.
         if (wait_readable(visitor_.keeper.get(), is_late_ ? 100 : patience)) reap_if_ours(visitor_.keeper.get());
     }
@@ -110,21 +110,9 @@ public:
     /// Until the command was executed, or all was done. Throws what went wrong.
     void wait_for_mark() {
         while (!has_ended(status_)) take_report();
-        std::array<char, 16> text{};
-        std::size_t size = 0;
-        for (;;) {
-            const ssize_t n = sys::retry([&] { return ::read(status_.get(), text.data() + size, text.size() - size); });
-            if (n < 0) fail(Step::exec, "status of the process in the container");
-            if (n == 0) break;
-            size += static_cast<std::size_t>(n);
-        }
-        const std::size_t marked = size > 0 && size % 2 == 1 && text[0] == exec_mark ? 1 : 0;
-        if (size == 1 && marked == 1) return;
-        if (size == marked + sizeof(InitFailure)) {
-            InitFailure failure;
-            std::memcpy(&failure, text.data() + marked, sizeof failure);
-            throw at(failure.instr, failure.errnum, " (in the child)");
-        }
+        const StageStatus told = StageStatus::read(status_, Step::exec, "status of the process in the container");
+        if (told.is_done) return;
+        if (told.failure) throw at(told.failure->instr, told.failure->errnum, " (in the child)");
         wait_for_end();
         const ExitStatus status = exit_status_of(*visitor_.ended);
         const Error died = at(visitor_.ended->index, 0, ": the process in the container died (" + status.str() + ")");
@@ -193,12 +181,7 @@ private:
             case Report::Kind::given_up: return;
         }
     }
-    /// The kernel drops descriptors that come along with a message and have no place in the host's table.
-    static void require(const Fd& fd) {
-        if (fd) return;
-        throw Error{Step::descriptors, EMFILE, "descriptors from the container",
-                    "no descriptor is left: raise 'ulimit -n'"};
-    }
+    static void require(const Fd& fd) { require_received(fd, "descriptors from the container"); }
 
     /// What an instruction has come to.
     [[nodiscard]] Error at(std::uint32_t instruction, int errnum, const std::string& how) const {
@@ -288,8 +271,8 @@ void Visit::enter(const GroupEntrance* groups) {
                       "join the control group in hierarchy " + quote(controllers));
         }
     }
-    plan_.add({.op = Op::join, .slot = visited_slot, .x = namespaces_.bits()}, Step::open_namespace,
-              "join the container's namespaces");
+    plan_.add({.op = Op::join, .slot = visited_slot, .x = namespaces_.bits(), .y = is_ordinary_user() ? 1u : 0u},
+              Step::open_namespace, "join the container's namespaces");
     plan_.header.received_at = static_cast<Slot>(plan_.descriptors().size());
     first_ = plan_.finish_first();
     (void)plan_.inherit(-1);  // the second part itself

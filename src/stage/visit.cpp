@@ -11,14 +11,12 @@ s64 join(const Instr& instr) {
     // Before anybody inside could look: the memory's user namespace is the host's, and nobody there has rights over it.
     s64 result = prctl(PR_SET_DUMPABLE, 0);
     const bool has_user = (instr.x & CLONE_NEWUSER) != 0;
-    // On this side, as the user namespace of an init that has made one of its own may forbid it. An ordinary user may
-    // not do it here, and there only with a range of ids.
-    const s64 groups = has_user ? call(__NR_setgroups, 0, nullptr) : 0;
-    if (groups < 0 && groups != eperm) return groups;
+    // On this side, as an init that has made a user namespace of its own may have it forbid this.
+    if (result == 0 && has_user && instr.y == 0) result = call(__NR_setgroups, 0, nullptr);
     if (result == 0) result = call(__NR_setns, descriptor(instr.slot), instr.x);
     if (result == 0 && has_user) {
-        if (groups == eperm) result = call(__NR_setgroups, 0, nullptr);
-        if (result == eperm) result = 0;
+        if (instr.y != 0) result = call(__NR_setgroups, 0, nullptr);
+        if (instr.y != 0 && result == eperm) result = 0;  // he has no range of ids
         if (result == 0) result = call(__NR_setresgid, 0, 0, 0);
         if (result == 0) result = call(__NR_setresuid, 0, 0, 0);
         // A change of ids sets it to what fs.suid_dumpable says.
@@ -233,7 +231,7 @@ namespace {
     // What is opened inside must not get the numbers of the standard descriptors.
     if (call(__NR_dup3, plan::host_slot, go_slot, O_CLOEXEC) < 0) end(1);
     if (call(__NR_dup3, plan::host_slot, plan::owner_slot, O_CLOEXEC) < 0) end(1);
-    call(__NR_close_range, plan::rest_slot, header.received_at - 1, 0);
+    if (call(__NR_close_range, plan::rest_slot, header.received_at - 1, 0) < 0) end(1);
     run_all(inside, inside.array<Instr>(inside.rest->instrs), inside.rest->instr_count, header.instr_count);
     // All was done, and there was no command among it.
     end(retry(__NR_write, stage.status, &plan::exec_mark, 1) == 1 ? 0 : 1);
@@ -261,7 +259,7 @@ void see_to(const Stage& stage, plan::Report& report) {
         }
     }
     ChildInfo info{};
-    retry(__NR_waitid, 3 /* P_PIDFD */, stage.pidfd, &info, 4 /* WEXITED */, nullptr);
+    if (retry(__NR_waitid, 3 /* P_PIDFD */, stage.pidfd, &info, 4 /* WEXITED */, nullptr) < 0) end(1);
     report.kind = plan::Report::Kind::ended;
     report.value = info.status;
     report.place = static_cast<unsigned>(info.code);
@@ -315,14 +313,14 @@ s64 lower_privileges() {
         visitor(stage);
     }
     // Not before: who goes in changes settings of its own in /proc first, as the host's user.
-    prctl(PR_SET_DUMPABLE, 0);
+    result = prctl(PR_SET_DUMPABLE, 0);
     // Only the writing end of `go` and the pidfd stay, whose numbers are behind all others: they take places of what is
     // not needed here.
-    result = call(__NR_dup3, go[1], plan::rest_slot, O_CLOEXEC);
+    if (result >= 0) result = call(__NR_dup3, go[1], plan::rest_slot, O_CLOEXEC);
     if (result >= 0) result = call(__NR_dup3, stage.pidfd, plan::program_slot, O_CLOEXEC);
+    if (result >= 0) stage.pidfd = plan::program_slot;
+    if (result >= 0) result = call(__NR_close_range, plan::visited_slot + 1, ~0u, 0);
     if (result < 0) refuse(stage, plan::KeeperStep::prepare, result);
-    stage.pidfd = plan::program_slot;
-    call(__NR_close_range, plan::visited_slot + 1, ~0u, 0);
 
     plan::Report report{};
     see_to(stage, report);
@@ -333,7 +331,12 @@ s64 lower_privileges() {
         cloned.kind = plan::Report::Kind::cloned;
         cloned.value = static_cast<int>(visitor);
         // This process's end is that of the visitor.
-        if (stage.pidfd < 0 || send_report(cloned, stage.pidfd) < 0 || lower_privileges() < 0) end(1);
+        if (stage.pidfd < 0 || send_report(cloned, stage.pidfd) < 0 || lower_privileges() < 0) {
+            // The container ends no sooner than its last process is reaped, and pid 1 may take its time for that.
+            call(__NR_kill, visitor, SIGKILL);
+            retry(__NR_wait4, visitor, nullptr, 0, nullptr);
+            end(1);
+        }
         see_to(stage, report);
     }
     send_report(report);

@@ -1,6 +1,8 @@
-// inject - lets every system call of one start and stop of a container fail once, one at a time.
+// inject - lets every system call of one start and stop of a container, or of one thing that is done to one that runs,
+// fail once, one at a time.
 //
-//   inject [--role host|intermediate|keeper|init|all] [--errno EPERM,ENOMEM,...] [--interrupt] [--kill ROLE|all]
+//   inject [--what start|exec|copy|attach] [--stride K] [--role host|intermediate|keeper|init|all] [--errno
+//   EPERM,ENOMEM,...] [--interrupt] [--kill ROLE|all]
 //          [--hold ROLE|all] [--from K] [--to K] [--user|--overlay|--ordinary] [--range] [--no-network] [--verbose]
 //          [-- PROGRAM ARGUMENT...]
 //
@@ -47,6 +49,8 @@ struct Options {
     std::vector<Role> held{};
     long from = 1;
     long to = LONG_MAX;
+    long stride = 1;  // from one call to the next that is looked at
+    std::string what = "start";
     bool user = false;
     bool ordinary = false;  // started by an ordinary user
     bool range = false;     // who has a range of ids
@@ -92,6 +96,8 @@ Options parse(int argc, char** argv) {
         else if (word == "--hold") options.held = roles_of(value());
         else if (word == "--from") options.from = std::stol(value());
         else if (word == "--to") options.to = std::stol(value());
+        else if (word == "--stride") options.stride = std::max(1L, std::stol(value()));
+        else if (word == "--what") options.what = value();
         else if (word == "--user") options.user = true;
         else if (word == "--ordinary") options.ordinary = true, options.network = false;
         else if (word == "--range") options.range = true;
@@ -143,7 +149,7 @@ public:
     bool all_calls(Fault fault) {
         long runs = 0, held = 0, went_on = 0, named = 0, killed = 0;
         const std::string what = std::string{to_string(fault.role)} + ", " + describe(fault);
-        for (fault.call = options_.from; fault.call <= options_.to; ++fault.call) {
+        for (fault.call = options_.from; fault.call <= options_.to; fault.call += options_.stride) {
             const Run run = inject(options_.command, fault);
             const std::string problem = judge(run, fault);
             if (run.hit.empty() && problem.empty()) break;
@@ -265,6 +271,7 @@ int main(int argc, char** argv) try {
     std::optional<OrdinaryUser> user;
     std::optional<TestDirectory> images;
     std::optional<caisson::Bridge> bridge;
+    if (options.what != "start") options.network = false;
     if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 ||
         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
         std::printf("namespaces of the test's own: %s\n", std::strerror(errno));
@@ -292,7 +299,7 @@ int main(int argc, char** argv) try {
             user.emplace();
             if (!user->make_known(options.range)) throw std::runtime_error{"cannot make an ordinary user known"};
         }
-        options.command = {program("one_start"), "start", path, options.network ? "br0" : "-",
+        options.command = {program("one_start"), options.what, path, options.network ? "br0" : "-",
                            options.ordinary  ? "ordinary"
                            : options.overlay ? "overlay"
                            : options.user    ? "user"

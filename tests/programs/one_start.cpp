@@ -1,19 +1,27 @@
-// one_start - starts and stops one container, for the fault injector.
+// one_start - starts and stops one container, or does one thing to one that runs, for the fault injector.
 //
 //   one_start start ROOT BRIDGE|- user|root    a container like the walk-through's; `user`: in a user namespace
 //   one_start start ROOT BRIDGE|- overlay      there, with the built-in init, and ROOT is seen through an overlay in
-//   memory one_start start ROOT - ordinary            by an ordinary user, who has no limits to give one_start sweep
-//   removes what dead owners left
+//                                              memory
+//   one_start start ROOT - ordinary            by an ordinary user, who has no limits to give
+//   one_start exec|copy|attach ROOT - user|root|ordinary
+//                                              in a container that runs: a command of a user by name, with a console; a
+//                                              directory in and out; a tmpfs, which is all that every user can give
+//   one_start sweep                            removes what dead owners left
 //
-// Exit status: 0 it started and stopped, 3 an Error was thrown, and was told as "STEP|CONTEXT|ERRNO|WHAT", 4 memory was
-// exhausted (std::bad_alloc), 5 this process is not as it was before: what differs is told.
+// Exit status: 0 it was done, 3 an Error was thrown, and was told as "STEP|CONTEXT|ERRNO|WHAT", 4 memory was exhausted
+// (std::bad_alloc), 5 this process, or the container, is not as it was before: what differs is told.
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
 
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <caisson/container.hpp>
@@ -22,6 +30,7 @@
 #include "support/inject.hpp"
 #include "support/machine.hpp"
 #include "support/ordinary_user.hpp"
+#include "support/rootfs.hpp"
 
 namespace {
 
@@ -49,12 +58,13 @@ caisson::ContainerSpec spec_of(const std::string& root, const std::string& bridg
     return spec;
 }
 
-int once(const caisson::ContainerSpec& spec) {
+/// What `work` comes to, which is looked at.
+template <class Work>
+int looked_at(Work&& work) {
     int result = 0;
     (void)::prctl(caisson_test::inject_marker, 1, 0, 0, 0);
     try {
-        caisson::Container container = caisson::Container::start(spec);
-        (void)container.stop(std::chrono::milliseconds{0});
+        work();
     } catch (const caisson::Error& e) {
         (void)::prctl(caisson_test::inject_marker, 0, 0, 0, 0);
         std::printf("%s|%s|%d|%s\n", std::string{to_string(e.step())}.c_str(), std::string{e.context()}.c_str(),
@@ -67,6 +77,68 @@ int once(const caisson::ContainerSpec& spec) {
     return result;
 }
 
+int once(const caisson::ContainerSpec& spec) {
+    return looked_at([&] {
+        caisson::Container container = caisson::Container::start(spec);
+        (void)container.stop(std::chrono::milliseconds{0});
+    });
+}
+
+std::string text_of(const std::string& path) {
+    std::string text;
+    (void)caisson::detail::sys::read_file(AT_FDCWD, path.c_str(), text);
+    return text;
+}
+
+/// What is wrong with a container that must be as it was, with `mounts`; empty if nothing.
+std::string changed(caisson::Container& container, const std::string& mounts) {
+    const std::string init = "/proc/" + std::to_string(container.init().pid());
+    if (container.try_wait()) return "the container has ended\n";
+    if (text_of(init + "/mountinfo") != mounts) return "its mounts are others\n";
+    // Who has joined may take a moment to die.
+    for (int i = 0; container.cgroup() != nullptr && container.cgroup()->processes().size() > 1; ++i) {
+        if (i == 300) return "a process is left in it\n";
+        ::usleep(10'000);
+    }
+    caisson::ExecSpec again;
+    again.command = {"/bin/true"};
+    return container.exec(again).wait().success() ? "" : "no command runs in it\n";
+}
+
+int in_running(const std::string& verb, const caisson::ContainerSpec& spec, std::string& wrong) {
+    caisson::Container container = caisson::Container::start(spec);
+    const std::string mounts = text_of("/proc/" + std::to_string(container.init().pid()) + "/mountinfo");
+    const caisson_test::TestDirectory work;
+    (void)::mkdir((work / "from").c_str(), 0700);
+    (void)::symlink("there", (work / "from/link").c_str());
+    (void)caisson::Fd{::open((work / "from/file").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600)};
+    int result = looked_at([&] {
+        if (verb == "exec") {
+            caisson::ExecSpec exec;
+            exec.command = {"/bin/true"};
+            exec.user = "root";
+            exec.console = caisson::WindowSize{};
+            caisson::Exec running = container.exec(exec);
+            const caisson::ExitStatus status = running.wait();
+            // Who sees to it was killed.
+            if (status == caisson::ExitStatus::killed(SIGKILL)) {
+                throw caisson::Error{caisson::Step::exec, 0, "container 'walk': command: " + status.str()};
+            }
+            if (!status.success()) wrong = "the command did not succeed\n";
+        } else if (verb == "copy") {
+            container.copy_in(work / "from", "/tmp/copy");
+            container.copy_out("/tmp/copy", work / "back");
+        } else {
+            container.attach(caisson::MountSpec::tmpfs("/tmp", 1u << 20));
+        }
+    });
+    if (verb == "attach" && result == 0) container.detach_mount("/tmp");
+    wrong += changed(container, mounts);
+    // A process of its that nobody but pid 1 is left to reap keeps it from its end for as long as that takes.
+    (void)container.kill();
+    return result;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -75,13 +147,15 @@ int main(int argc, char** argv) try {
         for (const std::string& line : caisson::sweep().removed) std::printf("%s\n", line.c_str());
         return 0;
     }
-    if (verb != "start" || argc != 5) return 2;
+    const bool is_start = verb == "start";
+    if ((!is_start && verb != "exec" && verb != "copy" && verb != "attach") || argc != 5) return 2;
     const std::string who = argv[4];
     if (who == "ordinary" && !caisson_test::OrdinaryUser::drop()) return 2;
     const caisson::ContainerSpec spec = spec_of(argv[2], argv[3], who);
     const auto before = caisson_test::MachineState::capture({.machine = false, .firewall = false});
-    const int result = once(spec);
-    const std::string left = difference(before, caisson_test::MachineState::capture(before.look));
+    std::string wrong;
+    const int result = is_start ? once(spec) : in_running(verb, spec, wrong);
+    const std::string left = wrong + difference(before, caisson_test::MachineState::capture(before.look));
     std::printf("%s", left.c_str());
     return left.empty() ? result : 5;
 } catch (const std::exception& e) {

@@ -314,7 +314,7 @@ private:
         Role role = Role::other;
         if (parent.role == Role::host && inside_) role = Role::intermediate;
         if (parent.role == Role::intermediate) role = Role::intermediate;
-        if (parent.role == Role::keeper) role = Role::init;
+        if (parent.role == Role::keeper || parent.role == Role::init) role = Role::init;
         Tracee& child = tracees_[pid];
         child.role = role;
         if (std::exchange(child.waiting, false)) go_on(pid);

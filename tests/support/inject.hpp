@@ -11,7 +11,8 @@ namespace caisson_test {
 
 /// Who makes a system call, told by how the process came about. A chain of clones is followed: host - a vfork-like
 /// child with the host's memory (intermediate) and what that one makes until its execve (intermediate too) - keeper -
-/// the keeper's child (init) until its execve. Whatever comes after is `other`, as is the host outside of its markers.
+/// the keeper's child (init), and its child, until their execve. A visit to a container that runs has the same roles:
+/// its stage is the keeper, who joins is init. Whatever comes after is `other`, as is the host outside of its markers.
 enum class Role { host, intermediate, keeper, init, other };
 constexpr std::array<Role, 4> injected_roles{Role::host, Role::intermediate, Role::keeper, Role::init};
 [[nodiscard]] std::string_view to_string(Role role);

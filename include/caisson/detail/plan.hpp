@@ -82,7 +82,8 @@ enum class Op : std::uint16_t {
     resource_limit,  ///< other: the kernel's number of the limit, x: soft, y: hard
     filter,          ///< a: a system call filter, x: its instructions
     exec,            ///< argv and envp of the plan
-    join,            ///< of a visit, the last of its first part: slot: a pidfd, x: namespaces of that process
+    join,            ///< of a visit, the last of its first part: slot: a pidfd, x: namespaces of that process,
+                     ///< y: 1 for an ordinary user, who keeps the groups that he may not give up
     standard,        ///< of a visit: 0, 1 and 2 become copies of slot, other and x
     become_visible,  ///< of a visit: what follows is done by a child in the container's pid namespace, where root may
                      ///< take hold of it at once: it must have nothing that the command will not have

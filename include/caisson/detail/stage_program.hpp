@@ -1,8 +1,11 @@
-// caisson/detail/stage_program.hpp - what the stage is launched from: its program, and files in memory.
+// caisson/detail/stage_program.hpp - what the stage is launched from, its program and files in memory, and
+// what it tells by its pipe.
 #pragma once
 
+#include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstring>
 #include <optional>
 #include <string>
 
@@ -12,6 +15,7 @@
 #include <unistd.h>
 
 #include <caisson/detail/launch.hpp>
+#include <caisson/detail/plan.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
@@ -75,5 +79,34 @@ private:
     Fd file_;
     std::optional<Mount> read_only_;
 };
+
+/// What came through the status pipe of who runs a plan; neither of the two: it was killed.
+struct StageStatus {
+    bool is_done = false;  ///< the command was executed, or there was none and all was done
+    std::optional<InitFailure> failure{};
+
+    /// Reads the pipe to its end. Throws `step` about `what`.
+    [[nodiscard]] static StageStatus read(const Fd& pipe, Step step, const char* what) {
+        std::array<char, 16> text{};
+        std::size_t size = 0;
+        for (;;) {
+            const ssize_t n = sys::retry([&] { return ::read(pipe.get(), text.data() + size, text.size() - size); });
+            if (n < 0) fail(step, what);
+            if (n == 0) break;
+            size += static_cast<std::size_t>(n);
+        }
+        const std::size_t marked = size > 0 && size % 2 == 1 && text[0] == exec_mark ? 1 : 0;
+        StageStatus status{.is_done = size == 1 && marked == 1};
+        if (size == marked + sizeof(InitFailure)) {
+            std::memcpy(&status.failure.emplace(), text.data() + marked, sizeof(InitFailure));
+        }
+        return status;
+    }
+};
+
+/// The kernel drops descriptors that come along with a message and have no place in the host's table.
+inline void require_received(const Fd& fd, const char* what) {
+    if (!fd) throw Error{Step::descriptors, EMFILE, what, "no descriptor is left: raise 'ulimit -n'"};
+}
 
 }  // namespace caisson::inline v0::detail

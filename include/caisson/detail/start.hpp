@@ -1,10 +1,8 @@
 // caisson/detail/start.hpp - launches a prepared container and sees it through to its execve.
 #pragma once
 
-#include <array>
 #include <cerrno>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
@@ -227,32 +225,15 @@ private:
             failure_ = from_report(message.report);
         }
     }
-    /// The kernel drops descriptors that come along with a message and have no place in the host's table.
-    static void require_descriptor(const Fd& fd) {
-        if (fd) return;
-        throw Error{Step::descriptors, EMFILE, "descriptors from the keeper",
-                    "no descriptor is left: raise 'ulimit -n'"};
-    }
+    static void require_descriptor(const Fd& fd) { require_received(fd, "descriptors from the keeper"); }
 
     /// Reads the status pipe to its end. What ends quickly may have been reaped by now: that report stays in the queue.
     void wait_for_exec() {
         while (!running_.init) (void)next_report();
-        std::array<char, 16> text{};
-        std::size_t size = 0;
         await(status_.get(), 0, -1);
-        for (;;) {
-            const ssize_t n = sys::retry([&] { return ::read(status_.get(), text.data() + size, text.size() - size); });
-            if (n < 0) fail(Step::clone, "status of init");
-            if (n == 0) break;
-            size += static_cast<std::size_t>(n);
-        }
-        const std::size_t marked = size > 0 && size % 2 == 1 && text[0] == exec_mark ? 1 : 0;
-        if (size == 1 && marked == 1) return;
-        if (size == marked + sizeof(InitFailure)) {
-            InitFailure failure;
-            std::memcpy(&failure, text.data() + marked, sizeof failure);
-            throw from_failure(failure);
-        }
+        const StageStatus told = StageStatus::read(status_, Step::clone, "status of init");
+        if (told.is_done) return;
+        if (told.failure) throw from_failure(*told.failure);
         for (;;) (void)next_report();
     }
 
