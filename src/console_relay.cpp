@@ -196,6 +196,7 @@ void Relay::pass_on_to(Reader& reader, Write&& write) {
         if (n <= 0) return;
         reader.at += static_cast<std::uint64_t>(n);
         taken_ = true;
+        if (static_cast<std::size_t>(n) < bytes.size()) return;  // it is full
     }
 }
 
