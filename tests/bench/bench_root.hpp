@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,10 +54,18 @@ private:
     std::filesystem::path path_;
 };
 
-inline void require_root() {
-    if (::geteuid() == 0) return;
-    std::fprintf(stderr, "caisson-bench: this needs root\n");
-    std::exit(77);
+/// At the beginning of each benchmark: ends it with an error if it takes longer than that.
+inline void begin_as_root(unsigned most_seconds) {
+    if (::geteuid() != 0) {
+        std::fprintf(stderr, "caisson-bench: this needs root\n");
+        std::exit(77);
+    }
+    (void)::signal(SIGALRM, [](int) {
+        constexpr std::string_view words = "caisson-bench: given up, as it takes much longer than it should\n";
+        (void)!::write(2, words.data(), words.size());
+        ::_exit(1);
+    });
+    (void)::alarm(most_seconds);
 }
 
 }  // namespace caisson_bench

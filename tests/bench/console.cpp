@@ -1,12 +1,13 @@
 // console [--rounds N] [--flood GiB]: what a console carries in a second and what that costs, beside a forwarder
-// between two terminals that does nothing else, and beside lxc-execute. With --flood, the memory of a controller whose
-// console is flooded while its only viewer sleeps.
+// between two terminals that does nothing else, and beside lxc-execute and conmon. With --flood, the memory of a
+// controller whose console is flooded while its only viewer sleeps.
 #include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,8 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +25,7 @@
 
 #include "bench_root.hpp"
 #include "samples.hpp"
+#include "supervisors.hpp"
 
 using namespace caisson_bench;
 using caisson::Fd;
@@ -52,25 +56,40 @@ struct Result {
     Samples cpu;   // microseconds of the forwarding process for each MiB
 };
 
-/// A process that reads the end of a terminal until everything has come, and ends.
-pid_t start_reader(int fd) {
-    const pid_t pid = ::fork();
-    if (pid < 0) fail("fork");
-    if (pid > 0) return pid;
-    static char buffer[65536];
-    for (std::size_t got = 0; got < total;) {
-        const ssize_t n = ::read(fd, buffer, sizeof buffer);
-        if (n <= 0) ::_exit(1);
-        got += static_cast<std::size_t>(n);
+/// A process that reads until everything has come, and ends.
+class Reading {
+public:
+    explicit Reading(int fd) : pid_{::fork()} {
+        if (pid_ < 0) fail("fork");
+        if (pid_ == 0) read_all(fd);
+        ended_.reset(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
+        if (!ended_) fail("pidfd_open");
     }
-    ::_exit(0);
-}
-bool has_ended(pid_t pid) {
-    int status = 0;
-    if (::waitpid(pid, &status, WNOHANG) != pid) return false;
-    if (status != 0) std::fprintf(stderr, "console: the reader has not got everything\n");
-    return true;
-}
+    Reading(const Reading&) = delete;
+    Reading& operator=(const Reading&) = delete;
+    ~Reading() {
+        int status = 0;
+        (void)::kill(pid_, SIGKILL);
+        if (::waitpid(pid_, &status, 0) != pid_ || status != 0) fail("the reader has not got everything");
+    }
+    /// Readable once it has ended.
+    [[nodiscard]] int fd() const { return ended_.get(); }
+
+private:
+    [[noreturn]] static void read_all(int fd) {
+        (void)::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        static char buffer[65536];
+        for (std::size_t got = 0; got < total;) {
+            const ssize_t n = ::read(fd, buffer, sizeof buffer);
+            if (n <= 0) ::_exit(1);
+            got += static_cast<std::size_t>(n);
+        }
+        ::_exit(0);
+    }
+
+    pid_t pid_;
+    Fd ended_;
+};
 
 void add(Result& result, double wall, double cpu) {
     constexpr double mebibytes = static_cast<double>(total) / (1 << 20);
@@ -85,7 +104,7 @@ void forward(const std::string& flood, Result& result) {
     outer.make_raw();
     const Fd user = outer.open_peer();
     const Fd terminal = inner.open_peer();
-    const pid_t reader = start_reader(user.get());
+    const Reading reader{user.get()};
     const pid_t writer = ::fork();
     if (writer < 0) fail("fork");
     if (writer == 0) {
@@ -127,7 +146,7 @@ void forward(const std::string& flood, Result& result) {
         (void)::epoll_ctl(set.get(), EPOLL_CTL_MOD, inner.fd(), &in);
     }
     const double cpu = own_cpu() - before;
-    while (!has_ended(reader)) rest(1);
+    (void)caisson::detail::wait_readable(reader.fd(), -1);
     add(result, now() - from, cpu);
     (void)::waitpid(writer, nullptr, 0);
 }
@@ -141,42 +160,52 @@ caisson::ContainerSpec flooding(const BenchRoot& root, const std::string& flood)
     return spec;
 }
 
-void relay(const caisson::ContainerSpec& spec, bool to_viewer, Result& result) {
+enum class Reader { terminal, viewer, none };
+
+/// A container's flood through a controller, to one reader or to a log alone.
+void relay(const caisson::ContainerSpec& spec, Reader who, Result& result) {
     caisson::Controller controller;
     const double from = now();
     const auto id = controller.start(spec);
-    Fd user = to_viewer ? controller.attach_console(id) : controller.open_console(id);
-    const pid_t reader = start_reader(user.get());
-    user.reset();
+    std::optional<Reading> reader;
+    if (who != Reader::none) {
+        const Fd user = who == Reader::viewer ? controller.attach_console(id) : controller.open_console(id);
+        reader.emplace(user.get());
+    }
     const double before = own_cpu();
-    while (!has_ended(reader)) {
+    pollfd ready[2]{{controller.fd(), POLLIN, 0}, {reader ? reader->fd() : -1, POLLIN, 0}};
+    for (bool over = false; !over;) {
+        (void)::poll(ready, 2, -1);
         while (auto event = controller.next()) {
             if (event->error) std::fprintf(stderr, "console: %s\n", event->error->what());
+            over = over || (event->is_last() && !reader);
         }
-        pollfd p{controller.fd(), POLLIN, 0};
-        (void)::poll(&p, 1, 20);
+        over = over || ready[1].revents != 0;
     }
     add(result, now() - from, own_cpu() - before);
 }
 
-/// Processor time of another process, which runs: microseconds.
-double cpu_of(pid_t pid) {
-    std::string text;
-    (void)caisson::detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/stat").c_str(), text);
-    const std::size_t at = text.rfind(')');
-    unsigned long user = 0;
-    unsigned long system = 0;
-    if (at == std::string::npos ||
-        std::sscanf(text.c_str() + at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2) {
-        return 0;
-    }
-    return static_cast<double>(user + system) * 1e6 / static_cast<double>(::sysconf(_SC_CLK_TCK));
+/// A process that is to end by itself within a minute, and that nobody has waited for: what it took, without children.
+std::optional<double> cpu_at_end(pid_t pid) {
+    const Fd ended{static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))};
+    const bool has_ended = ended && caisson::detail::wait_readable(ended.get(), 60000);
+    if (!has_ended) (void)::kill(pid, SIGKILL);
+    const double cpu = cpu_of(pid);
+    (void)::waitpid(pid, nullptr, 0);
+    if (!has_ended) return std::nullopt;
+    return cpu;
 }
 
-bool lxc_execute(const BenchRoot& root, Result& result) {
+/// To a terminal of the host, which this process reads.
+void lxc_execute(Supervisors& peers, Result& result) {
+    std::vector<std::string> command = peers.lxc_execute("/flood");
+    if (command.empty()) return;
+    std::vector<char*> arguments;
+    for (std::string& argument : command) arguments.push_back(argument.data());
+    arguments.push_back(nullptr);
     Pty outer = Pty::open();
     outer.make_raw();
-    const Fd terminal = outer.open_peer();
+    Fd terminal = outer.open_peer();
     const double from = now();
     const pid_t pid = ::fork();
     if (pid < 0) fail("fork");
@@ -184,28 +213,37 @@ bool lxc_execute(const BenchRoot& root, Result& result) {
         (void)::setsid();
         (void)::ioctl(terminal.get(), TIOCSCTTY, 0);
         for (int fd = 0; fd < 3; ++fd) (void)::dup2(terminal.get(), fd);
-        const std::string rootfs = "lxc.rootfs.path=dir:" + root.path();
-        ::execl("/usr/bin/lxc-execute", "lxc-execute", "-n", "caisson-bench-flood", "-s", rootfs.c_str(), "-s",
-                "lxc.net.0.type=empty", "-P", root.path().c_str(), "--", "/flood", nullptr);
+        ::execv(arguments[0], arguments.data());
         ::_exit(1);
     }
+    terminal.reset();
     static char buffer[65536];
     std::size_t got = 0;
-    double cpu = 0;
-    pollfd p{outer.fd(), POLLIN, 0};
-    while (got<total&& ::poll(&p, 1, 10000)> 0) {
+    while (caisson::detail::wait_readable(outer.fd(), 10000)) {
         const ssize_t n = ::read(outer.fd(), buffer, sizeof buffer);
         if (n <= 0) break;
         got += static_cast<std::size_t>(n);
-        // It ends with the flood.
-        if (got < total / 16 * 15) cpu = cpu_of(pid) * static_cast<double>(total) / static_cast<double>(got);
     }
     const double wall = now() - from;
-    (void)::kill(pid, SIGKILL);
-    (void)::waitpid(pid, nullptr, 0);
-    if (got < total) return false;
-    add(result, wall, cpu);
-    return true;
+    const auto cpu = cpu_at_end(pid);
+    if (cpu && got >= total) add(result, wall, *cpu);
+    else std::fprintf(stderr, "console: lxc-execute has brought %zu bytes\n", got);
+}
+
+/// To its log.
+void conmon(Supervisors& peers, const std::string& log, Result& result) {
+    (void)::unlink(log.c_str());
+    // It goes into the background, and is this process's to wait for all the same.
+    (void)::prctl(PR_SET_CHILD_SUBREAPER, 1);
+    double from = 0;
+    const auto pid = peers.start_conmon("/flood", log, [&] { from = now(); });
+    const auto cpu = pid ? cpu_at_end(*pid) : std::nullopt;
+    const double wall = now() - from;
+    (void)::prctl(PR_SET_CHILD_SUBREAPER, 0);
+    std::error_code error;
+    const auto got = std::filesystem::file_size(log, error);
+    if (cpu && !error && got >= total) add(result, wall, *cpu);
+    else if (pid) std::fprintf(stderr, "console: conmon has not logged everything\n");
 }
 
 long resident_kib() {
@@ -251,13 +289,13 @@ void flood_without_reader(caisson::ContainerSpec spec, double gibibytes) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    require_root();
     int rounds = 7;
     double gibibytes = 0;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::atoi(argv[i + 1]);
         if (std::strcmp(argv[i], "--flood") == 0) gibibytes = std::atof(argv[i + 1]);
     }
+    begin_as_root(60 + (gibibytes > 0 ? static_cast<unsigned>(gibibytes * 120) : static_cast<unsigned>(rounds) * 60));
     const BenchRoot root;
     const std::string flood = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "flood";
     caisson::ContainerSpec spec = flooding(root, flood);
@@ -268,20 +306,24 @@ int main(int argc, char** argv) {
     caisson::ContainerSpec logged = spec;
     logged.console->log = root.path() + "/log";
     logged.console->log_append = false;
-    logged.console->log_limit = 16u << 20;
-    const bool has_lxc = ::access("/usr/bin/lxc-execute", X_OK) == 0;
-    std::array<Result, 5> results;
+    Supervisors peers{root.path()};
+    std::array<Result, 6> results;
     // In turns, so that what the machine does meanwhile is the same for all.
     for (int round = 0; round < rounds; ++round) {
         forward(flood, results[0]);
-        relay(spec, false, results[1]);
-        relay(spec, true, results[2]);
-        relay(logged, false, results[3]);
-        if (has_lxc) (void)lxc_execute(root, results[4]);
+        relay(spec, Reader::terminal, results[1]);
+        relay(spec, Reader::viewer, results[2]);
+        relay(logged, Reader::none, results[3]);
+        lxc_execute(peers, results[4]);
+        conmon(peers, root.path() + "/conmon.log", results[5]);
     }
     std::printf("%-44s %10s %8s %14s %8s\n", "64 MiB of a raw terminal, p50", "MiB/s", "ratio", "CPU us/MiB", "ratio");
-    const std::array<const char*, 5> names{"a forwarder between two terminals", "caisson, to a terminal of the host",
-                                           "caisson, to a viewer", "caisson, to a terminal, with a log", "lxc-execute"};
+    const std::array<const char*, 6> names{"a forwarder between two terminals",
+                                           "caisson, to a terminal of the host",
+                                           "caisson, to a viewer",
+                                           "caisson, to a log",
+                                           "lxc-execute, to a terminal of the host",
+                                           "conmon, to its log"};
     for (std::size_t i = 0; i < results.size(); ++i) {
         if (results[i].rate.empty()) continue;
         const auto p50 = [](const Samples& samples) { return samples.percentile(50); };

@@ -121,7 +121,7 @@ struct Controlled {
 }  // namespace
 
 int main(int argc, char** argv) {
-    require_root();
+    begin_as_root(900);
     const int count = argc > 1 ? std::atoi(argv[1]) : 1000;  // 0: none
     const BenchRoot root;
     caisson::ContainerSpec spec = root.spec();

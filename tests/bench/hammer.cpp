@@ -86,7 +86,7 @@ void print(const char* when, const Counts& c) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    require_root();
+    begin_as_root(600);
     const int starts = argc > 1 ? std::atoi(argv[1]) : 5000;
     const BenchRoot root;
     const std::string name = "hammer" + std::to_string(::getpid());

@@ -13,7 +13,7 @@
 using namespace caisson_bench;
 
 int main(int argc, char** argv) {
-    require_root();
+    begin_as_root(300);
     const std::size_t most = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 8192;
     constexpr std::size_t mebibyte = 1u << 20;
     const BenchRoot root;

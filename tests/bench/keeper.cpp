@@ -68,7 +68,7 @@ void measure(const std::vector<caisson::Container>& up) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    require_root();
+    begin_as_root(120);
     const BenchRoot root;
     caisson::ContainerSpec spec = root.spec();
     // Waits for a signal that never comes.

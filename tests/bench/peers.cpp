@@ -28,10 +28,14 @@ std::string find_program(const char* name) {
 
 constexpr const char* name_of_all = "caisson-bench-peer";
 
-void write_bundle(const std::string& root, const fs::path& bundle) {
+}  // namespace
+
+void write_bundle(const std::string& root, const std::string& bundle, const std::string& name,
+                  const std::string& command, bool terminal) {
     fs::create_directories(bundle);
-    std::ofstream out{bundle / "config.json"};
-    out << R"({"ociVersion":"1.0.2","process":{"terminal":false,"user":{"uid":0,"gid":0},"args":["/stamp"],"cwd":"/",
+    std::ofstream out{fs::path{bundle} / "config.json"};
+    out << R"({"ociVersion":"1.0.2","process":{"terminal":)" << (terminal ? "true" : "false")
+        << R"(,"user":{"uid":0,"gid":0},"args":[")" << command << R"("],"cwd":"/",
 "env":["PATH=/bin"],"noNewPrivileges":true,"capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],
 "permitted":["CAP_KILL"]}},"root":{"path":")"
         << root << R"("},"hostname":"bench","mounts":[
@@ -39,19 +43,17 @@ void write_bundle(const std::string& root, const fs::path& bundle) {
 {"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=65536k"]},
 {"destination":"/dev/pts","type":"devpts","source":"devpts","options":["nosuid","noexec","newinstance","ptmxmode=0666"]}],
 "linux":{"cgroupsPath":"/)"
-        << name_of_all << R"(","uidMappings":[{"containerID":0,"hostID":1862270976,"size":65536}],
+        << name << R"(","uidMappings":[{"containerID":0,"hostID":1862270976,"size":65536}],
 "gidMappings":[{"containerID":0,"hostID":1862270976,"size":65536}],"namespaces":[{"type":"mount"},{"type":"pid"},
 {"type":"uts"},{"type":"ipc"},{"type":"network"},{"type":"user"},{"type":"cgroup"}]}})";
 }
 
-void write_lxc(const std::string& root, const fs::path& directory) {
-    fs::create_directories(directory / name_of_all);
-    std::ofstream out{directory / name_of_all / "config"};
+void write_lxc(const std::string& root, const std::string& directory) {
+    fs::create_directories(directory);
+    std::ofstream out{fs::path{directory} / "config"};
     out << "lxc.uts.name = bench\nlxc.rootfs.path = dir:" << root
         << "\nlxc.net.0.type = empty\nlxc.mount.auto = proc:rw\nlxc.autodev = 1\nlxc.apparmor.profile = unconfined\n";
 }
-
-}  // namespace
 
 std::vector<Peer> installed_peers(const std::string& root, const std::string& work) {
     std::vector<Peer> peers;
@@ -66,14 +68,14 @@ std::vector<Peer> installed_peers(const std::string& root, const std::string& wo
                           "/dev", "--as-pid-1", "/stamp"}});
     }
     if (const auto program = find_program("crun"); !program.empty()) {
-        write_bundle(root, fs::path{work} / "crun");
+        write_bundle(root, work + "/crun", name_of_all, "/stamp", false);
         peers.push_back({"crun run",
                          {program, "--root", work + "/crun-state", "--cgroup-manager=cgroupfs", "run", "--bundle",
                           work + "/crun", name_of_all},
                          true});
     }
     if (const auto program = find_program("lxc-execute"); !program.empty()) {
-        write_lxc(root, fs::path{work} / "lxc");
+        write_lxc(root, work + "/lxc/" + name_of_all);
         peers.push_back(
             {"lxc-execute (no user ns)", {program, "-P", work + "/lxc", "-n", name_of_all, "--", "/stamp"}});
     }
@@ -105,7 +107,10 @@ PeerRunner::PeerRunner() : own_{::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC
 }
 
 void PeerRunner::enter(const Peer& peer) {
-    if (peer.v1_only && v1_only_) inside_ = ::setns(v1_only_.get(), CLONE_NEWNS) == 0;
+    if (peer.v1_only) enter_v1();
+}
+void PeerRunner::enter_v1() {
+    if (v1_only_) inside_ = ::setns(v1_only_.get(), CLONE_NEWNS) == 0;
 }
 void PeerRunner::leave() {
     if (inside_ && ::setns(own_.get(), CLONE_NEWNS) != 0) std::exit(1);

@@ -19,12 +19,20 @@ struct Peer {
 /// The peers that are installed, with their configuration written below `work`, whose `rootfs` is `root`.
 [[nodiscard]] std::vector<Peer> installed_peers(const std::string& root, const std::string& work);
 
+/// What a container of an OCI runtime is, as a file in the new directory `bundle`.
+void write_bundle(const std::string& root, const std::string& bundle, const std::string& name,
+                  const std::string& command, bool terminal);
+/// What a container of liblxc's is, as a file in the new directory `directory`.
+void write_lxc(const std::string& root, const std::string& directory);
+
 /// Runs a peer's command to its end; false if it fails. Its output goes to `output`, a descriptor.
 class PeerRunner {
 public:
     PeerRunner();
     /// Prepares what `run` needs, outside the time that is taken.
     void enter(const Peer& peer);
+    /// Sees the v1 hierarchies alone, where there are some.
+    void enter_v1();
     [[nodiscard]] bool run(const Peer& peer, int output) const;
     void leave();
 

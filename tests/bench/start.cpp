@@ -82,7 +82,7 @@ int main(int argc, char** argv) try {
         else if (option == "--cold" && i + 1 < argc) cold = std::atoi(argv[++i]);
         else return std::fprintf(stderr, "usage: start [--warm BLOCKS] [--cold RUNS] [--no-peers]\n"), 2;
     }
-    require_root();
+    begin_as_root(600);
     const BenchRoot root;
     const BenchRoot work;
     Floor floor{root.path()};

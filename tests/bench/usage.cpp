@@ -271,7 +271,7 @@ void destroy_bombs(const BenchRoot& root) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    require_root();
+    begin_as_root(600);
     int containers = 1000;
     std::string domain;
     for (int i = 1; i + 1 < argc; i += 2) {
