@@ -27,7 +27,9 @@
 #include <caisson/detail/launch.hpp>
 #include <caisson/detail/owner.hpp>
 #include <caisson/detail/plan_payload.hpp>
+#include <caisson/detail/state_record.hpp>
 #include <caisson/detail/unprivileged.hpp>
+#include <caisson/detail/visit.hpp>
 
 #include "helper/plain_event.hpp"
 
@@ -37,6 +39,7 @@ namespace {
 using detail::quote;
 
 constexpr std::string_view program_name = "caisson-helper";
+constexpr std::string_view stage_name = "caisson-stage";
 
 /// The file that this function was loaded from: the shared library, or the program that the library is linked into.
 std::string own_file() {
@@ -50,19 +53,25 @@ std::string own_file() {
     return n > 0 ? std::string{path, static_cast<std::size_t>(n)} : std::string{};
 }
 
-std::vector<std::string> places() {
+/// Where a program of the library's is that was installed with it.
+std::vector<std::string> places_of(std::string_view program) {
     std::vector<std::string> all;
     const std::string file = own_file();
-    // Only for what itself runs from the build tree: an installed library never looks there.
-    if (file.starts_with(std::string{CAISSON_BUILD_ROOT} + "/")) all.emplace_back(CAISSON_HELPER_BUILT);
     const std::size_t slash = file.rfind('/');
     if (slash != std::string::npos) {
         const std::string directory = file.substr(0, slash + 1);
         for (const char* way : {CAISSON_LIBDIR_TO_HELPER, CAISSON_BINDIR_TO_HELPER}) {
-            all.push_back(directory + way + "/" + std::string{program_name});
+            all.push_back(directory + way + "/" + std::string{program});
         }
     }
-    all.push_back(std::string{CAISSON_HELPER_DIRECTORY} + "/" + std::string{program_name});
+    all.push_back(std::string{CAISSON_HELPER_DIRECTORY} + "/" + std::string{program});
+    return all;
+}
+
+std::vector<std::string> places_of_helper() {
+    std::vector<std::string> all = places_of(program_name);
+    // Only for what itself runs from the build tree: an installed library never looks there.
+    if (own_file().starts_with(std::string{CAISSON_BUILD_ROOT} + "/")) all.insert(all.begin(), CAISSON_HELPER_BUILT);
     return all;
 }
 
@@ -143,7 +152,7 @@ Fd open_helper_program(const std::string& path) {
         return program;
     }
     std::string tried;
-    for (const std::string& place : places()) {
+    for (const std::string& place : places_of_helper()) {
         Fd program = sys::open(place, O_PATH);
         struct stat st {};
         if (program && ::fstat(program.get(), &st) == 0 && S_ISREG(st.st_mode)) return program;
@@ -152,7 +161,37 @@ Fd open_helper_program(const std::string& path) {
     throw Error{Step::helper, ENOENT, "helper program in " + tried, "install caisson, or set helper_path"};
 }
 
+std::string own_stage(const std::string& told) {
+    if (told.empty()) return {};
+    for (std::string& place : places_of(stage_name)) {
+        if (::access(place.c_str(), X_OK) == 0) return std::move(place);
+    }
+    return {};
+}
+
 }  // namespace detail
+
+Process Helper::own_init(Fd pidfd) const {
+    Process process = Process::adopt(std::move(pidfd));
+    const Fd directory = detail::sys::open(run_directory_ + "/" + name_, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    const auto record = directory ? detail::StateRecord::read(directory.get()) : std::nullopt;
+    const auto given = detail::Owner::of(process.pid());
+    if (!given) throw Error{Step::helper, ESRCH, "container " + quote(name_), "it has ended"};
+    // Of another pid namespace, the numbers are other ones.
+    const bool is_it =
+        record && record->init && (record->init == given || record->init->pid_namespace != given->pid_namespace);
+    if (is_it) return process;
+    throw Error{Step::helper, EPERM, what(),
+                "it gives process " + std::to_string(process.pid()) + " as the container's, and " +
+                    quote(run_directory_ + "/" + name_ + "/" + detail::StateRecord::file) + " does not"};
+}
+
+void Helper::require_groups(const detail::GroupPlace& groups, const Process& init) const {
+    if (groups.holds(init.pid())) return;
+    if (init.ended()) throw Error{Step::helper, ESRCH, "container " + quote(name_), "it has ended"};
+    throw Error{Step::helper, EPERM, what(),
+                "it gives control group " + quote(groups.name) + " as the container's, whose init is elsewhere"};
+}
 
 detail::ExecTicket Helper::exec_ticket() {
     Fd pidfd;
@@ -165,7 +204,10 @@ detail::ExecTicket Helper::exec_ticket() {
     for (std::size_t i = 0; i + 1 < plain.hierarchies.size(); i += 2) {
         groups.hierarchies.emplace_back(std::move(plain.hierarchies[i]), std::move(plain.hierarchies[i + 1]));
     }
-    return {.init = Process::adopt(std::move(pidfd)),
+    Process init = own_init(std::move(pidfd));
+    require_groups(groups, init);
+    plain.spec.stage_path = detail::own_stage(plain.spec.stage_path);
+    return {.init = std::move(init),
             .defaults = {std::move(plain.spec), plain.deny_setgroups},
             .groups = std::move(groups),
             .is_suspended = plain.is_suspended};
@@ -184,8 +226,9 @@ bool Helper::ask_init(EndKind kind, ShutdownMode mode) {
         Fd fd;
         (void)ask({.kind = Question::process}, &fd);
         try {
-            if (fd && detail::ask_by_initctl(Process::adopt(std::move(fd)), kind)) mode = ShutdownMode::by_caller;
-        } catch (const Error&) {
+            if (fd && detail::ask_by_initctl(own_init(std::move(fd)), kind)) mode = ShutdownMode::by_caller;
+        } catch (const Error& e) {
+            if (e.step() == Step::helper && e.code().value() == EPERM) throw;
             // It is in a pid namespace that this process does not see into, or has ended.
         }
     }
@@ -355,6 +398,7 @@ std::optional<Helper> Helper::launch(const Request& request, const HelperOptions
     }
     theirs.reset();
     Helper helper{request.start.spec.name, Process{launched.pid, std::move(launched.pidfd)}, std::move(ours)};
+    helper.run_directory_ = request.start.run_directory;
     detail::Message answer;
     if (helper.take_start(answer) == detail::Taken::closed) {
         throw Error{Step::helper, ECONNRESET, "helper program: it ended before it had started the container",
@@ -364,7 +408,6 @@ std::optional<Helper> Helper::launch(const Request& request, const HelperOptions
     if (request.start.outlive) {
         // What was launched is who puts others in the helper's place; found by its name, it is the one that serves.
         if (auto found = find(helper.name_, request.start.run_directory)) helper.process_ = std::move(found->process_);
-        helper.run_directory_ = request.start.run_directory;
         helper.owner_ = owner_of(helper.run_directory_ + "/" + helper.name_);
     }
     return helper;
@@ -375,6 +418,7 @@ std::optional<Helper> Helper::join(const Request& request) {
     auto found = connect_to(request.start.run_directory, "." + request.start.group, what);
     if (!found) return std::nullopt;
     Helper helper{request.start.spec.name, std::move(found->helper), std::move(found->socket)};
+    helper.run_directory_ = request.start.run_directory;
     // False where it goes away at this moment, with its last container.
     const auto send = [&](detail::Message::Kind kind, int fd) {
         while (!detail::send_message(helper.fd(), {.kind = kind}, fd)) {

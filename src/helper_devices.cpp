@@ -3,6 +3,7 @@
 #include <utility>
 
 #include <caisson/detail/hotplug.hpp>
+#include <caisson/detail/visit.hpp>
 #include <caisson/helper.hpp>
 
 namespace caisson::inline v0 {
@@ -13,7 +14,11 @@ detail::Change Helper::change(Do&& act) {
     Fd pidfd;
     const detail::Message told = ask({.kind = Question::equipment}, &pidfd);
     try {
-        detail::Hotplug plug{Process::adopt(std::move(pidfd)), detail::decode<detail::HotplugState>(told.body)};
+        auto state = detail::decode<detail::HotplugState>(told.body);
+        Process init = own_init(std::move(pidfd));
+        require_groups({state.group, state.directories}, init);
+        state.equipment.stage_path = detail::own_stage(state.equipment.stage_path);
+        detail::Hotplug plug{std::move(init), std::move(state)};
         detail::Change change = act(plug);
         plug.keep(change, [&] {
             const bool is_network = change.kind == detail::Change::Kind::network && change.added;

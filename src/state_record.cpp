@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <caisson/error.hpp>
@@ -65,9 +66,14 @@ std::optional<StateRecord> StateRecord::parse(std::string_view text) {
     return record;
 }
 
+bool StateRecord::is_ones_own(int directory) noexcept {
+    struct stat st {};
+    return ::fstat(directory, &st) == 0 && st.st_uid == ::geteuid() && (st.st_mode & 022) == 0;
+}
+
 std::optional<StateRecord> StateRecord::read(int directory) {
     std::string text;
-    if (!sys::read_file(directory, file, text, 4096)) return std::nullopt;
+    if (!is_ones_own(directory) || !sys::read_file(directory, file, text, 4096)) return std::nullopt;
     return parse(text);
 }
 
@@ -80,8 +86,8 @@ void StateRecord::write(int directory, const std::string& path) const {
     sys::require_file_size(Step::helper, text().size(), "write " + quote(path + "/" + file));
     (void)::unlinkat(directory, new_file, 0);
     const Fd made = sys::open_at(directory, new_file, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0600);
-    // Without the sync, a machine that crashes may come back with a name and no bytes.
-    if (!made || !sys::write_all(made.get(), text()) || ::fsync(made.get()) != 0) refuse(errno);
+    // Not synced, which may take a disk long: once the machine has crashed, there is nothing that it could tell of.
+    if (!made || !sys::write_all(made.get(), text())) refuse(errno);
     if (::renameat(directory, new_file, directory, file) != 0) refuse(errno);
 }
 

@@ -34,12 +34,6 @@ bool is_left(int lock, int directory) {
     return owner && owner->is_dead();
 }
 
-/// Nobody else can have written there what this process would act on.
-bool is_ones_own(int directory) {
-    struct stat st {};
-    return ::fstat(directory, &st) == 0 && st.st_uid == ::geteuid() && (st.st_mode & 022) == 0;
-}
-
 /// Why a directory that a dead helper has left cannot be removed; empty once it has been.
 std::string remove_left(const Fd& run, const std::string& name, const Fd& directory) {
     const auto record = StateRecord::read(directory.get());
@@ -59,11 +53,11 @@ std::string remove_left(const Fd& run, const std::string& name, const Fd& direct
 
 void sweep_run_directory(const std::string& path, SweepReport& report) {
     const Fd run = sys::open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    if (!run || !is_ones_own(run.get())) return;
+    if (!run || !StateRecord::is_ones_own(run.get())) return;
     for (const std::string& name : groups_in(run)) {
         const std::string full = path + "/" + name;
         const Fd directory = sys::open_at(run.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-        if (!directory || !is_a_helpers(name) || !is_ones_own(directory.get())) continue;
+        if (!directory || !is_a_helpers(name) || !StateRecord::is_ones_own(directory.get())) continue;
         // A helper that starts takes over what a dead one left there: from here on it waits.
         const Fd lock = sys::open_at(directory.get(), "owner", O_RDONLY | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
         if (!lock) {

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 
+#include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/launch.hpp>
 #include <caisson/detail/running.hpp>
 #include <caisson/detail/stage_program.hpp>
@@ -232,6 +233,26 @@ private:
 };
 
 }  // namespace
+
+bool GroupPlace::holds(pid_t process) const {
+    std::string groups;
+    std::string mounts;
+    if (!sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(process) + "/cgroup").c_str(), groups) ||
+        !sys::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", mounts, std::size_t{64} << 20)) {
+        return false;
+    }
+    // Where the process is in each hierarchy, through each of its mounts.
+    const std::vector<CgroupHierarchy> all = parse_cgroup_hierarchies(groups, mounts);
+    return std::all_of(hierarchies.begin(), hierarchies.end(), [&](const auto& claimed) {
+        const std::string path = claimed.second + "/" + name;
+        return std::any_of(all.begin(), all.end(), [&](const CgroupHierarchy& hierarchy) {
+            if (hierarchy.controllers != claimed.first) return false;
+            return std::any_of(hierarchy.places.begin(), hierarchy.places.end(), [&](const CgroupPlace& place) {
+                return place.own && (place.mount_point + *place.own + "/").starts_with(path + "/");
+            });
+        });
+    });
+}
 
 GroupEntrance GroupEntrance::open(const GroupPlace& group, pid_t init) {
     GroupEntrance entrance;

@@ -73,8 +73,12 @@ struct HelperInfo {
 };
 
 namespace detail {
+struct GroupPlace;
 /// The helper program, opened; see HelperOptions::helper_path. Throws `Step::helper` where there is none.
 [[nodiscard]] [[gnu::visibility("default")]] Fd open_helper_program(const std::string& path);
+/// What a client uses in the place of the stage that a helper tells: one that was installed with its own library. Empty
+/// where none was: the one inside the library.
+[[nodiscard]] std::string own_stage(const std::string& told);
 }  // namespace detail
 
 /// A client of a helper: a process of its own that runs one container, or those of a group, in a Controller, and lives
@@ -149,7 +153,7 @@ public:
         const bool has_command_below = ask({.kind = detail::Message::Kind::process}, &fd).number == 1;
         if (!fd) throw Error{Step::helper, EBADMSG, what()};
         try {
-            const Process init = Process::adopt(std::move(fd));
+            const Process init = own_init(std::move(fd));
             return has_command_below ? SecurityReport::of_command(init) : SecurityReport::of(init);
         } catch (const Error& e) {
             throw e.in("container " + detail::quote(name_));
@@ -287,6 +291,11 @@ private:
     [[nodiscard]] std::string what() const { return "helper of container " + detail::quote(name_); }
     template <class Do>
     detail::Change change(Do&& act);
+    // A helper has locked itself down, and its clients have not: what it tells is looked at before it is acted on.
+    /// The pidfd's process, which the record names that was written before. Throws with EPERM where it is another.
+    [[nodiscard]] [[gnu::visibility("default")]] Process own_init(Fd pidfd) const;
+    /// Throws with EPERM unless init is in these groups.
+    void require_groups(const detail::GroupPlace& groups, const Process& init) const;
     [[nodiscard]] Error refusal(const detail::Message& message) const {
         const Error e = detail::decode<detail::PlainError>(message.body).error();
         const std::string outer = "container " + detail::quote(name_);

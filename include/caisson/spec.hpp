@@ -242,7 +242,8 @@ struct ContainerSpec {
     bool init = false;
     std::string uuid{};  ///< put into `container_uuid`; empty: that variable is left out
     /// An installed stage binary, for kernels or security products that refuse programs without a file
-    /// (vm.memfd_noexec=2). Empty: the one that is built into the library.
+    /// (vm.memfd_noexec=2). Empty: the one that is built into the library. For what a helper's container is given while
+    /// it runs, its clients then take the one that was installed with their own library.
     std::string stage_path{};
     /// An ordinary user's containers: the directory of newuidmap(1) and newgidmap(1). Empty: as the library was built.
     std::string id_map_tools{};

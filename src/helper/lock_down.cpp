@@ -106,8 +106,6 @@ constexpr std::uint32_t allowed[] = {
     __NR_lseek,
     __NR_fcntl,
     __NR_flock,
-    __NR_fsync,
-    __NR_fdatasync,
     __NR_ftruncate,
     __NR_fallocate,
     __NR_ioctl,

@@ -1,8 +1,11 @@
-// A helper at its limits: descriptors, memory, what the kernel refuses or does not get done, and what it may do at all.
+// A helper at its limits: descriptors, memory, what the kernel refuses or does not get done, what it may do, and what
+// it is believed.
 #include <caisson/helper.hpp>
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <thread>
@@ -19,6 +22,8 @@
 #include <unistd.h>
 
 #include <caisson/detail/cgroup_hierarchy.hpp>
+#include <caisson/detail/owner.hpp>
+#include <caisson/detail/state_record.hpp>
 
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
@@ -45,12 +50,12 @@ rlim_t last_descriptor(pid_t pid) {
     return last;
 }
 
-/// The calling process goes into the control groups of another.
-bool join_groups_of(pid_t pid) {
+/// The calling process, or another, goes into the control groups of a third.
+bool join_groups_of(pid_t pid, const std::string& who = "0") {
     std::string groups;
     std::string mounts;
     if (!detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/cgroup").c_str(), groups) ||
-        !detail::sys::read_file(AT_FDCWD, "/proc/self/mountinfo", mounts)) {
+        !detail::sys::read_file(AT_FDCWD, "/proc/self/mountinfo", mounts, std::size_t{1} << 20)) {
         return false;
     }
     bool joined = false;
@@ -58,7 +63,7 @@ bool join_groups_of(pid_t pid) {
         if (hierarchy.places.empty() || !hierarchy.places[0].own) continue;
         const std::string group = hierarchy.places[0].mount_point + *hierarchy.places[0].own;
         const std::string file = group + (hierarchy.v2() ? "/cgroup.procs" : "/tasks");
-        joined = detail::sys::write_file(AT_FDCWD, file.c_str(), "0") || joined;
+        joined = detail::sys::write_file(AT_FDCWD, file.c_str(), who) || joined;
     }
     return joined;
 }
@@ -174,6 +179,46 @@ TEST_CASE("a container that takes more memory than its group's helper can get en
     (void)greedy.kill();
     CHECK(first.kill() == ExitStatus::killed(SIGKILL));
     CHECK(group.ends());
+}
+
+TEST_CASE("a helper is not believed what process and groups its container has, and gives its clients no program") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    ContainerSpec spec = place.spec("web");
+    spec.stage_path = place.directory / "stage";
+    std::filesystem::copy_file(CAISSON_TEST_STAGE, spec.stage_path);
+    Helper helper = Helper::start(spec, place.options);
+    REQUIRE(::unlink(spec.stage_path.c_str()) == 0);
+    ExecSpec exec;
+    exec.command = {"/bin/true"};
+    CHECK(helper.exec(exec).wait().success());
+    const MountSpec tmpfs{.type = MountSpec::Type::tmpfs, .target = "/mnt"};
+    CHECK(message_of([&] { helper.attach(tmpfs); }) == "nothing was thrown");
+
+    const Fd directory = detail::sys::open(place.run + "/web", O_RDONLY | O_DIRECTORY);
+    auto record = detail::StateRecord::read(directory.get());
+    REQUIRE(record);
+    const auto init = record->init;
+    record->init = detail::Owner::current();
+    record->write(directory.get(), place.run + "/web");
+    const std::string refused = "helper of container 'web': Operation not permitted: it gives process " +
+                                std::to_string(init->pid) + " as the container's, and '" + place.run +
+                                "/web/state' does not";
+    CHECK(message_of([&] { (void)helper.exec(exec); }) == refused);
+    CHECK(message_of([&] { (void)helper.shutdown(); }) == refused);
+    CHECK(message_of([&] { (void)helper.security_report(); }).find(refused) != std::string::npos);
+    CHECK(message_of([&] { helper.attach(tmpfs); }).find(refused) != std::string::npos);
+    record->init = init;
+    record->write(directory.get(), place.run + "/web");
+    CHECK(helper.exec(exec).wait().success());
+
+    // As if the helper had named groups that are not the container's.
+    if (!join_groups_of(::getpid(), std::to_string(init->pid))) CAISSON_SKIP("no control groups here");
+    const std::string elsewhere = " as the container's, whose init is elsewhere";
+    CHECK(message_of([&] { (void)helper.exec(exec); }).ends_with(elsewhere));
+    CHECK(message_of([&] { helper.detach_mount("/mnt"); }).ends_with(elsewhere));
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
 }
 
 #ifdef __x86_64__

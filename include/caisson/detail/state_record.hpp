@@ -26,7 +26,9 @@ struct StateRecord {
     [[nodiscard]] [[gnu::visibility("default")]] std::string text() const;
     /// The inverse of `text`; nothing for any other text, or another version.
     [[nodiscard]] [[gnu::visibility("default")]] static std::optional<StateRecord> parse(std::string_view text);
-    /// Of a directory; nothing where there is none that can be read.
+    /// True where nobody else can have written what this process would act on.
+    [[nodiscard]] [[gnu::visibility("default")]] static bool is_ones_own(int directory) noexcept;
+    /// Of a directory; nothing where there is none that can be read, or others may write there.
     [[nodiscard]] [[gnu::visibility("default")]] static std::optional<StateRecord> read(int directory);
     /// In the place of what is there, all or nothing. Throws `Step::helper`, with `path` as the directory's name.
     [[gnu::visibility("default")]] void write(int directory, const std::string& path) const;
