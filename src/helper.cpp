@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -101,17 +102,23 @@ std::optional<Connection> connect_to(const std::string& run, const std::string& 
         if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
         detail::fail(Step::helper, "directory " + quote(run + "/" + entry), if_denied());
     }
-    Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
-    if (!socket) detail::fail(Step::helper, "socket");
+    Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
+    // Of many who come at once, some wait for their turn.
+    const timeval patience{10, 0};
+    if (!socket || ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) != 0) {
+        detail::fail(Step::helper, "socket");
+    }
     // By descriptor: the path may be longer than a socket's address can be.
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     const std::string path = "/proc/thread-self/fd/" + std::to_string(directory.get()) + "/sock";
     path.copy(address.sun_path, sizeof address.sun_path - 1);
-    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    const auto* const to = reinterpret_cast<const sockaddr*>(&address);
+    if (detail::sys::retry([&] { return ::connect(socket.get(), to, sizeof address); }) != 0) {
         if (errno == ENOENT || errno == ECONNREFUSED) return std::nullopt;
-        detail::fail(Step::helper, what, errno == EAGAIN ? "it has too many clients waiting" : "");
+        detail::fail(Step::helper, what, errno == EAGAIN ? "it does not answer, and has too many clients waiting" : "");
     }
+    if (::fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) detail::fail(Step::helper, "socket");
     ucred peer{};
     socklen_t size = sizeof peer;
     if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) detail::fail(Step::helper, what);

@@ -124,6 +124,7 @@ private:
         if (!same(lock.get(), directory_.get(), "owner") || !same(directory_.get(), run_.get(), name_.c_str())) {
             return false;
         }
+        end_what_is_left();
         lock_ = std::move(lock);
         remove_files();
         const std::string tag = detail::Owner::current().tag();
@@ -131,6 +132,13 @@ private:
             detail::fail(Step::helper, "write " + detail::quote(run_path_ + "/" + name_ + "/owner"));
         }
         return true;
+    }
+    /// Without control groups, and with its keeper dead like its helper, a container may still be here.
+    void end_what_is_left() const {
+        const auto record = detail::StateRecord::read(directory_.get());
+        if (!record || record->end_init()) return;
+        throw Error{Step::helper, EBUSY, "lock " + text(),
+                    "process " + std::to_string(record->init->pid) + ", of a container that ran there, does not end"};
     }
     void remove_files() const noexcept {
         for (const char* file : {"sock", detail::StateRecord::file, detail::StateRecord::new_file}) {

@@ -5,6 +5,7 @@
 #include <exception>
 #include <string>
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -91,13 +92,19 @@ int in_child(F&& body) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
 }
 
-/// A client of a helper that the library knows nothing of.
-inline Fd connect_to(const std::string& socket_path) {
-    Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
+/// A client of a helper that the library knows nothing of; nothing and `errno` where it would have to wait.
+inline Fd try_to_connect(const std::string& socket_path) {
+    Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     socket_path.copy(address.sun_path, sizeof address.sun_path - 1);
-    REQUIRE(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) socket.reset();
+    return socket;
+}
+inline Fd connect_to(const std::string& socket_path) {
+    Fd socket = try_to_connect(socket_path);
+    REQUIRE(socket);
+    REQUIRE(::fcntl(socket.get(), F_SETFL, 0) == 0);
     return socket;
 }
 

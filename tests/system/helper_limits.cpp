@@ -181,6 +181,26 @@ TEST_CASE("a container that takes more memory than its group's helper can get en
     CHECK(group.ends());
 }
 
+TEST_CASE("who comes to a helper that has no time for so many waits for his turn") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    REQUIRE(::kill(helper.pid(), SIGSTOP) == 0);
+    std::vector<Fd> waiting;
+    do waiting.push_back(try_to_connect(place.run + "/web/sock"));
+    while (waiting.back());
+    CHECK(errno == EAGAIN);
+    CHECK(waiting.size() > 100);
+    std::string refused = "not yet";
+    std::thread comes{[&] { refused = message_of([&] { CHECK(Helper::find("web", place.run)->signal(0)); }); }};
+    std::this_thread::sleep_for(50ms);
+    REQUIRE(::kill(helper.pid(), SIGCONT) == 0);
+    comes.join();
+    CHECK(refused == "nothing was thrown");
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
 TEST_CASE("a helper is not believed what process and groups its container has, and gives its clients no program") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
