@@ -82,6 +82,36 @@ std::vector<Peer> installed_peers(const std::string& root, const std::string& wo
     return peers;
 }
 
+std::vector<Visitor> installed_visitors(const std::string& root, const std::string& work, pid_t init) {
+    std::vector<Visitor> visitors;
+    if (const auto program = find_program("nsenter"); !program.empty()) {
+        visitors.push_back({.begin = {},
+                            .command = {"nsenter (no groups, no filter)",
+                                        {program, "--target", std::to_string(init), "--mount", "--uts", "--ipc",
+                                         "--net", "--pid", "--cgroup", "--user", "/stamp"}},
+                            .end = {}});
+    }
+    if (const auto program = find_program("crun"); !program.empty()) {
+        write_bundle(root, work + "/crun", name_of_all, "/stay", false);
+        const auto with = [&](std::vector<std::string> words) {
+            words.insert(words.begin(), {program, "--root", work + "/crun-state", "--cgroup-manager=cgroupfs"});
+            return Peer{"crun exec", words, true};
+        };
+        visitors.push_back({with({"run", "--detach", "--bundle", work + "/crun", name_of_all}),
+                            with({"exec", name_of_all, "/stamp"}), with({"delete", "--force", name_of_all})});
+    }
+    if (const auto program = find_program("lxc-attach"); !program.empty()) {
+        write_lxc(root, work + "/lxc/" + name_of_all);
+        std::ofstream{work + "/lxc/" + name_of_all + "/config", std::ios::app} << "lxc.init.cmd = /stay\n";
+        const auto with = [&](const char* verb, std::vector<std::string> words) {
+            words.insert(words.begin(), {find_program(verb), "-P", work + "/lxc", "-n", name_of_all});
+            return Peer{"lxc-attach (no user ns)", words};
+        };
+        visitors.push_back({with("lxc-start", {}), with("lxc-attach", {"--", "/stamp"}), with("lxc-stop", {"--kill"})});
+    }
+    return visitors;
+}
+
 PeerRunner::PeerRunner() : own_{::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC)} {
     // In a namespace of its own, a view of the v1 hierarchies; nothing of the machine's is touched.
     if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return;

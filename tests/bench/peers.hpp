@@ -25,6 +25,17 @@ void write_bundle(const std::string& root, const std::string& bundle, const std:
 /// What a container of liblxc's is, as a file in the new directory `directory`.
 void write_lxc(const std::string& root, const std::string& directory);
 
+/// A peer that executes a program in a container of its own that runs.
+struct Visitor {
+    Peer begin;    ///< starts the container; without a command where it is the caller's
+    Peer command;  ///< executes the stamp in it
+    Peer end;      ///< ends it
+};
+
+/// Those that are installed; `init`: of a container of the caller's, for who needs none of its own. `root` has a
+/// program `stay`.
+[[nodiscard]] std::vector<Visitor> installed_visitors(const std::string& root, const std::string& work, pid_t init);
+
 /// Runs a peer's command to its end; false if it fails. Its output goes to `output`, a descriptor.
 class PeerRunner {
 public:

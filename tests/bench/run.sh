@@ -19,6 +19,8 @@ section 'the same by the size of the host'
 "$build/tests/bench/bench-host-size"
 section 'many starts among threads that allocate, print, load libraries and set variables'
 MALLOC_ARENA_MAX=1 "$build/tests/bench/bench-hammer"
+section 'a command in a running container'
+"$build/tests/bench/bench-exec"
 section 'the keeper'
 "$build/tests/bench/bench-keeper" "$build/src/stage/caisson-stage"
 section 'one controller for many'
