@@ -114,6 +114,17 @@ TEST_CASE("CVE-2024-21626: a working directory that leads through a descriptor o
         CHECK(error_of(spec) == "container 'test': working_directory: '" + std::string{directory} +
                                     "' holds '..': write the path without it");
     }
+    // The same of a command in a container that runs.
+    ContainerSpec running = shell(root, "read line");
+    Container container = Container::start(running);
+    ExecSpec exec;
+    exec.command = {"/bin/true"};
+    for (const std::string& directory : directories) {
+        exec.working_directory = directory;
+        CAPTURE(directory);
+        CHECK_THROWS_WITH_AS((void)container.exec(exec), doctest::Contains("(in the child): "), Error);
+    }
+    (void)container.kill();
     // The kernel says "(unreachable)" of one that is not below the root.
     ContainerSpec spec = shell(root, "readlink /proc/self/cwd");
     spec.working_directory = "/tmp";
@@ -293,8 +304,17 @@ TEST_CASE("CVE-2019-14271: a user is looked up without any file of the C library
         ContainerSpec spec = shell(root, "id -u; id -g; id -G");
         spec.user = "alice";
         const std::string text = attempt(spec);
-        if (text == "1000\n1001\n1001 29\n") return 0;
-        std::fprintf(stderr, "%s", text.c_str());
+        spec.command = {"/bin/sleep", "1000"};
+        spec.console.reset();
+        spec.user.clear();
+        Container container = Container::start(spec);
+        ExecSpec exec;
+        exec.command = {"/bin/sh", "-c", "test \"$(id -u) $(id -g) $(id -G)\" = '1000 1001 1001 29'"};
+        exec.user = "alice";
+        const bool is_alice = container.exec(exec).wait().success();
+        (void)container.kill();
+        if (text == "1000\n1001\n1001 29\n" && is_alice) return 0;
+        std::fprintf(stderr, "%s%d", text.c_str(), is_alice ? 1 : 0);
         return 1;
     });
     CHECK(result == 0);
