@@ -121,8 +121,16 @@ TEST_CASE("CVE-2024-21626: a working directory that leads through a descriptor o
     exec.command = {"/bin/true"};
     for (const std::string& directory : directories) {
         exec.working_directory = directory;
-        CAPTURE(directory);
-        CHECK_THROWS_WITH_AS((void)container.exec(exec), doctest::Contains("(in the child): "), Error);
+        std::string text;
+        try {
+            (void)container.exec(exec);
+        } catch (const Error& e) {
+            text = e.what();
+        }
+        CAPTURE(text);
+        const std::string refusal = "container 'test': working directory '" + directory + "' (in the child): ";
+        CHECK((text.starts_with(refusal + "Too many levels of symbolic links") ||
+               text.starts_with(refusal + "No such file or directory")));
     }
     (void)container.kill();
     // The kernel says "(unreachable)" of one that is not below the root.

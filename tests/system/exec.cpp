@@ -222,6 +222,22 @@ TEST_CASE("a command gets a terminal of the container's own") {
     }
 }
 
+TEST_CASE("the program that sees to a command is one that nobody can change") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    Exec exec = container.exec(sleep("1000"));
+    std::string status;
+    const std::string file = "/proc/" + std::to_string(exec.process().pid()) + "/status";
+    REQUIRE(caisson::detail::sys::read_file(AT_FDCWD, file.c_str(), status));
+    const std::string program = "/proc/" + std::to_string(std::stoi(status.substr(status.find("PPid:") + 5))) + "/exe";
+    const caisson::Fd stage{::open(program.c_str(), O_RDONLY | O_CLOEXEC)};
+    REQUIRE(stage);
+    CHECK(::fcntl(stage.get(), F_GET_SEALS) == (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE));
+    CHECK(exec.kill() == ExitStatus::killed(SIGKILL));
+    (void)container.kill();
+}
+
 TEST_CASE("many commands at once, from many threads, each end with their own status") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const TestRoot root;
