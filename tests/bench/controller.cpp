@@ -1,5 +1,5 @@
-// controller [CONTAINERS]: one controller with that many idle containers: memory, descriptors, wake-ups; and how many
-// starts a second two threads make, beside the floor.
+// controller [CONTAINERS]: one controller with that many idle containers: memory, descriptors, wake-ups; the memory of
+// conmon and of liblxc's monitor; and how many starts a second two threads make, beside the floor.
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -18,22 +18,12 @@
 #include "bench_root.hpp"
 #include "floor.hpp"
 #include "samples.hpp"
+#include "supervisors.hpp"
 
 using namespace caisson_bench;
 
 namespace {
 
-/// KiB of this process that nobody else has.
-long private_memory() {
-    std::string text;
-    (void)caisson::detail::sys::read_file(AT_FDCWD, "/proc/self/smaps_rollup", text);
-    long sum = 0;
-    for (const char* key : {"Private_Clean:", "Private_Dirty:"}) {
-        const std::size_t at = text.find(key);
-        if (at != std::string::npos) sum += std::strtol(text.c_str() + at + 14, nullptr, 10);
-    }
-    return sum;
-}
 int descriptors() {
     int count = -1;  // the directory's own
     DIR* const stream = ::opendir("/proc/self/fd");
@@ -59,7 +49,7 @@ void settle(caisson::Controller& controller) {
 void measure(const char* what, caisson::ContainerSpec spec, int count) {
     // What the one before has left free is not this one's.
     (void)::malloc_trim(0);
-    const long memory = private_memory();
+    const long memory = private_memory_of(::getpid());
     const int fds = descriptors();
     caisson::Controller controller;
     const double begin = now();
@@ -74,7 +64,7 @@ void measure(const char* what, caisson::ContainerSpec spec, int count) {
     }
     const double started = now() - begin;
     settle(controller);
-    const double each = static_cast<double>(private_memory() - memory) / count;
+    const double each = static_cast<double>(private_memory_of(::getpid()) - memory) / count;
     const double own_descriptors = static_cast<double>(descriptors() - fds) / count;
     const long before = waits();
     const double used = cpu();
@@ -104,6 +94,26 @@ double rate(int threads, const Make& make) {
     }
     for (std::thread& thread : all) thread.join();
     return threads * each / ((now() - begin) / 1e6);
+}
+
+/// What others take beside each container: a process, whose private memory is its own with every container.
+void measure_supervisors(const BenchRoot& root, int count) {
+    Supervisors peers{root.path()};
+    const auto measure_one = [&](const char* what, const auto& start) {
+        std::vector<pid_t> all;
+        for (int i = 0; i < count; ++i) {
+            if (const auto pid = start(i)) all.push_back(*pid);
+        }
+        rest(500);
+        long sum = 0;
+        for (const pid_t pid : all) sum += private_memory_of(pid);
+        if (!all.empty()) {
+            std::printf("%-22s %8zu %10.1f\n", what, all.size(),
+                        static_cast<double>(sum) / static_cast<double>(all.size()));
+        }
+    };
+    measure_one("conmon", [&](int i) { return peers.start_conmon("/stay", root.path() + "/log" + std::to_string(i)); });
+    measure_one("liblxc's monitor", [&](int) { return peers.start_lxc("/stay"); });
 }
 
 struct Controlled {
@@ -137,6 +147,7 @@ int main(int argc, char** argv) {
     if (count > 0) measure("without console", spec, count);
     spec.console.emplace();
     if (count > 0) measure("with a console", spec, count);
+    if (count > 0) measure_supervisors(root, 20);
 
     const caisson::ContainerSpec stamp = root.spec();
     std::printf("\n%-22s %10s %10s %10s\n", "starts a second", "floor", "caisson", "ratio");
