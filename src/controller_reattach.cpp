@@ -102,7 +102,12 @@ void Controller::hear(detail::Reattached& one) {
     try {
         while (auto event = one.events.next_event()) {
             event->id = one.id;
+            const bool is_over = event->kind == Event::Kind::failed;
             push(std::move(*event));
+            if (!is_over) continue;
+            // A restart has failed. The end before it, which its helper tells as well, was told by `restarting`.
+            unwatch(one.events.fd());
+            return reattached_.end(one);
         }
         last.status = one.events.try_wait();
         // Of one that was put in its helper's place, the descriptor is another.

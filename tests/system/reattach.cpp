@@ -155,6 +155,27 @@ TEST_CASE("what happens in a helper is told by the controller as of its own cont
     CHECK(place.empty());
 }
 
+TEST_CASE("a restart that fails is the last that is told of a helper's container, and its end is known to who waits") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    ContainerSpec spec = place.spec("web", "read x; rm /bin/sh; exit 3");
+    spec.on_crash = EndAction::restart;
+    Helper helper = Helper::start(spec, place.options);
+    Controller controller;
+    (void)controller.reattach("web", place.run);
+    REQUIRE(::write(helper.open_console().get(), "\n", 1) == 1);
+    CHECK(next(controller)->kind == Event::Kind::restarting);
+    const auto last = next(controller);
+    REQUIRE(last);
+    CHECK(last->kind == Event::Kind::failed);
+    CHECK(std::string{last->error->what()}.find("command '/bin/sh' (in the child): No such file") != std::string::npos);
+    CHECK(controller.size() == 0);
+    CHECK(helper.wait() == ExitStatus::exited(3));
+    CHECK_FALSE(detail::wait_readable(controller.fd(), 50));
+    CHECK_FALSE(controller.next());
+    CHECK(place.empty());
+}
+
 TEST_CASE("what a helper cannot be asked for is refused, and so is a name that nobody runs") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
