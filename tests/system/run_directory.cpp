@@ -1,6 +1,7 @@
 // The run directory, in which helpers are found.
 #include <caisson/helper.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <string>
@@ -37,6 +38,14 @@ SweepReport sweep_of(const std::string& run) {
     SweepOptions options;
     options.run_directory = run;
     return sweep(options);
+}
+
+pid_t parent_of(pid_t pid) {
+    std::string status;
+    REQUIRE(detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/status").c_str(), status));
+    const std::size_t at = status.find("\nPPid:\t");
+    REQUIRE(at != std::string::npos);
+    return static_cast<pid_t>(std::stol(status.substr(at + 7)));
 }
 
 /// The helper program, started as `Helper::start` does, and killed at its `call`-th system call; true once it has
@@ -278,4 +287,76 @@ TEST_CASE("wherever a helper is killed in its start, nothing is left after a swe
     MESSAGE("a start takes the helper about " << call << " calls");
     (void)sweep_of(place.run);
     CHECK(place.empty());
+}
+
+TEST_CASE("whoever sees to a container is killed at whatever moment, it goes on or is gone, as was promised") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    const LeavesNothing nothing;
+    enum class Victim { helper, keeper, owner };
+    const auto round = [&](HelperOptions options, Victim victim, int number) {
+        options.run_directory = place.run;
+        Helper helper = Helper::start(place.spec("web"), options);
+        const Process init = Process::open(helper.info().init);
+        const Fd directory = detail::sys::open(place.run + "/web", O_RDONLY | O_DIRECTORY);
+        const auto owner = detail::Owner::recorded_in(directory.get(), "owner");
+        REQUIRE(owner);
+        const pid_t pid = victim == Victim::helper   ? helper.pid()
+                          : victim == Victim::keeper ? parent_of(init.pid())
+                                                     : owner->pid;
+        std::atomic<bool> is_over = false;
+        std::thread busy{[&] {
+            ExecSpec exec;
+            exec.command = {"/bin/true"};
+            const MountSpec mount{.type = MountSpec::Type::tmpfs, .target = "/mnt"};
+            // Whatever is under way fails or not; what it leaves is looked at below.
+            while (!is_over) {
+                try {
+                    auto client = Helper::find("web", place.run);
+                    if (!client) continue;
+                    client->attach(mount);
+                    (void)client->exec(exec).wait();
+                    client->detach_mount("/mnt");
+                    if (!options.group.empty()) (void)Helper::start(place.spec("other"), options).kill();
+                } catch (const Error&) {
+                }
+            }
+        }};
+        std::this_thread::sleep_for(std::chrono::microseconds{(number * 1733 + ::getpid() * 311) % 20'000});
+        REQUIRE(::kill(pid, SIGKILL) == 0);
+        const bool goes_on = options.outlive && victim == Victim::helper;
+        if (goes_on) {
+            CHECK(helper.info().init == init.pid());
+            is_over = true;
+            busy.join();
+            CHECK_FALSE(init.ended());
+            CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+        } else {
+            CHECK(init.ended_within(1000));
+            CHECK(helper.wait() == ExitStatus::killed(SIGKILL));
+            is_over = true;
+            busy.join();
+        }
+        // A helper that has just been killed may be about to be one no more.
+        for (int i = 0; i < 100 && !Helper::list(place.run).empty(); ++i) std::this_thread::sleep_for(10ms);
+        CHECK(sweep_of(place.run).kept.empty());
+        for (int i = 0; i < 1000 && ::rmdir(place.run.c_str()) != 0 && errno == ENOTEMPTY; ++i) {
+            std::this_thread::sleep_for(1ms);
+        }
+        CHECK(::access(place.run.c_str(), F_OK) != 0);
+    };
+    int number = 0;
+    for (int again = 0; again < 3; ++again) {
+        for (const Victim victim : {Victim::helper, Victim::keeper, Victim::owner}) {
+            HelperOptions group;
+            group.group = "shop";
+            HelperOptions outlive;
+            outlive.outlive = true;
+            CAPTURE(number);
+            // Of the first two, the helper is the owner.
+            if (victim != Victim::owner) round({}, victim, ++number);
+            if (victim != Victim::owner) round(group, victim, ++number);
+            round(outlive, victim, ++number);
+        }
+    }
 }
