@@ -230,8 +230,5 @@ TEST_CASE("a payload whose pid 1 is held by its tracer ends all the same, by wha
         }
         CHECK(ends(init));
     }
-    SweepOptions only;
-    only.run_directory = place.run;
-    only.links = false;
-    (void)sweep(only);
+    (void)sweep_only(place.run);
 }

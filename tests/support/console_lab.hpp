@@ -16,15 +16,12 @@
 
 #include "support/doctest.hpp"
 #include "support/rootfs.hpp"
+#include "support/why_not.hpp"
 
 namespace caisson_test {
 
 using namespace caisson;
 using namespace std::chrono_literals;
-
-inline const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 inline ContainerSpec shell(const TestRoot& root, const std::string& script) {
     ContainerSpec spec;

@@ -9,16 +9,13 @@
 #include <caisson/container.hpp>
 
 #include "support/rootfs.hpp"
+#include "support/why_not.hpp"
 
 namespace caisson_test {
 
 inline bool can_run() {
     return ::geteuid() == 0 && TestRoot::missing() == nullptr;
 }
-inline const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
-
 inline caisson::ContainerSpec shell(const TestRoot& root, const std::string& script) {
     caisson::ContainerSpec spec;
     spec.name = "test";

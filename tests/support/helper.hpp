@@ -13,6 +13,7 @@
 
 #include <caisson/detail/sys.hpp>
 #include <caisson/helper.hpp>
+#include <caisson/sweep.hpp>
 
 #include "support/doctest.hpp"
 #include "support/rootfs.hpp"
@@ -49,6 +50,14 @@ struct Group : Place {
         return Helper::start(spec(name, script), options);
     }
 };
+
+/// What dead helpers with that run directory left, but for network links: theirs have none.
+inline SweepReport sweep_only(const std::string& run) {
+    SweepOptions options;
+    options.run_directory = run;
+    options.links = false;
+    return sweep(options);
+}
 
 /// What is typed on the console of a container that answers each line.
 inline bool answers(const Fd& console, const std::string& word) {

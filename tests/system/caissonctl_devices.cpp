@@ -11,6 +11,7 @@
 
 #include "support/domains.hpp"
 #include "support/machine.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson_test;
 
@@ -20,10 +21,6 @@ struct OwnNetwork {
     caisson::Namespace net = caisson::Namespace::create(caisson::NamespaceKind::net);
     caisson::Namespace::Scope scope = net.enter_scoped();
 };
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 constexpr const char* interface_xml =
     "<interface type='bridge'><mac address='52:54:00:11:22:33'/><source bridge='br0'/></interface>\n";

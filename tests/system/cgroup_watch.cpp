@@ -52,22 +52,15 @@ int reclaim(const std::string& file, const Pipe& down) {
     return 0;
 }
 
-std::optional<CgroupEvent> next_of(CgroupWatch& watch, int milliseconds = 5000) {
+/// The next event of a watch or of a controller.
+template <class Watched>
+auto next_of(Watched& watched, int milliseconds = 5000) -> decltype(watched.next()) {
     const std::int64_t deadline = detail::deadline_in(milliseconds);
     for (;;) {
-        if (auto event = watch.next()) return event;
+        if (auto event = watched.next()) return event;
         const std::int64_t left = deadline - detail::monotonic_ms();
         if (left <= 0) return std::nullopt;
-        (void)detail::wait_readable(watch.fd(), left);
-    }
-}
-std::optional<Event> next_of(Controller& controller, int milliseconds = 5000) {
-    const std::int64_t deadline = detail::deadline_in(milliseconds);
-    for (;;) {
-        if (auto event = controller.next()) return event;
-        const std::int64_t left = deadline - detail::monotonic_ms();
-        if (left <= 0) return std::nullopt;
-        (void)detail::wait_readable(controller.fd(), left);
+        (void)detail::wait_readable(watched.fd(), left);
     }
 }
 /// More than fits into 16 MiB, in no cache of anybody's.

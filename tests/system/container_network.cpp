@@ -16,17 +16,14 @@
 #include "support/host.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using caisson_test::keeper_of;
 using caisson_test::TestRoot;
+using caisson_test::why_not;
 
 namespace {
-
-const char* why_not() {
-    if (::geteuid() != 0) return "this needs root";
-    return TestRoot::missing();
-}
 
 /// The calling thread is in a network namespace of its own while this lives.
 struct OwnNetwork {

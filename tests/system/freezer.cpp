@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "support/doctest.hpp"
+#include "support/helper.hpp"
 #include "support/hierarchies.hpp"
 #include "support/machine.hpp"
 #include "support/suspended.hpp"
@@ -480,10 +481,7 @@ TEST_CASE("a helper suspends and resumes with the few rights that it keeps, and 
                   if (!groups_vanish(last.pid(), 1000)) return "groups are left";
                   // Its descriptors, and with them the lock on its name, are closed a moment later.
                   (void)last.wait();
-                  SweepOptions only;
-                  only.run_directory = options.run_directory;
-                  only.links = false;
-                  (void)sweep(only);
+                  (void)sweep_only(options.run_directory);
                   return ::rmdir(options.run_directory.c_str()) == 0 ? "ok" : "files are left";
               }) == "ok");
     }

@@ -23,16 +23,13 @@
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
 #include "support/rootfs.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using namespace std::chrono_literals;
 using namespace caisson_test;
 
 namespace {
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 bool alive(pid_t pid) {
     return ::kill(pid, 0) == 0;
@@ -184,10 +181,7 @@ TEST_CASE("when the helper is killed its container dies within a second, and the
     CHECK(next.info().init != init.pid());
     REQUIRE(::kill(next.pid(), SIGKILL) == 0);
     CHECK(next.wait() == ExitStatus::killed(SIGKILL));
-    SweepOptions only;
-    only.run_directory = place.run;
-    only.links = false;
-    (void)sweep(only);
+    (void)sweep_only(place.run);
     CHECK(place.empty());
 }
 

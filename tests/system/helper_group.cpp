@@ -23,16 +23,13 @@
 #include "support/helper.hpp"
 #include "support/rootfs.hpp"
 #include "support/suspended.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using namespace std::chrono_literals;
 using namespace caisson_test;
 
 namespace {
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 std::string all_of(int fd) {
     std::string text;
@@ -261,10 +258,7 @@ TEST_CASE("when a group's helper is killed all its containers die within a secon
     CHECK(next.pid() != helpers[0].pid());
     REQUIRE(::kill(next.pid(), SIGKILL) == 0);
     (void)next.wait();
-    SweepOptions only;
-    only.run_directory = group.run;
-    only.links = false;
-    (void)sweep(only);
+    (void)sweep_only(group.run);
     CHECK(group.empty());
 }
 

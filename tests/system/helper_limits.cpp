@@ -30,16 +30,13 @@
 #include "support/injected_call.hpp"
 #include "support/rootfs.hpp"
 #include "support/suspended.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using namespace std::chrono_literals;
 using namespace caisson_test;
 
 namespace {
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 rlim_t last_descriptor(pid_t pid) {
     rlim_t last = 0;

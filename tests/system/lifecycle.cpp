@@ -18,17 +18,15 @@
 #include "support/doctest.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using namespace std::chrono_literals;
 using caisson_test::TestRoot;
+using caisson_test::why_not;
 using Kind = Event::Kind;
 
 namespace {
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 ContainerSpec shell(const TestRoot& root, const std::string& script) {
     ContainerSpec spec;

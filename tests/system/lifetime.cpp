@@ -21,16 +21,13 @@
 #include "support/helper.hpp"
 #include "support/host.hpp"
 #include "support/machine.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using namespace std::chrono_literals;
 using namespace caisson_test;
 
 namespace {
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 unsigned links() {
     unsigned n = 0;

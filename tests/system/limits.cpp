@@ -20,15 +20,12 @@
 #include "support/doctest.hpp"
 #include "support/host.hpp"
 #include "support/machine.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using namespace caisson_test;
 
 namespace {
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 bool has(const std::string& text, std::string_view part) {
     return text.find(part) != std::string::npos;

@@ -19,16 +19,13 @@
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
 #include "support/rootfs.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using namespace std::chrono_literals;
 using namespace caisson_test;
 
 namespace {
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 /// The next event, at most ten seconds away.
 std::optional<Event> next(Controller& controller) {
@@ -313,10 +310,7 @@ TEST_CASE("a container that is to outlive its helper goes on, and so do its clie
         CHECK(helper.pid() != before);
         CHECK(info.init == init.pid());
         CHECK(info.note == "second");
-        SweepOptions only;
-        only.run_directory = place.run;
-        only.links = false;
-        CHECK(sweep(only).kept.empty());
+        CHECK(sweep_only(place.run).kept.empty());
         const Fd console = helper.open_console();
         CHECK(::write(console.get(), "this\n", 5) == 5);
         CHECK(read_until(console, "got this").find("got this") != std::string::npos);

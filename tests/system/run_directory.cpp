@@ -23,16 +23,13 @@
 #include "support/helper.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using namespace std::chrono_literals;
 using namespace caisson_test;
 
 namespace {
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 SweepReport sweep_of(const std::string& run) {
     SweepOptions options;

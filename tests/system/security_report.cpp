@@ -16,17 +16,16 @@
 #include "support/host.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
+#include "support/why_not.hpp"
 
 using namespace caisson;
 using caisson_test::Host;
 using caisson_test::Place;
 using caisson_test::TestRoot;
+using caisson_test::why_not;
 
 namespace {
 
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 bool can_run() {
     return why_not() == nullptr;
 }

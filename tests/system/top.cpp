@@ -16,6 +16,7 @@
 #include "support/command.hpp"
 #include "support/helper.hpp"
 #include "support/machine.hpp"
+#include "support/why_not.hpp"
 #include "top/layout.hpp"
 
 using namespace caisson_test;
@@ -26,10 +27,6 @@ using top::View;
 namespace {
 
 using Lines = std::vector<std::string>;
-
-const char* why_not() {
-    return ::geteuid() != 0 ? "this needs root" : TestRoot::missing();
-}
 
 Row row(std::string name, double cpu, std::vector<double> each) {
     Row r;
