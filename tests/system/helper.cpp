@@ -190,6 +190,7 @@ TEST_CASE("the helper is nobody's burden: no terminal, no descriptors of the cal
     const Place place;
     int leak[2];
     REQUIRE(::pipe(leak) == 0);  // on purpose without O_CLOEXEC
+    const std::vector<char> memory(std::size_t{128} << 20, 'm');
     Helper helper = Helper::start(place.spec("web"), place.options);
     (void)::close(leak[1]);
     pollfd p{leak[0], POLLIN, 0};
@@ -199,6 +200,10 @@ TEST_CASE("the helper is nobody's burden: no terminal, no descriptors of the cal
     const std::string proc = "/proc/" + std::to_string(helper.pid());
     std::string status;
     REQUIRE(detail::sys::read_file(AT_FDCWD, (proc + "/status").c_str(), status));
+    // Nothing of the caller's memory is in it.
+    const std::size_t resident = status.find("VmRSS:");
+    REQUIRE(resident != std::string::npos);
+    CHECK(std::stoul(status.substr(resident + 6)) * 1024 < memory.size());
     CHECK(status.find("CapEff:\t0000000000000022\n") != std::string::npos);
     CHECK(status.find("CapBnd:\t0000000000000022\n") != std::string::npos);
     CHECK(status.find("NoNewPrivs:\t1\n") != std::string::npos);

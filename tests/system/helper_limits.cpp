@@ -198,6 +198,29 @@ TEST_CASE("who comes to a helper that has no time for so many waits for his turn
     CHECK(place.empty());
 }
 
+TEST_CASE("another user is answered nothing, also where he can reach the socket") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    const std::string socket = place.run + "/web/sock";
+    for (const std::string& path : {place.directory.path(), place.run, place.run + "/web", socket}) {
+        REQUIRE(::chmod(path.c_str(), 0777) == 0);
+    }
+    CHECK(in_child([&] {
+              if (::setresuid(65534, 65534, 65534) != 0) return 1;
+              const Fd client = try_to_connect(socket);
+              if (!client || ::fcntl(client.get(), F_SETFL, 0) != 0) return 2;
+              // The helper may have closed it before.
+              (void)detail::send_message(client.get(), {.kind = detail::Message::Kind::kill});
+              char answer[256];
+              return ::recv(client.get(), answer, sizeof answer, 0) <= 0 ? 0 : 3;
+          }) == 0);
+    CHECK(helper.signal(0));
+    CHECK(::chmod(place.run.c_str(), 0700) == 0);
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
 TEST_CASE("a helper is not believed what process and groups its container has, and gives its clients no program") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;

@@ -317,6 +317,16 @@ TEST_CASE("a container that is to outlive its helper goes on, and so do its clie
         CHECK(controller.init_pid(id) == init.pid());
         CHECK_FALSE(controller.next());
     }
+    // Those that have come in another's place have given up what the first had, and so has who put them there.
+    const Fd directory = detail::sys::open(place.run + "/web", O_RDONLY | O_DIRECTORY);
+    for (const pid_t pid : {helper.pid(), detail::Owner::recorded_in(directory.get(), "owner")->pid}) {
+        std::string status;
+        CHECK(detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/status").c_str(), status));
+        CHECK(status.find("CapPrm:\t0000000000000022\n") != std::string::npos);
+        CHECK(status.find("CapBnd:\t0000000000000022\n") != std::string::npos);
+        CHECK(status.find("NoNewPrivs:\t1\n") != std::string::npos);
+        CHECK((status.find("Seccomp:\t2\n") != std::string::npos) == (pid == helper.pid()));
+    }
     try {
         CHECK(helper.usage(UsagePart::pids).pids >= 1);
         helper.suspend();

@@ -41,12 +41,22 @@ TEST_CASE("a record replaces the one before at once, for its owner alone, and wh
     CHECK_FALSE(StateRecord::read(directory.get()));
     StateRecord record = StateRecord::of_helper("web");
     record.write(directory.get(), top);
+    // Whoever reads meanwhile reads the one or the other, and no mixture.
+    const Fd before = detail::sys::open_at(directory.get(), "state", O_RDONLY);
+    const std::string text = record.text();
     record.init = detail::Owner::current();
     REQUIRE(Fd{::openat(directory.get(), "state.new", O_CREAT | O_WRONLY | O_CLOEXEC, 0644)});
     record.write(directory.get(), top);
     const auto read = StateRecord::read(directory.get());
     REQUIRE(read);
     CHECK(read->init == record.init);
+    std::string still(text.size() + 1, '\0');
+    CHECK(::read(before.get(), still.data(), still.size()) == static_cast<ssize_t>(text.size()));
+    CHECK(still.starts_with(text));
+    // Where others may write, nothing is believed.
+    CHECK(::fchmod(directory.get(), 0770) == 0);
+    CHECK_FALSE(StateRecord::read(directory.get()));
+    CHECK(::fchmod(directory.get(), 0700) == 0);
     struct stat st {};
     CHECK(::fstatat(directory.get(), "state", &st, 0) == 0);
     CHECK((st.st_mode & 07777) == 0600);
