@@ -21,6 +21,7 @@ detail::Hotplug Container::hotplug(const char* what) {
 detail::HotplugState Container::hotplug_state() const {
     detail::HotplugState state{.equipment = running_.equipment,
                                .links = running_.links.all(),
+                               .network = running_.links.network(),
                                .group = {},
                                .directories = {},
                                .tag = detail::Owner::current().tag()};
@@ -32,12 +33,22 @@ detail::HotplugState Container::hotplug_state() const {
     return state;
 }
 
-void Container::note(const detail::Change& change, Fd netlink) {
-    if (change.kind == detail::Change::Kind::network && change.added) running_.links.prepare_to_add(std::move(netlink));
+bool Container::note(const detail::Change& change, Fd netlink) {
     running_.equipment.note(change);
-    if (change.kind != detail::Change::Kind::network) return;
-    if (change.added) running_.links.add(change.link);
-    else running_.links.erase(change.link.name);
+    if (change.kind != detail::Change::Kind::network) return true;
+    if (!change.added) {
+        running_.links.erase(change.link.index);
+        return true;
+    }
+    running_.links.prepare_to_add(std::move(netlink));
+    detail::PluggedLink link = change.link;
+    if (link.index == 0) {
+        const std::string tag = detail::Owner::current().tag();
+        link.index = detail::find_plugged(running_.links.netlink(), link.host_name, tag);
+    }
+    if (link.index == 0) return false;
+    running_.links.add(std::move(link));
+    return true;
 }
 
 std::string Container::attach(const NetworkSpec& network) {

@@ -7,11 +7,22 @@
 
 #include <caisson/controller.hpp>
 
+#include "helper_change.hpp"
+
 namespace caisson::inline v0 {
 
 template <class Do>
 detail::Change Controller::change(ContainerId id, const char* what, Do&& act) {
-    const std::lock_guard one_at_a_time{changes_};
+    const detail::Turns::Turn turn{changes_, id};
+    if (call_helper(id)) {
+        return detail::HelperChange::make(
+            [&](auto&& ask) {
+                const auto helper = call_helper(id);
+                if (!helper) (void)require(id);
+                ask(*helper);
+            },
+            act);
+    }
     std::optional<detail::Hotplug> plug;
     std::string name;
     {
@@ -23,12 +34,18 @@ detail::Change Controller::change(ContainerId id, const char* what, Do&& act) {
     try {
         // Without the lock: others go on meanwhile.
         detail::Change change = act(*plug);
-        plug->keep(change, [&] { note(id, change); });
+        plug->keep(change, [&] {
+            const std::lock_guard lock{own()};
+            // It may have been started again: what was done was done to the one before.
+            if (plug->container_ended()) throw Error{Step::open_namespace, ESRCH, what, "it has ended"};
+            note_change(require(id), change, Fd{});
+        });
         return change;
     } catch (const Error& e) {
         const std::lock_guard lock{own()};
-        if (require(id).container.init().ended()) refuse(id, what, e);
-        throw e.in("container " + detail::quote(name));
+        const std::string outer = "container " + detail::quote(name);
+        if (!plug->container_ended()) throw e.in(outer);
+        throw Error{Step::event_loop, ESRCH, what + (" " + outer), "it has ended"};
     }
 }
 
@@ -39,36 +56,33 @@ detail::HotplugState Controller::hotplug_state(ContainerId id) {
 
 void Controller::note(ContainerId id, const detail::Change& change, Fd netlink) {
     const std::lock_guard lock{own()};
-    Entry& entry = require(id);
-    entry.container.note(change, std::move(netlink));
+    note_change(require(id), change, std::move(netlink));
+}
+
+void Controller::note_change(Entry& entry, const detail::Change& change, Fd netlink) {
+    if (!entry.container.note(change, std::move(netlink))) return;
     push({.kind = change.added ? Event::Kind::device_added : Event::Kind::device_removed,
-          .id = id,
+          .id = entry.id,
           .name = entry.container.name(),
           .device = change.what()});
 }
 
 std::string Controller::attach(ContainerId id, const NetworkSpec& network) {
-    if (const auto helper = call_helper(id)) return helper->attach(network);
     return change(id, "attach to", [&](detail::Hotplug& plug) { return plug.attach(network); }).link.name;
 }
 void Controller::attach(ContainerId id, const DeviceSpec& device) {
-    if (const auto helper = call_helper(id)) return helper->attach(device);
     (void)change(id, "attach to", [&](detail::Hotplug& plug) { return plug.attach(device); });
 }
 void Controller::attach(ContainerId id, const MountSpec& mount) {
-    if (const auto helper = call_helper(id)) return helper->attach(mount);
     (void)change(id, "attach to", [&](detail::Hotplug& plug) { return plug.attach(mount); });
 }
 void Controller::detach_network(ContainerId id, const std::string& name) {
-    if (const auto helper = call_helper(id)) return helper->detach_network(name);
     (void)change(id, "detach from", [&](detail::Hotplug& plug) { return plug.detach_network(name); });
 }
 void Controller::detach_device(ContainerId id, const std::string& path) {
-    if (const auto helper = call_helper(id)) return helper->detach_device(path);
     (void)change(id, "detach from", [&](detail::Hotplug& plug) { return plug.detach_device(path); });
 }
 void Controller::detach_mount(ContainerId id, const std::string& target) {
-    if (const auto helper = call_helper(id)) return helper->detach_mount(target);
     (void)change(id, "detach from", [&](detail::Hotplug& plug) { return plug.detach_mount(target); });
 }
 

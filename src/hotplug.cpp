@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <linux/nsfs.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -66,6 +67,11 @@ DeviceControl control_of(const Equipment& equipment) {
     return control;
 }
 
+std::string what_of(const MountSpec& spec) {
+    const bool inside = spec.type == MountSpec::Type::tmpfs;
+    return "mount " + quote(inside ? to_string(spec.type) : spec.source) + " on " + quote(spec.target);
+}
+
 DeviceNode node_of(const GivenDevice& device) {
     const bool block = device.rule.type == DeviceRule::Type::block;
     return {device.path, block ? mode_t{S_IFBLK} : mode_t{S_IFCHR},
@@ -88,7 +94,7 @@ Change Hotplug::attach(const NetworkSpec& spec) {
                "start it with a network namespace");
     }
     require_running();
-    const Fd outside = open_netlink();
+    const Fd outside = open_network("network.bridge: " + quote(spec.bridge));
     links_.reserve(links_.size() + 1);
     Visit visit{init_, NamespaceKind::user | NamespaceKind::net, equipment_.stage_path};
     visit.enter();
@@ -99,7 +105,10 @@ Change Hotplug::attach(const NetworkSpec& spec) {
     const int inside = passed.at(0).get();
     const Fd net{::ioctl(inside, SIOCGSKNS)};
     if (!net) fail(Step::network, "network namespace of the netlink socket");
-    links_.push_back(plug_running(outside.get(), spec, net.get(), inside, tag_));
+    NetworkSpec named = spec;
+    name_ends(outside.get(), named, inside);
+    announce({.kind = Change::Kind::network, .link = {0, named.name, named.host_name, true}});
+    links_.push_back(plug_running(outside.get(), named, net.get(), inside, tag_));
     return {.kind = Change::Kind::network, .link = links_.back()};
 }
 
@@ -108,15 +117,27 @@ Change Hotplug::detach_network(const std::string& name) {
         std::find_if(links_.rbegin(), links_.rend(), [&](const PluggedLink& link) { return link.name == name; });
     if (found == links_.rend()) throw not_given(Step::network, "interface " + quote(name));
     require_running();
-    Change change{.kind = Change::Kind::network, .added = false, .link = *found};
+    return unplug(std::prev(found.base()));
+}
+
+Change Hotplug::unplug(std::vector<PluggedLink>::const_iterator link) {
+    Change change{.kind = Change::Kind::network, .added = false, .link = *link};
+    const std::string what = "interface " + quote(link->name);
     try {
-        delete_link(open_netlink().get(), change.link.index);
+        delete_link(open_network(what).get(), link->index);
     } catch (const Error& e) {
         // Somebody has removed it already: it is gone, as is wanted.
-        if (e.code().value() != ENODEV) throw e.in("interface " + quote(name));
+        if (e.code().value() != ENODEV) throw e.context().starts_with(what) ? e : e.in(what);
     }
-    links_.erase(std::next(found).base());
+    links_.erase(link);
     return change;
+}
+
+Fd Hotplug::open_network(const std::string& what) const {
+    Fd socket = open_netlink();
+    if (network_ == 0 || network_of(socket.get()) == network_) return socket;
+    throw Error{Step::network, EXDEV, what,
+                "the container's interfaces are in another network namespace of the host's: call from that one"};
 }
 
 Fd Hotplug::open_dev() const {
@@ -164,6 +185,8 @@ Change Hotplug::attach(const DeviceSpec& spec) {
     Equipment after = equipment_;
     after.devices.push_back(given);
     const Fd dev = open_dev();
+    const Change change{.kind = Change::Kind::device, .device = given};
+    announce(change);
     // The node first: what has failed before the right is given leaves none.
     node.make(dev.get(), outside(equipment_.uid_map, spec.uid), outside(equipment_.gid_map, spec.gid),
               outside(equipment_.uid_map, 0), outside(equipment_.gid_map, 0));
@@ -175,7 +198,7 @@ Change Hotplug::attach(const DeviceSpec& spec) {
         throw e.in("device " + quote("/dev/" + node.path) + ", whose node is left");
     }
     equipment_ = std::move(after);
-    return {.kind = Change::Kind::device, .device = given};
+    return change;
 }
 
 Change Hotplug::detach_device(const std::string& path) {
@@ -203,6 +226,35 @@ Change Hotplug::detach_device(const std::string& path) {
     return change;
 }
 
+Fd Hotplug::make_mount(const MountSpec& spec) const {
+    if (spec.type != MountSpec::Type::tmpfs) {
+        Mount made = Mount::make(spec);
+        if (!equipment_.maps_mounts) return made.release();
+        const Namespace users = Namespace::of(init_, NamespaceKind::user);
+        const Fd outer{::ioctl(users.fd(), NS_GET_PARENT)};
+        struct stat status {};
+        if (!outer || ::fstat(outer.get(), &status) != 0 || status.st_ino != equipment_.outer_user) {
+            // Whose maps would be its own choice.
+            throw Error{Step::map_ids, ESTALE, "user namespace of init", "init has gone on to one that it has made"};
+        }
+        made.id_map(users);
+        return made.release();
+    }
+    // Who makes it owns it.
+    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
+    visit.enter();
+    PlanBuilder& plan = visit.plan();
+    const Slot slot = plan.dynamic();
+    plan.add({.op = Op::new_filesystem,
+              .slot = slot,
+              .a = plan.text(to_string(spec.type)),
+              .b = plan.pairs(plan_options(spec.data)),
+              .x = Mount::attributes(spec.options)},
+             Step::mount, what_of(spec));
+    visit.pass_up(slot, Step::mount, "pass up the mount on " + quote(spec.target));
+    return std::move(visit.run(patience).at(0));
+}
+
 Change Hotplug::attach(const MountSpec& spec) {
     check_attach(spec);
     const bool inside = spec.type == MountSpec::Type::tmpfs;
@@ -210,37 +262,45 @@ Change Hotplug::attach(const MountSpec& spec) {
         refuse("mount.source: " + quote(spec.source) + ": it takes root to attach what the host has", "run as root");
     }
     require_running();
-    Mount made;
-    if (!inside) {
-        made = Mount::make(spec);
-        if (equipment_.maps_mounts) made.id_map(Namespace::of(init_, NamespaceKind::user));
-    }
+    const Fd made = make_mount(spec);
+    const Change change{.kind = Change::Kind::mount, .mount = {spec.target, MountNumber::of(made.get()).id}};
+    equipment_.mounts.reserve(equipment_.mounts.size() + 1);
+    announce(change);
     Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
     visit.enter();
-    PlanBuilder& plan = visit.plan();
-    const std::string what =
-        "mount " + quote(inside ? to_string(spec.type) : spec.source) + " on " + quote(spec.target);
-    const Slot slot = inside ? plan.dynamic() : plan.inherit(made.fd());
-    if (inside) {
-        plan.add({.op = Op::new_filesystem,
-                  .slot = slot,
-                  .a = plan.text(to_string(spec.type)),
-                  .b = plan.pairs(plan_options(spec.data)),
-                  .x = Mount::attributes(spec.options)},
-                 Step::mount, what);
-        visit.pass_up(slot, Step::mount, "pass up the mount on " + quote(spec.target));
-    }
-    plan.add({.op = Op::place, .slot = slot, .a = plan.text(spec.target), .x = place_make_same_kind}, Step::mount,
-             what);
-    std::vector<Fd> passed;
+    visit.plan().add({.op = Op::place,
+                      .slot = visit.plan().inherit(made.get()),
+                      .a = visit.plan().text(spec.target),
+                      .x = place_make_same_kind},
+                     Step::mount, what_of(spec));
     try {
-        passed = visit.run(patience);
+        (void)visit.run(patience);
     } catch (const Error& e) {
+        take_back(change.mount);
         if (inside || e.code().value() != EINVAL) throw;
         throw e.with_remedy("a directory goes on a directory, and a file on a file");
     }
-    equipment_.mounts.push_back({spec.target, MountNumber::of(inside ? passed.at(0).get() : made.fd()).id});
-    return {.kind = Change::Kind::mount, .mount = equipment_.mounts.back()};
+    equipment_.mounts.push_back(change.mount);
+    return change;
+}
+
+void Hotplug::take_back(const GivenMount& mount) const noexcept {
+    try {
+        // It may be there all the same, if only the answer was missing. Not for long: this may be a second wait for the
+        // same file system.
+        unmount(mount, patience / 10);
+    } catch (...) {
+        // It is not there.
+    }
+}
+
+void Hotplug::unmount(const GivenMount& mount, std::int64_t milliseconds) const {
+    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
+    visit.enter();
+    visit.plan().add(
+        {.op = Op::unmount, .a = visit.plan().text(mount.target), .x = mount.id, .y = MountNumber::mask_of_kernel()},
+        Step::mount, "unmount " + quote(mount.target));
+    (void)visit.run(milliseconds);
 }
 
 Change Hotplug::detach_mount(const std::string& target) {
@@ -250,13 +310,8 @@ Change Hotplug::detach_mount(const std::string& target) {
     if (found == mounts.rend()) throw not_given(Step::mount, "mount on " + quote(target));
     require_running();
     Change change{.kind = Change::Kind::mount, .added = false, .mount = *found};
-    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
-    visit.enter();
-    visit.plan().add(
-        {.op = Op::unmount, .a = visit.plan().text(target), .x = change.mount.id, .y = MountNumber::mask_of_kernel()},
-        Step::mount, "unmount " + quote(target));
     try {
-        (void)visit.run(patience);
+        unmount(change.mount, patience);
     } catch (const Error& e) {
         const int error = e.code().value();
         if (error != ESTALE && error != ENOENT) throw;
@@ -269,7 +324,12 @@ Change Hotplug::detach_mount(const std::string& target) {
 void Hotplug::undo(const Change& change) noexcept {
     try {
         switch (change.kind) {
-            case Change::Kind::network: (void)detach_network(change.link.name); break;
+            case Change::Kind::network: {
+                const auto is_it = [&](const PluggedLink& link) { return link.index == change.link.index; };
+                const auto found = std::find_if(links_.begin(), links_.end(), is_it);
+                if (found != links_.end()) (void)unplug(found);
+                break;
+            }
             case Change::Kind::device: (void)detach_device(change.device.path); break;
             case Change::Kind::mount: (void)detach_mount(change.mount.target); break;
         }

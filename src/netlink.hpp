@@ -94,4 +94,8 @@ private:
     std::vector<char> buffer_;
 };
 
+inline constexpr std::string_view tag_prefix = "caisson:";
+/// The alias of an owner's links.
+[[nodiscard]] std::string alias_of(const std::string& tag);
+
 }  // namespace caisson::inline v0::detail

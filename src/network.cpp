@@ -19,7 +19,6 @@
 namespace caisson::inline v0::detail {
 namespace {
 
-constexpr std::string_view tag_prefix = "caisson:";
 using Mac = std::array<std::uint8_t, 6>;
 
 template <std::size_t N>
@@ -107,9 +106,6 @@ Made make_link(Netlink& net, Request& request, const std::string& name, const ch
     }
 }
 
-std::string alias_of(const std::string& tag) {
-    return std::string{tag_prefix} + tag;
-}
 /// The alias of what the calling process makes. Asked for before a link is made, so that it is untagged, and invisible
 /// to a sweep, for no longer than it must.
 std::string own_alias() {
@@ -258,6 +254,12 @@ Made ask_pair(Netlink& host, const Pair& pair, unsigned bridge, int netns, std::
     return make_link(host, request, pair.outer, "veth", pair.outer_mac, context);
 }
 
+std::string random_name() {
+    std::uint32_t number = 0;
+    std::memcpy(&number, random_bytes<sizeof number>().data(), sizeof number);
+    return "veth" + std::to_string(number % 100'000'000);
+}
+
 /// The pair itself, in one request. The outer end gets a MAC above all others, lest a bridge that takes the lowest one
 /// of its ports changes its own as containers come and go.
 Link make_pair(Netlink& host, const Link& bridge, const NetworkSpec& spec, const std::string& inner, int netns,
@@ -266,11 +268,7 @@ Link make_pair(Netlink& host, const Link& bridge, const NetworkSpec& spec, const
               spec.mac ? spec.mac->octets : random_mac(std::array<std::uint8_t, 3>{0x52, 0x54, 0x00}),
               spec.mtu.value_or(bridge.mtu)};
     for (int attempt = 0;; ++attempt) {
-        if (spec.host_name.empty()) {
-            std::uint32_t number = 0;
-            std::memcpy(&number, random_bytes<sizeof number>().data(), sizeof number);
-            pair.outer = "veth" + std::to_string(number % 100'000'000);
-        }
+        if (spec.host_name.empty()) pair.outer = random_name();
         Made made = ask_pair(host, pair, bridge.index, netns, context);
         const int error = made.answer.error;
         if (error == EEXIST) {
@@ -430,6 +428,15 @@ std::string free_name(const NetworkSpec& spec, int netlink_inside) {
 
 }  // namespace
 
+void name_ends(int netlink, NetworkSpec& spec, int netlink_inside) {
+    spec.name = free_name(spec, netlink_inside);
+    Netlink host{netlink};
+    while (spec.host_name.empty()) {
+        std::string name = random_name();
+        if (!host.find(name)) spec.host_name = std::move(name);
+    }
+}
+
 unsigned plug_link(int netlink, unsigned bridge, const NetworkSpec& spec, int netns, int netlink_inside) {
     Netlink host{netlink};
     const std::string inner = free_name(spec, netlink_inside);
@@ -440,8 +447,7 @@ PluggedLink plug_running(int netlink, const NetworkSpec& spec, int netns, int ne
     check_link_name(spec.bridge, "bridge");
     Netlink host{netlink};
     const Link bridge = require_bridge(host, spec.bridge);
-    const std::string inner = free_name(spec, netlink_inside);
-    PluggedLink link = lay(host, bridge, spec, inner, netns, netlink_inside, alias_of(tag));
+    PluggedLink link = lay(host, bridge, spec, spec.name, netns, netlink_inside, alias_of(tag));
     link.late = true;
     return link;
 }
@@ -482,19 +488,6 @@ PluggedLink plug_container(int netlink, const NetworkSpec& spec, unsigned index_
     const Link bridge = require_bridge(host, spec.bridge);
     const std::string inner = spec.name.empty() ? "eth" + std::to_string(index_of_unnamed) : spec.name;
     return lay(host, bridge, spec, inner, netns, netlink_inside, own_alias());
-}
-
-std::vector<std::string> sweep_links() {
-    const Fd socket = open_netlink();
-    Netlink net{socket.get()};
-    std::vector<std::string> removed;
-    for (const Link& link : net.links()) {
-        if ((link.kind != "bridge" && link.kind != "veth") || !link.alias.starts_with(tag_prefix)) continue;
-        const auto owner = Owner::parse(std::string_view{link.alias}.substr(tag_prefix.size()));
-        if (!owner || !owner->is_dead()) continue;
-        if (ask_delete(net, link.index).error == 0) removed.push_back(link.name);
-    }
-    return removed;
 }
 
 }  // namespace caisson::inline v0::detail

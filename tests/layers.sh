@@ -34,7 +34,7 @@ put 4 detail/filter  # the program of a system call filter
 put 4 security_report # of a running process, as values
 put 4 detail/equipment # what a running container was given
 put 4 detail/archive # values as bytes between a program and its helper
-put 6 controller event helper detail/reattached detail/helper_wire
+put 6 controller event helper detail/reattached detail/helper_wire detail/turns
 put 7 caisson # the umbrella
 put 8 xml
 # Resources do not know each other.

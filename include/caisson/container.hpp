@@ -216,8 +216,9 @@ public:
     [[nodiscard]] [[gnu::visibility("default")]] detail::Hotplug hotplug(const char* what);
     [[nodiscard]] [[gnu::visibility("default")]] detail::HotplugState hotplug_state() const;
     /// What a `Hotplug` has done; who cannot note it undoes it. `netlink`: of a network that was added, a socket of the
-    /// network namespace that its bridge is in, where this process cannot open it.
-    [[gnu::visibility("default")]] void note(const detail::Change& change, Fd netlink = Fd{});
+    /// network namespace that its bridge is in, where this process cannot open it. False if it is of a link without an
+    /// index, and there is no such link: then nothing is noted.
+    [[gnu::visibility("default")]] bool note(const detail::Change& change, Fd netlink = Fd{});
 
     /// Makes every process of the container stand still (freezer(7)); returns once all do. Files, memory, networks stay
     /// as they are, and time goes on. Without effect on one that stands still. Throws `Step::cgroup`: with ETIMEDOUT if
@@ -389,7 +390,7 @@ private:
         detail::Hotplug plug = hotplug(what);
         try {
             detail::Change change = act(plug);
-            plug.keep(change, [&] { note(change); });
+            plug.keep(change, [&] { (void)note(change); });
             return change;
         } catch (const Error& e) {
             if (!running_.init.ended()) throw e.in("container " + detail::quote(name_));

@@ -27,6 +27,7 @@
 #include <caisson/container.hpp>
 #include <caisson/detail/owned.hpp>
 #include <caisson/detail/reattached.hpp>
+#include <caisson/detail/turns.hpp>
 #include <caisson/error.hpp>
 #include <caisson/event.hpp>
 #include <caisson/fd.hpp>
@@ -406,6 +407,7 @@ private:
     void freeze(ContainerId id, bool on);
     template <class Do>
     detail::Change change(ContainerId id, const char* what, Do&& act);
+    void note_change(Entry& entry, const detail::Change& change, Fd netlink);
     void note_suspended(Entry& entry, bool suspended);
     /// What the container's control group refused; that it has ended is told as such.
     [[noreturn]] void refuse(ContainerId id, const char* what, const Error& e);
@@ -439,7 +441,7 @@ private:
     }
     void expire();
 
-    std::mutex changes_;  // one attaches or detaches at a time
+    detail::Turns changes_;  // who attaches or detaches
     mutable std::mutex mutex_;
     Fd epoll_, wake_, stop_, timer_;
     pid_t owner_;

@@ -74,6 +74,7 @@ struct HelperInfo {
 
 namespace detail {
 struct GroupPlace;
+struct HelperChange;
 /// The helper program, opened; see HelperOptions::helper_path. Throws `Step::helper` where there is none.
 [[nodiscard]] [[gnu::visibility("default")]] Fd open_helper_program(const std::string& path);
 /// What a client uses in the place of the stage that a helper tells: one that was installed with its own library. Empty
@@ -289,8 +290,7 @@ private:
         if (!socket_) throw std::logic_error{"this Helper has been moved from"};
     }
     [[nodiscard]] std::string what() const { return "helper of container " + detail::quote(name_); }
-    template <class Do>
-    detail::Change change(Do&& act);
+    friend struct detail::HelperChange;
     // A helper has locked itself down, and its clients have not: what it tells is looked at before it is acted on.
     /// The pidfd's process, which the record names that was written before. Throws with EPERM where it is another.
     [[nodiscard]] [[gnu::visibility("default")]] Process own_init(Fd pidfd) const;

@@ -65,12 +65,11 @@ Fd copy(int fd) {
     return made;
 }
 
-/// A pidfd of init.
-Fd open_init(Controller& controller, const Ward& ward) {
-    const Process init = Process::open(controller.init_pid(ward.id));
+Process open_init(Controller& controller, const Ward& ward) {
+    Process init = Process::open(controller.init_pid(ward.id));
     // It runs after the descriptor was opened: so its pid was nobody else's then.
     if (!controller.signal(ward.id, 0)) throw Error{Step::helper, ESRCH, "container", "it has ended"};
-    return copy(init.pidfd());
+    return init;
 }
 
 Answer begin_change(Controller& controller, const Ward& ward, Client& client) {
@@ -80,9 +79,39 @@ Answer begin_change(Controller& controller, const Ward& ward, Client& client) {
     }
     Answer answer;
     answer.message.body = detail::encode(controller.hotplug_state(ward.id));
-    answer.passed = open_init(controller, ward);
-    client.changes = true;
+    Process init = open_init(controller, ward);
+    answer.passed = copy(init.pidfd());
+    client.changes = std::move(init);
     return answer;
+}
+
+Fd copy_of(const Fd& fd) {
+    return fd ? copy(fd.get()) : Fd{};
+}
+
+void note_change(Controller& controller, const Ward& ward, const Client& client, const detail::Change& change,
+                 Fd netlink) {
+    // If the container has been started again, it is another that was changed.
+    if (client.changes.ended()) throw Error{Step::helper, ESRCH, "container", "it has ended"};
+    controller.note(ward.id, change, std::move(netlink));
+}
+
+void end_change(Controller& controller, const Ward& ward, Client& client, const Message& question, const Fd& passed) {
+    if (!client.changes) {
+        throw Error{Step::helper, EBADMSG, "message of caisson: it is no client that changes something"};
+    }
+    if (question.kind == Message::Kind::intent) {
+        client.intended = detail::decode<detail::Change>(question.body);
+        client.netlink = copy_of(passed);
+        return;
+    }
+    if (!question.body.empty()) {
+        note_change(controller, ward, client, detail::decode<detail::Change>(question.body), copy_of(passed));
+    }
+    // Who is refused undoes it first.
+    client.changes = Process{};
+    client.intended.reset();
+    client.netlink.reset();
 }
 
 }  // namespace
@@ -146,7 +175,7 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             return done;
         case Message::Kind::process:
             done.message.number = ward.has_command_below ? 1 : 0;
-            done.passed = open_init(controller, ward);
+            done.passed = copy(open_init(controller, ward).pidfd());
             return done;
         case Message::Kind::exec: {
             const detail::ExecTicket ticket = controller.exec_ticket(ward.id);
@@ -173,13 +202,8 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             return done;
         }
         case Message::Kind::equipment: return begin_change(controller, ward, client);
-        case Message::Kind::change:
-            if (!std::exchange(client.changes, false)) {
-                throw Error{Step::helper, EBADMSG, "message of caisson: it is no client that changes something"};
-            }
-            if (question.body.empty()) return done;
-            controller.note(ward.id, detail::decode<detail::Change>(question.body), passed ? copy(passed.get()) : Fd{});
-            return done;
+        case Message::Kind::intent:
+        case Message::Kind::change: end_change(controller, ward, client, question, passed); return done;
         case Message::Kind::watch: client.watches = true; return done;
         case Message::Kind::descriptor:
         case Message::Kind::start:
@@ -190,6 +214,14 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
         case Message::Kind::exited: break;
     }
     throw Error{Step::helper, EBADMSG, "message of caisson: its kind is not a question"};
+}
+
+void keep_intended(Controller& controller, const Ward& ward, Client& client) noexcept {
+    try {
+        if (client.intended) note_change(controller, ward, client, *client.intended, std::move(client.netlink));
+    } catch (const std::exception&) {
+        // It has ended, and all that was attached with it.
+    }
 }
 
 bool keep_note(const Fd& file, const std::string& note) {

@@ -115,11 +115,18 @@ void Server::handle(const Event& event) {
         return;
     }
     tell_watchers(ward, event);
-    forget_closed(ward.clients);
+    forget_closed(ward);
     if (!is_over) return;
     // A restart has failed: the end that it was to follow is the last one.
     end(ward, ward.last_status);
     wards_.erase(found);
+}
+
+void Server::forget_closed(Ward& ward) {
+    for (Client& client : ward.clients) {
+        if (!client.socket) keep_intended(controller_, ward, client);
+    }
+    caisson_helper::forget_closed(ward.clients);
 }
 
 void Server::tell_watchers(Ward& ward, const Event& event) {
@@ -144,7 +151,7 @@ void Server::serve_ward(Ward& ward, const std::vector<int>& ready) {
     for (Client& client : ward.clients) {
         if (has(ready, client.socket)) serve(ward, client);
     }
-    forget_closed(ward.clients);
+    forget_closed(ward);
     if (has(ready, ward.listener)) accept_clients(ward.listener, ward.clients);
 }
 
@@ -213,7 +220,7 @@ void Server::settle(const std::vector<const Work*>& finished) {
                     client.socket.reset();
                 }
             }
-            forget_closed(ward->clients);
+            forget_closed(*ward);
         }
         // Nobody has asked any more, where the container has ended meanwhile.
         const auto is_it = [&](const auto& one) { return one.get() == work; };
@@ -234,7 +241,7 @@ void Server::serve_group(const std::vector<int>& ready) {
             client.socket.reset();
         }
     }
-    forget_closed(group_clients_);
+    caisson_helper::forget_closed(group_clients_);
     if (has(ready, group_listener_)) accept_clients(group_listener_, group_clients_);
 }
 

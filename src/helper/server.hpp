@@ -79,6 +79,7 @@ private:
     void make_known(Ward& ward, const ContainerSpec& spec);
     /// What takes privileges that are given up next. Where the kernel refuses, each answer says so.
     void count_cpus(const Ward& ward);
+    void forget_closed(Ward& ward);
     static void tell_watchers(Ward& ward, const Event& event);
     void serve_ward(Ward& ward, const std::vector<int>& ready);
     void serve_group(const std::vector<int>& ready);

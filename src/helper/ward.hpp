@@ -7,9 +7,11 @@
 #include <vector>
 
 #include <caisson/controller.hpp>
+#include <caisson/detail/equipment.hpp>
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
+#include <caisson/process.hpp>
 
 #include "run_directory.hpp"
 
@@ -23,7 +25,10 @@ struct Work;
 struct Client {
     Fd socket;
     bool watches = false;  ///< it is told of what happens
-    bool changes = false;  ///< it attaches or detaches something, and has not told yet how that went
+    Process changes{};  ///< an init; whatever it attaches to that container, or detaches, it has not told the outcome
+    /// What it was about to attach then, with its netlink socket.
+    std::optional<detail::Change> intended{};
+    Fd netlink{};
     /// What it has passed on, for the start that it asks for next.
     std::vector<Fd> descriptors{};
     const Work* waits_for = nullptr;  ///< until that is done, nothing more is taken from it
@@ -75,5 +80,8 @@ void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed);
 
 /// Who does not take what is sent is let go: nobody waits for a client.
 void tell(Client& client, const Message& message, int pass = -1);
+
+/// Who was about to attach something has gone away.
+void keep_intended(Controller& controller, const Ward& ward, Client& client) noexcept;
 
 }  // namespace caisson_helper

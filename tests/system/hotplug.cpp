@@ -1,15 +1,11 @@
 // What is attached to a container that runs, and detached from it.
 #include <caisson/bridge.hpp>
 #include <caisson/container.hpp>
-#include <caisson/controller.hpp>
-#include <caisson/helper.hpp>
 
 #include <cerrno>
 #include <cstdint>
-#include <cstdio>
-#include <functional>
+#include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <fcntl.h>
@@ -21,49 +17,13 @@
 #include "support/container.hpp"
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
+#include "support/hotplug.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
 #include "support/shell.hpp"
 
 using namespace caisson;
 using namespace caisson_test;
-
-namespace {
-
-/// The message of what is to be refused.
-std::string refusal(const std::function<void()>& act, int errnum) {
-    try {
-        act();
-    } catch (const Error& e) {
-        CAPTURE(e.what());
-        CHECK(e.code().value() == errnum);
-        return e.what();
-    }
-    return "it was not refused";
-}
-
-struct OwnNetwork {
-    Namespace net = Namespace::create(NamespaceKind::net);
-    Namespace::Scope scope = net.enter_scoped();
-};
-
-std::string output(const char* command) {
-    std::string text;
-    FILE* const pipe = ::popen(command, "re");
-    REQUIRE(pipe != nullptr);
-    char buffer[4096];
-    while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
-    (void)::pclose(pipe);
-    return text;
-}
-std::string links() {
-    return output("ip -o link | cut -d: -f2");
-}
-
-// The kernel's log: a device that each kernel has and no container, and that root may open for writing without effect.
-const DeviceSpec log_device{.source = "/dev/kmsg", .target = "log/kernel", .mode = 0666};
-
-}  // namespace
 
 TEST_CASE("a network that comes later is as one that was there at the start, and goes again") {
     if (!can_run()) CAISSON_SKIP(why_not());
@@ -389,110 +349,93 @@ TEST_CASE("a container that has ended gets nothing") {
     CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ESRCH) == gone);
 }
 
-TEST_CASE("a controller tells what came and went") {
+TEST_CASE("an interface that the container has renamed can be taken away, as can the one that got its name") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const TestRoot root;
     const OwnNetwork own;
     const Bridge bridge = Bridge::create("br0");
-    Controller controller;
-    ContainerSpec spec = shell(root, "sleep 1000");
-    const ContainerId id = controller.start(spec);
-    (void)controller.next();
-    const auto told = [&](Event::Kind kind) {
-        const auto event = controller.next();
-        REQUIRE(event);
-        CHECK(event->kind == kind);
-        CHECK(event->name == "test");
-        return event->device;
-    };
-    CHECK(controller.attach(id, NetworkSpec{.bridge = "br0"}) == "eth0");
-    CHECK(told(Event::Kind::device_added) == "network 'eth0'");
-    controller.attach(id, log_device);
-    CHECK(told(Event::Kind::device_added) == "device '/dev/log/kernel'");
-    controller.attach(id, MountSpec::tmpfs("/mnt", 1 << 20));
-    CHECK(told(Event::Kind::device_added) == "mount '/mnt'");
-    CHECK(controller.usage(id, UsagePart::network).networks.size() == 1);
-    CHECK(
-        refusal([&] { controller.detach_network(id, "eth1"); }, ENOENT) ==
-        "container 'test': interface 'eth1': No such file or directory: it was not given to the container, or is gone "
-        "already");
-    CHECK_FALSE(controller.next());
-    controller.detach_mount(id, "/mnt");
-    CHECK(told(Event::Kind::device_removed) == "mount '/mnt'");
-    controller.detach_device(id, "log/kernel");
-    CHECK(told(Event::Kind::device_removed) == "device '/dev/log/kernel'");
-    controller.detach_network(id, "eth0");
-    CHECK(told(Event::Kind::device_removed) == "network 'eth0'");
-    CHECK_THROWS_AS((void)controller.attach(ContainerId{99}, log_device), std::logic_error);
-    (void)controller.kill(id);
-    while (!controller.next()) (void)detail::wait_readable(controller.fd(), 1000);
-    CHECK(refusal([&] { controller.attach(id, log_device); }, ESRCH).ends_with("it has ended"));
+    ContainerSpec spec = plain(root);
+    spec.capabilities = CapabilitySet::application().with({"net_admin"});
+    Shell shell{spec};
+    CHECK(shell->attach(NetworkSpec{.bridge = "br0", .host_name = "first0"}) == "eth0");
+    CHECK(shell.ask("ip link set eth0 down && ip link set eth0 name kept && echo ok") == "ok\n");
+    CHECK(shell->attach(NetworkSpec{.bridge = "br0", .host_name = "second0"}) == "eth0");
+    shell->detach_network("eth0");
+    CHECK(contains(links(), "first0"));
+    CHECK_FALSE(contains(links(), "second0"));
+    shell->detach_network("eth0");
+    CHECK_FALSE(contains(links(), "first0"));
 }
 
-TEST_CASE("two threads that attach devices at once take nothing from each other") {
+TEST_CASE("a link of another network namespace is never taken for a container's") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const TestRoot root;
-    Controller controller;
-    const ContainerId id = controller.start(shell(root, "sleep 1000"));
-    (void)controller.next();
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    Shell shell{plain(root)};
+    CHECK(shell->attach(NetworkSpec{.bridge = "br0", .host_name = "late0"}) == "eth0");
     {
-        std::vector<std::jthread> threads;
-        for (int i = 0; i < 4; ++i) {
-            threads.emplace_back([&controller, id, i] {
-                controller.attach(id, DeviceSpec{.source = "/dev/null", .target = "of" + std::to_string(i)});
-            });
-        }
+        const OwnNetwork other;
+        // One of each number that the link may have.
+        REQUIRE(output("for i in 2 3 4 5 6 7 8 9; do ip link add other$i index $i type bridge; done 2>&1") == "");
+        const std::string before = links();
+        const std::string elsewhere =
+            "the container's interfaces are in another network namespace of the host's: call from that one";
+        CHECK(refusal([&] { shell->detach_network("eth0"); }, EXDEV) ==
+              "container 'test': interface 'eth0': Invalid cross-device link: " + elsewhere);
+        CHECK(links() == before);
+        CHECK(refusal([&] { (void)shell->attach(NetworkSpec{.bridge = "other2"}); }, EXDEV) ==
+              "container 'test': network.bridge: 'other2': Invalid cross-device link: " + elsewhere);
+        CHECK(links() == before);
     }
-    const Container container = controller.take(id);
-    for (int i = 0; i < 4; ++i) {
-        const std::string node = "/proc/" + std::to_string(container.init().pid()) + "/root/dev/of" + std::to_string(i);
-        CHECK(::access(node.c_str(), F_OK) == 0);
-    }
+    CHECK(contains(links(), "late0"));
+    CHECK(shell->usage(UsagePart::network).networks.size() == 1);
+    shell->detach_network("eth0");
+    CHECK_FALSE(contains(links(), "late0"));
+    // Where it has none, it may have them anywhere.
+    const OwnNetwork third;
+    const Bridge there = Bridge::create("br0");
+    CHECK(shell->attach(NetworkSpec{.bridge = "br0", .host_name = "late0"}) == "eth0");
+    CHECK(shell->usage(UsagePart::network).networks.size() == 1);
+    (void)shell->kill();
+    CHECK_FALSE(contains(links(), "late0"));
 }
 
-TEST_CASE("who asks a helper attaches and detaches with rights of its own, for whoever comes after") {
+TEST_CASE("files are never shown by an id map that the container has made") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
-    const Place place;
-    const OwnNetwork own;
-    const Bridge bridge = Bridge::create("br0", {*IpPrefix::parse("10.9.0.1/24")});
-    Helper helper = Helper::start(place.spec("web"), place.options);
-    CHECK(helper.attach(NetworkSpec{.bridge = "br0", .host_name = "late0"}) == "eth0");
-    helper.attach(log_device);
-    helper.attach(MountSpec::tmpfs("/mnt", 1 << 20));
-    // Its owner is who lives as long as the container, not who asked.
-    const std::string link = output("ip -o link show late0");
-    CHECK(contains(link, "caisson:" + std::to_string(helper.pid()) + "-"));
-    auto other = Helper::find("web", place.options.run_directory);
-    REQUIRE(other);
-    CHECK(other->usage(UsagePart::network).networks.size() == 1);
-    CHECK(
-        refusal([&] { other->attach(log_device); }, EEXIST).starts_with("container 'web': device '/dev/log/kernel': "));
-    other->detach_mount("/mnt");
-    other->detach_device("log/kernel");
-    CHECK(refusal([&] { helper.detach_device("log/kernel"); }, ENOENT).starts_with("container 'web': "));
-    (void)helper.kill();
-    CHECK(place.empty());
+    const TestRoot root;
+    const TestDirectory data;
+    ContainerSpec spec = plain(root);
+    spec.capabilities = CapabilitySet::system();
+    spec.seccomp.profile = SeccompProfile::system;
+    Shell shell{spec};
+    (void)shell.ask(
+        "exec unshare -U -m -r sh -c 'echo; echo ==; while read -r line; do eval \"$line\" 2>&1; echo; echo ==; done'");
+    CHECK(shell.ask("cat /proc/1/uid_map | wc -l") == "1\n");
+    CHECK(refusal([&] { shell->attach(MountSpec::bind(data.path(), "/mnt")); }, ESTALE) ==
+          "container 'test': user namespace of init: Stale file handle: init has gone on to one that it has made");
+    CHECK(shell.ask("grep -c ' /mnt ' /proc/self/mountinfo") == "0\n");
 }
 
-TEST_CASE("a network that came later goes with the container, too, when the owner is dead") {
+TEST_CASE("a copy of the process attaches nothing to its original's containers") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const TestRoot root;
     const OwnNetwork own;
     const Bridge bridge = Bridge::create("br0");
-    REQUIRE(in_child([&] {
-                Container container = Container::start(shell(root, "sleep 1000"));
-                (void)container.attach(NetworkSpec{.bridge = "br0", .host_name = "late0"});
-                ::_exit(contains(links(), "late0") ? 0 : 1);
-                return 2;
-            }) == 0);
-    bool is_there = true;
-    for (int waited = 0; is_there && waited < 500; ++waited) {
-        ::usleep(10'000);
-        is_there = contains(links(), "late0");
-    }
-    CHECK_FALSE(is_there);
+    ContainerSpec spec = plain(root);
+    spec.networks = {NetworkSpec{.bridge = "br0", .host_name = "first0"}};
+    Shell shell{spec};
+    CHECK(in_child([&] {
+              try {
+                  (void)shell->attach(NetworkSpec{.bridge = "br0"});
+              } catch (const std::logic_error&) {
+                  ::_exit(0);
+              }
+              return 1;
+          }) == 0);
+    CHECK(contains(links(), "first0"));
 }

@@ -50,6 +50,7 @@ struct Equipment {
     bool own_network = false;      ///< it has a network namespace of its own
     bool maps_mounts = false;      ///< binds are seen through the id map
     bool own_group = false;        ///< it has control groups
+    std::uint64_t outer_user = 0;  ///< where `maps_mounts`, the user namespace that its own was made in: Namespace::id
     std::uint64_t dev_number = 0;  ///< device number of the file system on /dev; 0: it has none of its own
     std::vector<IdMap> uid_map{};  ///< empty: it has no user namespace
     std::vector<IdMap> gid_map{};
@@ -90,8 +91,10 @@ void fields(A& archive, S& s) {
 }
 template <class A, SameButConst<Equipment> S>
 void fields(A& archive, S& s) {
-    auto& [own_network, maps_mounts, own_group, dev_number, uid_map, gid_map, rules, devices, mounts, stage_path] = s;
-    archive(own_network, maps_mounts, own_group, dev_number, uid_map, gid_map, rules, devices, mounts, stage_path);
+    auto& [own_network, maps_mounts, own_group, outer_user, dev_number, uid_map, gid_map, rules, devices, mounts,
+           stage_path] = s;
+    archive(own_network, maps_mounts, own_group, outer_user, dev_number, uid_map, gid_map, rules, devices, mounts,
+            stage_path);
 }
 template <class A, SameButConst<PluggedLink> S>
 void fields(A& archive, S& s) {

@@ -25,7 +25,7 @@
 
 namespace caisson::inline v0::detail {
 
-inline constexpr std::uint32_t wire_version = 0x43530005;
+inline constexpr std::uint32_t wire_version = 0x43530006;
 inline constexpr std::size_t most_wire_message = std::size_t{128} * 1024;
 inline constexpr std::size_t most_note = std::size_t{1} << 20;
 /// A whole start request or Info: it crosses as a file in memory.
@@ -58,6 +58,7 @@ struct Message {
         stuck,
         exec,       ///< what it takes to start a command: a PlainTicket as a memory file
         equipment,  ///< `done` brings a HotplugState and a pidfd of init; nobody else gets one before `change`
+        intent,     ///< the Change that will be made, which counts as made if the client goes away; else as `change`
         change,  ///< the Change that was made, or nothing: then none was; with a netlink socket where it is a network
         viewer,  ///< see Helper::attach_console; `body`: ViewerOptions
         detach,  ///< see Helper::detach_viewers; `number`: which console

@@ -2,6 +2,7 @@
 // src/hotplug.cpp.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include <caisson/detail/network.hpp>
 #include <caisson/device.hpp>
 #include <caisson/error.hpp>
+#include <caisson/fd.hpp>
 #include <caisson/process.hpp>
 #include <caisson/spec.hpp>
 
@@ -21,14 +23,15 @@ namespace caisson::inline v0::detail {
 struct HotplugState {
     Equipment equipment{};
     std::vector<PluggedLink> links{};
-    std::string group{};                                             ///< name of its control groups; empty: it has none
+    std::uint64_t network = 0;  ///< the host's network namespace that they are in, see `network_of`
+    std::string group{};        ///< name of its control groups; empty: it has none
     std::vector<std::pair<std::string, std::string>> directories{};  ///< of the groups above: controllers and path
     std::string tag{};                                               ///< of the links' owner, see Owner
 };
 template <class A, SameButConst<HotplugState> S>
 void fields(A& archive, S& s) {
-    auto& [equipment, links, group, directories, tag] = s;
-    archive(equipment, links, group, directories, tag);
+    auto& [equipment, links, network, group, directories, tag] = s;
+    archive(equipment, links, network, group, directories, tag);
 }
 
 /// Works on a container from outside, in the calling process, with nothing of its owner's in its hands: who keeps the
@@ -43,6 +46,7 @@ public:
         : init_{std::move(init)},
           equipment_{std::move(state.equipment)},
           links_{std::move(state.links)},
+          network_{state.network},
           tag_{std::move(state.tag)} {
         if (!state.group.empty()) group_ = Cgroup::reach(std::move(state.group), std::move(state.directories));
     }
@@ -55,6 +59,15 @@ public:
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_network(const std::string& name);
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_device(const std::string& path);
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_mount(const std::string& target);
+    /// Calls `tell` with what is about to be given, before it is, so that it is known of if this process dies half-way;
+    /// the index of a network's link is 0 then. If that throws, nothing is given. `tell` is borrowed.
+    template <class Tell>
+    void tell_before(const Tell& tell) noexcept {
+        teller_ = &tell;
+        tell_ = [](const void* teller, const Change& change) { (*static_cast<const Tell*>(teller))(change); };
+    }
+    /// Then whatever was done is gone, also where its successor has been started by now.
+    [[nodiscard]] bool container_ended() const { return init_.ended(); }
     /// Calls `note`, and takes back what `attach` has given where that throws. Then throws what a container has kept of
     /// what it was to lose, and can no longer use.
     template <class Note>
@@ -71,6 +84,16 @@ public:
 private:
     [[gnu::visibility("default")]] void undo(const Change& change) noexcept;
     void require_running() const;
+    void announce(const Change& change) const {
+        if (tell_ != nullptr) tell_(teller_, change);
+    }
+    /// Of the network namespace that the container's links are in.
+    [[nodiscard]] Fd open_network(const std::string& what) const;
+    [[nodiscard]] Change unplug(std::vector<PluggedLink>::const_iterator link);
+    void take_back(const GivenMount& mount) const noexcept;
+    void unmount(const GivenMount& mount, std::int64_t milliseconds) const;
+    /// Detached.
+    [[nodiscard]] Fd make_mount(const MountSpec& spec) const;
     [[nodiscard]] Fd open_dev() const;
     /// False where the container is held to none.
     [[nodiscard]] bool change_rules(const Equipment& before, const Equipment& after) const;
@@ -78,9 +101,12 @@ private:
     Process init_;
     Equipment equipment_;
     std::vector<PluggedLink> links_;
+    std::uint64_t network_;
     std::optional<Cgroup> group_;
     std::string tag_;
     std::optional<Error> left_;
+    const void* teller_ = nullptr;
+    void (*tell_)(const void*, const Change&) = nullptr;
 };
 
 }  // namespace caisson::inline v0::detail

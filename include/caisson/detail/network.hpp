@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <caisson/address.hpp>
@@ -41,6 +42,15 @@ inline void check_link_name(std::string_view name, std::string_view what) {
 
 /// A socket for links of the network namespace that the calling thread is in, and which it stays with.
 [[nodiscard, gnu::visibility("default")]] Fd open_netlink();
+/// A number of the network namespace that a socket is in, which no other has had or will have.
+[[nodiscard]] inline std::uint64_t network_of(int socket) {
+    std::uint64_t cookie = 0;
+    socklen_t size = sizeof cookie;
+    if (::getsockopt(socket, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) != 0) {
+        fail(Step::network, "network namespace of a socket");
+    }
+    return cookie;
+}
 
 /// Makes a bridge that refuses router advertisements and has no address but those given, and sets it up; its index.
 [[nodiscard, gnu::visibility("default")]] unsigned make_bridge(int netlink, const std::string& name,
@@ -78,10 +88,14 @@ struct PluggedLink {
 /// As `plug_link`, to the bridge that the spec names; an unnamed inner end is called eth and `index_of_unnamed`.
 [[gnu::visibility("default")]] PluggedLink plug_container(int netlink, const NetworkSpec& spec,
                                                           unsigned index_of_unnamed, int netns, int netlink_inside);
-/// The same for a container that runs: an unnamed inner end gets the first free name of eth0, eth1, ... `tag` is the
-/// owner's.
+/// Gives each end that has none a name that is free: inside the first of eth0, eth1, ...
+[[gnu::visibility("default")]] void name_ends(int netlink, NetworkSpec& spec, int netlink_inside);
+/// The same as `plug_container` for a container that runs, and ends that have names. `tag` is the owner's.
 [[gnu::visibility("default")]] PluggedLink plug_running(int netlink, const NetworkSpec& spec, int netns,
                                                         int netlink_inside, const std::string& tag);
+/// The index of the outer end of that name, if it is a link of the owner that has this tag; else 0.
+[[nodiscard, gnu::visibility("default")]] unsigned find_plugged(int netlink, const std::string& host_name,
+                                                                const std::string& tag);
 /// What came and went through each, as the container sees it, in the place of what is in `into`; those that somebody
 /// has removed are left out.
 [[gnu::visibility("default")]] void read_network_usage(int netlink, const std::vector<PluggedLink>& links,
@@ -122,15 +136,17 @@ public:
     }
     /// Sees to what `add` needs, which then does not throw: a socket, opened here where none is given.
     void prepare_to_add(Fd netlink) {
-        if (!netlink_) netlink_ = netlink ? std::move(netlink) : open_netlink();
+        if (!netlink_ || empty()) netlink_ = netlink ? std::move(netlink) : open_netlink();
         maker_ = ::getpid();
         links_.reserve(links_.size() + 1);
     }
+    /// See `network_of`; 0 where there are none.
+    [[nodiscard]] std::uint64_t network() const { return empty() ? 0 : network_of(netlink_.get()); }
     [[nodiscard]] const std::vector<PluggedLink>& all() const noexcept { return links_; }
     void add(PluggedLink link) noexcept { links_.push_back(std::move(link)); }
     /// Forgets one; it is somebody else's to remove.
-    void erase(const std::string& name) noexcept {
-        std::erase_if(links_, [&](const PluggedLink& link) { return link.name == name; });
+    void erase(unsigned index) noexcept {
+        std::erase_if(links_, [index](const PluggedLink& link) { return link.index == index; });
     }
     /// The keeper has removed those that it knows.
     void release() noexcept {

@@ -37,6 +37,7 @@ public:
     ~HelperCall();
     explicit operator bool() const noexcept { return one_ != nullptr; }
     Helper* operator->() const noexcept { return &one_->questions; }
+    Helper& operator*() const noexcept { return one_->questions; }
 
 private:
     Reattachments* all_ = nullptr;

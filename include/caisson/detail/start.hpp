@@ -59,6 +59,9 @@ public:
         if (running_.cgroup) running_.cgroup->settle();
         running_.equipment = preparation_.equipment();
         running_.equipment.own_group = running_.cgroup.has_value();
+        if (running_.equipment.maps_mounts) {
+            running_.equipment.outer_user = Namespace::current(NamespaceKind::user).id();
+        }
         return std::move(running_);
     }
 

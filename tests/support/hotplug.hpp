@@ -1,0 +1,51 @@
+// support/hotplug.hpp - what the system tests of what is attached to containers share.
+#pragma once
+
+#include <caisson/device.hpp>
+#include <caisson/error.hpp>
+#include <caisson/namespace.hpp>
+
+#include <cstdio>
+#include <string>
+
+#include "support/doctest.hpp"
+
+namespace caisson_test {
+
+using namespace caisson;
+
+/// The message of what is to be refused.
+template <class Act>
+std::string refusal(Act&& act, int errnum) {
+    try {
+        act();
+    } catch (const Error& e) {
+        CAPTURE(e.what());
+        CHECK(e.code().value() == errnum);
+        return e.what();
+    }
+    return "it was not refused";
+}
+
+struct OwnNetwork {
+    Namespace net = Namespace::create(NamespaceKind::net);
+    Namespace::Scope scope = net.enter_scoped();
+};
+
+inline std::string output(const char* command) {
+    std::string text;
+    FILE* const pipe = ::popen(command, "re");
+    REQUIRE(pipe != nullptr);
+    char buffer[4096];
+    while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
+    (void)::pclose(pipe);
+    return text;
+}
+inline std::string links() {
+    return output("ip -o link | cut -d: -f2");
+}
+
+// The kernel's log: a device that each kernel has and no container, and that root may open for writing without effect.
+inline const DeviceSpec log_device{.source = "/dev/kmsg", .target = "log/kernel", .mode = 0666};
+
+}  // namespace caisson_test
