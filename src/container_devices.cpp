@@ -15,7 +15,11 @@ detail::Hotplug Container::hotplug(const char* what) {
     if (try_wait()) throw Error{Step::open_namespace, ESRCH, outer, "it has ended"};
     Fd pidfd{::fcntl(running_.init.pidfd(), F_DUPFD_CLOEXEC, 3)};
     if (!pidfd) detail::fail(Step::descriptors, outer, "no descriptor is left: raise 'ulimit -n'");
-    return {Process{running_.init.pid(), std::move(pidfd)}, hotplug_state()};
+    try {
+        return {Process{running_.init.pid(), std::move(pidfd)}, hotplug_state()};
+    } catch (const Error& e) {
+        throw e.in(outer);
+    }
 }
 
 detail::HotplugState Container::hotplug_state() const {

@@ -179,7 +179,12 @@ public:
         if (try_wait()) {
             throw Error{Step::exec, ESRCH, "container " + detail::quote(name_) + ": start a command", "it has ended"};
         }
-        detail::ExecTicket ticket{.init = running_.init.duplicate(), .defaults = *running_.defaults};
+        detail::ExecTicket ticket{.init = {}, .defaults = *running_.defaults};
+        try {
+            ticket.init = running_.init.duplicate();
+        } catch (const Error& e) {
+            throw e.in("container " + detail::quote(name_));
+        }
         if (!running_.cgroup) return ticket;
         ticket.groups = detail::GroupPlace::of(*running_.cgroup);
         try {

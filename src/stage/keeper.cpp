@@ -178,6 +178,8 @@ void thaw_groups(const Cleanup& cleanup) {
 [[noreturn]] void give_up(const Cleanup& cleanup, const Report& report) {
     // Not started by a host, but by hand, or as the command of a container: its /proc/self/exe.
     if (send_report(report) == -88 /* ENOTSOCK */) end(1);
+    // The host may be at the other end of what a visit was to bring in.
+    if (cleanup.count == 0) call(__NR_close_range, plan::first_free_slot, ~0u, 0);
     pollfd p[3]{{go_slot, 0, 0}, {plan::host_slot, 0, 0}, {plan::owner_slot, POLLIN, 0}};
     while (call(__NR_ppoll, p, 3, nullptr, nullptr, 8) <= 0) {
     }

@@ -211,6 +211,10 @@ private:
                 // The C++ library's own answer to a host without memory.
                 if (fault.role == Role::host && (run.hit == "brk" || run.hit == "mmap")) return {};
                 return "std::bad_alloc";
+            case 5:
+                // No socket gives that reason: to the owner of a container it is the end of the keeper.
+                if (fault.role == Role::host && run.hit == "recvmsg" && fault.errnum == EPERM) return {};
+                return run.output;
             default: return "exit status " + std::to_string(WEXITSTATUS(run.status)) + ": " + run.output;
         }
     }
@@ -234,8 +238,9 @@ private:
             !std::getline(fields, number, '|') || !std::getline(fields, what)) {
             return "no error text: " + output;
         }
-        const std::string container = "container 'walk': ";
-        if (!context.starts_with(container) || context.size() == container.size()) return "names no object: " + what;
+        const std::string container = "container 'walk'";
+        const std::size_t at = context.find(container);
+        if (at == std::string::npos || context.size() == container.size()) return "names no object: " + what;
         if (number != "0" && what.size() < context.size() + 3) return "names no reason: " + what;
         return {};
     }

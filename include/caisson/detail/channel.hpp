@@ -103,7 +103,10 @@ public:
         // A keeper that ends before it has read all that was sent to it makes one call fail; its reports come after.
         do n = ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
         while (n < 0 && (errno == EINTR || errno == ECONNRESET));
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return State::nothing_yet;
+        // It is in the queue still if there was no memory for it.
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOMEM || errno == ENOBUFS)) {
+            return State::nothing_yet;
+        }
         for (cmsghdr* c = n >= 0 ? CMSG_FIRSTHDR(&message) : nullptr; c != nullptr; c = CMSG_NXTHDR(&message, c)) {
             if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
             int fds[2] = {-1, -1};
