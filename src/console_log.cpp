@@ -27,6 +27,15 @@ std::uint64_t largest_file() noexcept {
     return ::getrlimit(RLIMIT_FSIZE, &most) == 0 ? most.rlim_cur : RLIM_INFINITY;
 }
 
+/// Why a file is not written to; nullptr where it is.
+const char* why_refused(const struct stat& st) noexcept {
+    if (!S_ISREG(st.st_mode)) return "it must be a regular file";
+    // Whoever may write to the directory could have made them point to something else of the caller's.
+    if (st.st_nlink != 1) return "the file has another name, too";
+    if (st.st_uid != ::geteuid()) return "the file is another user's";
+    return nullptr;
+}
+
 }  // namespace
 
 ConsoleLog::ConsoleLog(const ConsoleSpec& spec) : limit_{spec.log_limit} {
@@ -49,13 +58,23 @@ ConsoleLog::ConsoleLog(const ConsoleSpec& spec) : limit_{spec.log_limit} {
     if (!file_) fail_to_open();
     struct stat st {};
     if (::fstat(file_.get(), &st) != 0) fail(Step::terminal, what);
-    const auto refuse = [&](const char* why) { throw Error{Step::terminal, 0, what + ": " + why}; };
-    if (!S_ISREG(st.st_mode)) refuse("it must be a regular file");
-    // Whoever may write to the directory could have made them point to something else of the caller's.
-    if (st.st_nlink != 1) refuse("the file has another name, too");
-    if (st.st_uid != ::geteuid()) refuse("the file is another user's");
+    if (const char* const why = why_refused(st)) throw Error{Step::terminal, 0, what + ": " + why};
     if (!spec.log_append && ::ftruncate(file_.get(), 0) != 0) fail(Step::terminal, what);
     size_ = spec.log_append ? static_cast<std::uint64_t>(st.st_size) : 0;
+}
+
+/// What has its name by now, or a new one.
+bool ConsoleLog::open_again() noexcept {
+    Fd other = sys::openat2(directory_.get(), name_.c_str(), log_flags, sys::beneath, log_mode);
+    struct stat st {};
+    if (!other || ::fstat(other.get(), &st) != 0) return false;
+    if (why_refused(st) != nullptr) {
+        errno = EPERM;
+        return false;
+    }
+    file_ = std::move(other);
+    size_ = static_cast<std::uint64_t>(st.st_size);
+    return true;
 }
 
 bool ConsoleLog::begin_anew() noexcept {
@@ -64,6 +83,13 @@ bool ConsoleLog::begin_anew() noexcept {
     if (::fstat(file_.get(), &st) == 0) size_ = static_cast<std::uint64_t>(st.st_size);
     if (size_ < limit_) return true;
     try {
+        struct stat named {};
+        const bool is_there = ::fstatat(directory_.get(), name_.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0;
+        if (!is_there || named.st_ino != st.st_ino || named.st_dev != st.st_dev) {
+            // Somebody else has put it aside, and keeps it.
+            if (!open_again()) return false;
+            if (size_ < limit_) return true;
+        }
         const std::string old = name_ + ".1";
         if (::renameat(directory_.get(), name_.c_str(), directory_.get(), old.c_str()) == 0) {
             Fd fresh = sys::openat2(directory_.get(), name_.c_str(), log_flags | O_EXCL, sys::beneath, log_mode);

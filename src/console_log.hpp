@@ -23,6 +23,7 @@ public:
 
 private:
     bool begin_anew() noexcept;
+    bool open_again() noexcept;
 
     Fd directory_;
     std::string name_;

@@ -80,6 +80,8 @@ const Pty& Relay::terminal() {
     made.make_raw();
     outer_peer_ = made.open_peer();
     outer_ = std::move(made);
+    // What went by before is nobody's loss.
+    terminal_.lost = terminal_.told = 0;
     try {
         // Only a hang-up is reported of it: a user has had the terminal as the controlling one, and has left.
         poller_.watch(outer_peer_.get(), which_terminal_peer, 0, outer_peer_events_);
@@ -129,11 +131,8 @@ void Relay::detach_all() {
 void Relay::serve(unsigned which, std::uint32_t events) {
     if (which == which_terminal_peer && outer_ && (events & EPOLLHUP) != 0) {
         poller_.forget(outer_peer_.get(), outer_peer_events_);
-        // The kernel has put its modes back, and echo would give the container its own output as input.
-        outer_peer_ = outer_->open_peer();
-        outer_->make_raw();
-        poller_.watch(outer_peer_.get(), which_terminal_peer, 0, outer_peer_events_);
     }
+    if (outer_ && !outer_peer_events_) open_terminal_again();
     if (which >= which_viewer && (events & (EPOLLHUP | EPOLLERR)) != 0) {
         for (Viewer& viewer : viewers_) {
             if (viewer.which != which) continue;
@@ -142,6 +141,13 @@ void Relay::serve(unsigned which, std::uint32_t events) {
         }
     }
     move((events & EPOLLIN) != 0 ? which : which_inner);
+}
+
+/// After a hang-up. The kernel has put its modes back, and echo would give the container its own output as input.
+void Relay::open_terminal_again() {
+    outer_peer_ = outer_->open_peer();
+    outer_->make_raw();
+    poller_.watch(outer_peer_.get(), which_terminal_peer, 0, outer_peer_events_);
 }
 
 /// Moves what can be moved, a bounded part at a time. `typed`: who has written something, if it is not the container.
@@ -161,7 +167,10 @@ void Relay::move(unsigned typed) {
         break;
     }
     if (!ended_) {
-        read_typed(typed);
+        while (read_typed(typed)) {
+            write_typed();
+            typed = which_inner;
+        }
         write_typed();
     }
     remove_gone();
@@ -264,7 +273,8 @@ Relay::Got Relay::read_typed_once(Read&& read) {
     return Got::something;
 }
 
-void Relay::read_typed(unsigned from) {
+bool Relay::read_typed(unsigned from) {
+    bool is_more = false;
     if (outer_ && from == which_terminal) {
         (void)read_typed_once([&](char* into, std::size_t size) { return ::read(outer_->fd(), into, size); });
     }
@@ -278,7 +288,10 @@ void Relay::read_typed(unsigned from) {
             [&](char* into, std::size_t size) { return ::recv(viewer.socket.get(), into, size, MSG_DONTWAIT); });
         if (got == Got::hang_up) viewer.types = false;
         viewer.gone = viewer.hung_up && !viewer.types;
+        // Nothing announces the rest.
+        is_more = is_more || (viewer.hung_up && got == Got::something);
     }
+    return is_more;
 }
 
 void Relay::write_typed() {
@@ -341,7 +354,7 @@ void Relay::match_sizes() {
     }
     if (size == size_) return;
     size_ = size;
-    notices_.push_back({ConsoleNotice::Kind::resized, number_, 0, 0});
+    resized_ = true;
 }
 
 void Relay::resize(WindowSize size) {
@@ -360,14 +373,16 @@ ConsoleState Relay::state() const {
     return state;
 }
 
-bool Relay::has_untold_losses() const noexcept {
+bool Relay::has_untold() const noexcept {
+    if (resized_) return true;
     // A terminal that nobody has asked for has no user who could miss something.
     if ((outer_ && terminal_.lost != terminal_.told) || (log_ && log_->lost() != log_told_)) return true;
     return std::any_of(viewers_.begin(), viewers_.end(),
                        [](const Viewer& v) { return v.reader.lost != v.reader.told; });
 }
 
-void Relay::note_losses() {
+void Relay::note_untold() {
+    if (std::exchange(resized_, false)) notices_.push_back({ConsoleNotice::Kind::resized, number_, 0, 0});
     const auto note = [this](ConsoleNotice::Kind kind, std::uint32_t viewer, std::uint64_t lost, std::uint64_t& told) {
         if (lost != told) notices_.push_back({kind, number_, viewer, lost - std::exchange(told, lost)});
     };
@@ -394,6 +409,12 @@ void Relay::give_up() noexcept {
     const auto lose = [this](Reader& reader) { reader.lost += said_.end() - std::exchange(reader.at, said_.end()); };
     lose(terminal_);
     for (Viewer& viewer : viewers_) lose(viewer.reader);
+}
+
+void Relay::pause() noexcept {
+    if (inner_ != nullptr) poller_.forget(inner_->fd(), inner_events_);
+    if (outer_) poller_.forget(outer_->fd(), outer_events_);
+    for (Viewer& viewer : viewers_) poller_.forget(viewer.socket.get(), viewer.events);
 }
 
 void Relay::release() {

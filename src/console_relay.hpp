@@ -70,10 +70,10 @@ public:
     void resize(WindowSize size);
     [[nodiscard]] WindowSize size() const noexcept { return size_; }
     [[nodiscard]] ConsoleState state() const;
-    /// Makes notices of what was lost since the last time.
-    void note_losses();
-    /// True where `note_losses` has something.
-    [[nodiscard]] bool has_untold_losses() const noexcept;
+    /// Makes notices of what was lost, and whether a size has changed, since the last time.
+    void note_untold();
+    /// True where `note_untold` has something.
+    [[nodiscard]] bool has_untold() const noexcept;
     [[nodiscard]] std::vector<ConsoleNotice>& notices() noexcept { return notices_; }
     [[nodiscard]] const std::vector<ConsoleNotice>& notices() const noexcept { return notices_; }
 
@@ -89,6 +89,8 @@ public:
     [[nodiscard]] bool took_some() noexcept { return std::exchange(taken_, false); }
     /// Nobody waits any longer for who has not taken what is there: it is lost.
     void give_up() noexcept;
+    /// Waits for nothing, until `serve` is called again.
+    void pause() noexcept;
     /// The inner terminal stays its owner's, as it was; viewers are let go.
     void release();
     /// Bytes that the terminal's user has not read yet; 0 once there is none. Closing it would take them away.
@@ -120,7 +122,9 @@ private:
     void move(unsigned typed = which_inner);
     [[nodiscard]] Got read_inner();
     [[nodiscard]] bool reopen_inner();
-    void read_typed(unsigned from);
+    /// True if a viewer who has left may have typed more than was read.
+    bool read_typed(unsigned from);
+    void open_terminal_again();
     template <class Read>
     [[nodiscard]] Got read_typed_once(Read&& read);
     void write_typed();
@@ -158,6 +162,7 @@ private:
     bool inner_open_ = true;  // something may still come out of it
     bool ended_ = false;
     bool taken_ = false;
+    bool resized_ = false;  // which nobody has been told of
     std::vector<ConsoleNotice> notices_;
 };
 

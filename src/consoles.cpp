@@ -55,6 +55,14 @@ void Consoles::give_up() noexcept {
     for (const auto& relay : relays_) relay->give_up();
 }
 
+void Consoles::pause() noexcept {
+    for (const auto& relay : relays_) relay->pause();
+}
+
+void Consoles::go_on() {
+    for (const auto& relay : relays_) relay->serve(Relay::which_inner, 0);
+}
+
 void Consoles::release() {
     for (const auto& relay : relays_) relay->release();
 }
@@ -67,19 +75,19 @@ std::size_t Consoles::unread() const noexcept {
 
 bool Consoles::has_notices() const noexcept {
     return std::any_of(relays_.begin(), relays_.end(),
-                       [](const auto& relay) { return !relay->notices().empty() || relay->has_untold_losses(); });
+                       [](const auto& relay) { return !relay->notices().empty() || relay->has_untold(); });
 }
 
 std::vector<ConsoleNotice> Consoles::take_notices(std::int64_t now, bool all) {
     std::vector<ConsoleNotice> notices;
-    const bool has_losses =
-        std::any_of(relays_.begin(), relays_.end(), [](const auto& relay) { return relay->has_untold_losses(); });
+    const bool has_some =
+        std::any_of(relays_.begin(), relays_.end(), [](const auto& relay) { return relay->has_untold(); });
     const bool is_time = now - told_at_ >= period_ms || told_at_ == 0;
-    const bool tells = has_losses && (all || is_time);
+    const bool tells = has_some && (all || is_time);
     if (tells) told_at_ = now;
-    tell_at_ = has_losses && !tells ? told_at_ + period_ms : never;
+    tell_at_ = has_some && !tells ? told_at_ + period_ms : never;
     for (const auto& relay : relays_) {
-        if (tells) relay->note_losses();
+        if (tells) relay->note_untold();
         auto& made = relay->notices();
         notices.insert(notices.end(), made.begin(), made.end());
         made = {};

@@ -36,11 +36,14 @@ public:
     /// The container goes, and another comes.
     void leave() noexcept;
     void give_up() noexcept;
+    /// Nothing is waited for until `go_on`, which throws as `serve` may.
+    void pause() noexcept;
+    void go_on();
     void release();
     [[nodiscard]] std::size_t unread() const noexcept;
     /// True where `take_notices` may have something.
     [[nodiscard]] bool has_notices() const noexcept;
-    /// What there is to tell at `now`: losses once in a second, unless `all` are asked for.
+    /// What there is to tell at `now`: losses and sizes once in a second, unless `all` are asked for.
     [[nodiscard]] std::vector<ConsoleNotice> take_notices(std::int64_t now, bool all);
     /// When there will be more.
     [[nodiscard]] std::int64_t tell_at() const noexcept { return tell_at_; }

@@ -441,3 +441,50 @@ TEST_CASE("a raw console tells when there is something to be read, and not while
         all.append(buffer, static_cast<std::size_t>(n));
     CHECK(all == "one\r\nthree\r\n");
 }
+
+TEST_CASE("what a viewer typed before it left is typed, however much it is") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Lab lab{shell(root, "stty -echo raw; echo ready; head -c 20000 > /typed")};
+    const Fd look = lab.controller.attach_console(lab.id, {.read_only = true});
+    CHECK(read_until(lab, look, "ready").find("ready") != std::string::npos);
+    {
+        const Fd viewer = lab.controller.attach_console(lab.id);
+        REQUIRE(::write(viewer.get(), std::string(20000, 'x').c_str(), 20000) == 20000);
+    }
+    CHECK(lab.until([&] { return lab.status || lab.count(Event::Kind::console_detached) == 1; }));
+    REQUIRE(lab.until_end());
+    CHECK(root.read("/typed") == std::string(20000, 'x'));
+}
+
+TEST_CASE("a log that somebody has put aside is left as it is, and begun anew") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    const std::string content = "R" + numbered(1, 2000);
+    root.write("/content", content.substr(1));
+    ContainerSpec spec = shell(root, "stty raw -echo; printf R; read go; cat /content");
+    spec.console->log = root.path() + "/log";
+    spec.console->log_limit = 10000;
+    Lab lab{spec};
+    const Fd viewer = lab.controller.attach_console(lab.id);
+    begin(lab, viewer);
+    REQUIRE(::rename((root / "log").c_str(), (root / "aside").c_str()) == 0);
+    REQUIRE(lab.until_end());
+    CHECK(bool{root.read("/aside") == content.substr(0, 10000)});
+    CHECK(bool{root.read("/log.1") == content.substr(10000, 10000)});
+    CHECK(bool{root.read("/log") == content.substr(20000)});
+    CHECK(lab.count(Event::Kind::console_log_failed) == 0);
+}
+
+TEST_CASE("who asks for a terminal has missed nothing of what went by before") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "stty raw; head -c 300000 /dev/zero; read x");
+    spec.console->when_full = WhenFull::drop_oldest;
+    Lab lab{spec};
+    REQUIRE(lab.until([&] { return lab.controller.console_state(lab.id).written == 300000; }));
+    CHECK_FALSE(lab.controller.console_path(lab.id).empty());
+    CHECK(lab.controller.console_state(lab.id).viewers[0].lost == 0);
+    lab.turn();
+    CHECK(lab.lost(0) == 0);
+}
