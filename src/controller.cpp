@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -17,6 +18,8 @@
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "consoles.hpp"
 
 namespace caisson::inline v0 {
 namespace {
@@ -64,7 +67,8 @@ Controller::Entry& Controller::insert(ContainerId id, Container&& container, det
 void Controller::watch_all(Entry& entry) {
     const ContainerId id = entry.id;
     // Where one of these throws, closing the descriptors takes them out of the set again.
-    watch(entry.container.fd(), key(id, part_end), EPOLLIN);
+    entry.end_fd = entry.container.fd();
+    watch(entry.end_fd, key(id, part_end), EPOLLIN);
     watch_consoles(entry);
     if (Cgroup* group = entry.container.cgroup()) {
         entry.oom = group->oom_notice();
@@ -115,7 +119,7 @@ Controller::~Controller() {
 Container Controller::take(ContainerId id) {
     const std::lock_guard lock{own()};
     Entry& entry = require(id);
-    unwatch(entry.container.fd());
+    unwatch(entry.end_fd);
     unwatch_kills(entry);
     unwatch_pressure(entry);
     leave_consoles(entry);
@@ -141,31 +145,6 @@ bool Controller::signal(ContainerId id, int number) {
     if (entry == nullptr || entry->status || !entry->container.signal(number)) return false;
     if (number == SIGKILL) kill_from(*entry, detail::deadline_in(kill_again_ms));
     return true;
-}
-
-void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
-    std::unique_lock lock{own()};
-    std::size_t filled = 0;
-    for (const auto& owned : entries_) {
-        Entry& entry = *owned;
-        if (entry.status) continue;
-        if (filled == into.size()) into.emplace_back();
-        ContainerUsage& one = into[filled];
-        one.id = entry.id;
-        one.name = entry.container.name();
-        one.missing.clear();
-        try {
-            entry.container.usage(parts, one.usage);
-        } catch (const Error& e) {
-            // Its group goes after its init has, and before the loop is told of its end.
-            if (entry.container.init().ended_within(0)) continue;
-            one.usage = Usage{};
-            one.missing = e.what();
-        }
-        ++filled;
-    }
-    lock.unlock();
-    add_reattached_usage(parts, into, filled);
 }
 
 void Controller::push(Event event) {
@@ -220,6 +199,14 @@ void Controller::watch_pressure(ContainerId id, MemoryPressure level) {
         if (entry.pressure->fd() < 0) arm(entry, entry.pressure_at = next_period());
     } catch (const Error& e) {
         refuse(id, what, e);
+    }
+}
+
+bool Controller::is_suspended(Container& container) noexcept {
+    try {
+        return container.cgroup() != nullptr && container.cgroup()->frozen();
+    } catch (const Error&) {
+        return false;  // it has ended, or there is no freezer
     }
 }
 
@@ -327,8 +314,30 @@ void Controller::turn() {
         // A `run` that is under way takes it itself: taken off here, it would not wake one that is about to wait.
         if (key == key_stop) stopped_ = (runs_ == 0 && drain(stop_)) || stopped_;
         else if (key == key_timer) expire();
-        else dispatch(ContainerId{key >> 16}, key & part_mask, ready[i].events);
+        else guard(ContainerId{key >> 16}, [&] { dispatch(ContainerId{key >> 16}, key & part_mask, ready[i].events); });
     }
+}
+
+template <class Do>
+void Controller::guard(ContainerId id, Do&& act) {
+    try {
+        act();
+    } catch (const std::exception&) {
+        Entry* const entry = look_up(id);
+        if (entry == nullptr) return;
+        entry->again_at = detail::deadline_in(again_ms);
+        arm(*entry, entry->again_at);
+        // Until then it would be ready all the time.
+        if (entry->consoles) entry->consoles->pause();
+    }
+}
+
+void Controller::try_again(Entry& entry) {
+    entry.again_at = never;
+    if (entry.status && !entry.told()) end_consoles(entry);
+    else if (entry.consoles) entry.consoles->go_on();
+    tell_of_consoles(entry, false);
+    if (entry.status && !entry.told() && consoles_are_finished(entry)) finish(entry.id);
 }
 
 void Controller::dispatch(ContainerId id, std::uint64_t part, std::uint32_t events) {
@@ -350,8 +359,14 @@ void Controller::dispatch(ContainerId id, std::uint64_t part, std::uint32_t even
     if (part == part_end) {
         if (entry.status) return;
         entry.status = entry.container.try_wait();
-        if (!entry.status) return;
-        unwatch(entry.container.fd());
+        if (!entry.status) {
+            if (entry.container.fd() == entry.end_fd) return;
+            // Its keeper is dead: it has been killed, and init's end is waited for.
+            watch(entry.container.fd(), key(id, part_end), EPOLLIN);
+            unwatch(std::exchange(entry.end_fd, entry.container.fd()));
+            return kill_from(entry, detail::deadline_in(kill_again_ms));
+        }
+        unwatch(entry.end_fd);
         unwatch_pressure(entry);
         entry.kill_at = entry.stuck_at = never;
         if (entry.oom && entry.container.oom_kills() > entry.oom->seen()) {
@@ -366,8 +381,9 @@ void Controller::dispatch(ContainerId id, std::uint64_t part, std::uint32_t even
     if (entry.status && !entry.told() && consoles_are_finished(entry)) finish(id);
 }
 
-void Controller::give_up_later(Entry& entry) {
-    entry.give_up_at = std::min(detail::monotonic_ms() + patience_ms, entry.stop_by);
+void Controller::give_up_later(Entry& entry, std::int64_t at_least_ms) {
+    const std::int64_t now = detail::monotonic_ms();
+    entry.give_up_at = std::min(now + patience_ms, std::max(entry.stop_by, now + at_least_ms));
     arm(entry, entry.give_up_at);
 }
 
@@ -413,12 +429,20 @@ void Controller::attend(Entry& entry, std::int64_t now) {
         entry.give_up_at = never;
         return finish(entry.id);
     }
+    if (entry.again_at <= now) {
+        const ContainerId id = entry.id;
+        try_again(entry);
+        if (look_up(id) == nullptr) return;
+    }
     if (entry.restart_at <= now) {
         entry.restart_at = never;
         entry.starting = true;
         to_start_.push_back(entry.id);
     }
-    if (entry.kill_at <= now && entry.starting) entry.kill_at = now + kill_again_ms;
+    if (entry.starting) {
+        if (entry.kill_at <= now) entry.kill_at = now + kill_again_ms;
+        if (entry.stuck_at <= now) entry.stuck_at = entry.kill_at + stuck_ms;
+    }
     if (entry.kill_at <= now) kill_all(entry, now);
     if (entry.stuck_at <= now) look_at_end(entry, now);
     if (entry.oom_at <= now) look_at_kills(entry);
@@ -428,7 +452,7 @@ void Controller::attend(Entry& entry, std::int64_t now) {
     }
     if (entry.losses_at <= now) tell_of_consoles(entry, false);
     arm(entry, std::min({entry.give_up_at, entry.kill_at, entry.oom_at, entry.pressure_at, entry.restart_at,
-                         entry.stuck_at, entry.losses_at}));
+                         entry.stuck_at, entry.losses_at, entry.again_at}));
 }
 
 void Controller::expire() {
@@ -442,10 +466,10 @@ void Controller::expire() {
         Entry* const entry = look_up(due.id);
         if (entry == nullptr || entry->due != due.at) continue;
         entry->due = never;
-        attend(*entry, now);
+        guard(due.id, [&] { attend(*entry, now); });
     }
-    look_at_lingering(now);
     if (!dues_.empty()) arm(dues_.front().at);
+    look_at_lingering(now);
 }
 
 }  // namespace caisson::inline v0

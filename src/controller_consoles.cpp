@@ -86,17 +86,19 @@ void Controller::leave_consoles(Entry& entry) {
 
 void Controller::end_consoles(Entry& entry) {
     if (!entry.consoles) return;
+    if (entry.give_up_at == never) give_up_later(entry, 0);
     entry.consoles->end();
     tell_of_consoles(entry, false);
-    give_up_later(entry);
 }
 
 bool Controller::consoles_are_finished(const Entry& entry) noexcept {
     return !entry.consoles || entry.consoles->finished();
 }
 
-void Controller::let_consoles_linger(Entry& entry, std::int64_t now) {
+void Controller::let_consoles_go(Entry& entry, std::int64_t now) {
     if (!entry.consoles) return;
+    entry.consoles->give_up();
+    tell_of_consoles(entry, true);
     entry.consoles->release();
     const std::size_t unread = entry.consoles->unread();
     if (unread == 0) return;
@@ -116,6 +118,7 @@ void Controller::look_at_lingering(std::int64_t now) {
 void Controller::hand_over_consoles(Entry& entry, Event& event) {
     if (entry.consoles) return;
     for (std::size_t i = 0; Pty* const console = entry.container.console(i); ++i) {
+        if (console->fd() < 0) continue;  // `restarting` has handed it over
         if (entry.use == ConsoleUse::told) unwatch(console->fd());
         if (i == 0) event.console.emplace(std::move(*console));
         else event.more_consoles.push_back(std::move(*console));
@@ -135,21 +138,21 @@ void Controller::tell_of_consoles(Entry& entry, bool all) {
 }
 
 void Controller::serve(Entry& entry, unsigned part, std::uint32_t events) {
-    // A relayed console's number may have that bit, too.
-    if ((part & (part_data | part_console)) == part_data) {
+    if ((part & part_console) == 0) {
         const std::size_t number = part & ~unsigned{part_data};
         const std::uint64_t bit = std::uint64_t{1} << number;
         // A hang-up alone only says that nobody inside has it open.
         if ((events & EPOLLIN) == 0 || (entry.data_told & bit) != 0) return;
-        entry.data_told |= bit;
         push({.kind = Event::Kind::console_data,
               .id = entry.id,
               .name = entry.container.name(),
               .console_number = number});
+        entry.data_told |= bit;
+        return;
     }
-    if ((part & part_console) == 0 || !entry.consoles) return;
+    if (!entry.consoles) return;
     entry.consoles->serve(part & console_bits, events);
-    if (entry.consoles->took_some() && entry.status && !entry.told()) give_up_later(entry);
+    if (entry.consoles->took_some() && entry.status && !entry.told()) give_up_later(entry, stuck_ms);
     tell_of_consoles(entry, false);
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <signal.h>
@@ -91,8 +93,14 @@ detail::Owned<const Controller::Origin> Controller::Origin::of(const ContainerSp
     origin->can_start_again = spec.may_restart();
     if (!origin->can_start_again) return origin;
     const auto keep = [&](std::int32_t& fd) {
-        Fd copy{fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0)};
-        if (!copy) return;  // what is no descriptor is the start's to refuse
+        if (fd < 0) return;
+        Fd copy{::fcntl(fd, F_DUPFD_CLOEXEC, 0)};
+        if (!copy) {
+            if (errno == EBADF) return;  // the start's to refuse
+            throw Error{Step::descriptors, errno,
+                        "container " + detail::quote(spec.name) + ": descriptor " + std::to_string(fd),
+                        errno == EMFILE ? "raise 'ulimit -n'" : ""};
+        }
         fd = copy.get();
         origin->kept.push_back(std::move(copy));
     };
@@ -109,9 +117,37 @@ Usage Controller::usage(ContainerId id, UsageParts parts) {
     Usage usage = require(id).container.usage(parts);
     const auto preserves = [&](EndKind kind) { return entry.origin->spec.after(kind) == EndAction::preserve; };
     if (entry.origin && (preserves(EndKind::poweroff) || preserves(EndKind::reboot) || preserves(EndKind::crash))) {
+        // A question for less than another is no later one.
+        if ((parts | entry.last_parts) != parts) return usage;
         entry.last_usage.reset(new Usage{usage});
+        entry.last_parts = parts;
     }
     return usage;
+}
+
+void Controller::usage(UsageParts parts, std::vector<ContainerUsage>& into) {
+    std::unique_lock lock{own()};
+    std::size_t filled = 0;
+    for (const auto& owned : entries_) {
+        Entry& entry = *owned;
+        if (entry.status) continue;
+        if (filled == into.size()) into.emplace_back();
+        ContainerUsage& one = into[filled];
+        one.id = entry.id;
+        one.name = entry.container.name();
+        one.missing.clear();
+        try {
+            entry.container.usage(parts, one.usage);
+        } catch (const Error& e) {
+            // Its group goes after its init has, and before the loop is told of its end.
+            if (entry.container.init().ended_within(0)) continue;
+            one.usage = Usage{};
+            one.missing = e.what();
+        }
+        ++filled;
+    }
+    lock.unlock();
+    add_reattached_usage(parts, into, filled);
 }
 
 void Controller::kill_from(Entry& entry, std::int64_t at) {
@@ -123,7 +159,15 @@ void Controller::kill_from(Entry& entry, std::int64_t at) {
 std::optional<bool> Controller::end_at_once(Entry& entry) {
     if (entry.preserved) return false;
     entry.asked = Asked::stop;
-    if (entry.starting) return true;
+    if (entry.starting) {
+        const auto due = std::find(to_start_.begin(), to_start_.end(), entry.id);
+        if (due == to_start_.end()) return true;
+        // Its turn has not come yet.
+        to_start_.erase(due);
+        entry.starting = false;
+        finish(entry.id);
+        return true;
+    }
     if (entry.restart_at == never) return entry.status ? std::optional{false} : std::nullopt;
     entry.restart_at = never;
     finish(entry.id);
@@ -169,7 +213,14 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
     if (entry == nullptr || entry->preserved) return false;
     const bool reboot = kind == EndKind::reboot;
     if (entry->waits_for_restart() && reboot) return true;
-    if (entry->status) return *end_at_once(*entry);
+    if (entry->status) {
+        if (reboot) return false;
+        const bool is_due = std::find(to_start_.begin(), to_start_.end(), id) != to_start_.end();
+        if (!entry->starting || is_due) return *end_at_once(*entry);
+        // Once its start, which is under way, is done.
+        if (entry->asked != Asked::stop) entry->asked = Asked::shutdown;
+        return true;
+    }
     if (reboot && entry->origin && !entry->origin->can_start_again &&
         entry->origin->spec.on_reboot == EndAction::restart) {
         throw Error{Step::event_loop, EBADF, "container " + detail::quote(entry->container.name()) + ": reboot",
@@ -252,15 +303,14 @@ void Controller::finish(ContainerId id) {
                 .name = entry.container.name(),
                 .status = entry.status,
                 .preserved = action == EndAction::preserve};
-    if (entry.consoles && action != EndAction::preserve) entry.consoles->give_up();
-    tell_of_consoles(entry, true);
     hand_over_consoles(entry, event);
     if (action == EndAction::preserve) {
+        tell_of_consoles(entry, true);
         entry.preserved = true;
         ++preserved_;
         return push(std::move(event));
     }
-    let_consoles_linger(entry, now);
+    let_consoles_go(entry, now);
     drop(id, std::move(event));
 }
 
@@ -270,6 +320,7 @@ void Controller::drop(ContainerId id, Event event) {
 }
 
 void Controller::restart_later(Entry& entry, std::int64_t now) {
+    note_suspended(entry, false);
     // Who asks for it himself is neither counted nor made to wait.
     const bool by_request = std::exchange(entry.asked, Asked::nothing) == Asked::reboot;
     const std::uint32_t pause = by_request ? 0 : entry.origin->spec.back_off.pause_ms(entry.restarts_in_row++);
@@ -308,13 +359,17 @@ void Controller::start_again(std::unique_lock<std::mutex>& lock, const StartHook
     } catch (...) {
         error = reason(origin->spec.name);
     }
-    drop(id, {.kind = Event::Kind::failed, .id = id, .name = origin->spec.name, .error = std::move(error)});
+    Event event{.kind = Event::Kind::failed, .id = id, .name = origin->spec.name, .error = std::move(error)};
+    let_consoles_go(entry, detail::monotonic_ms());
+    drop(id, std::move(event));
 }
 
 void Controller::put_in_place(Entry& entry, Container&& container) {
     entry.container = std::move(container);
     entry.status.reset();
-    entry.suspended = false;
+    entry.last_usage.reset();
+    entry.last_parts = {};
+    note_suspended(entry, false);
     entry.started_at = detail::monotonic_ms();
     watch_all(entry);
     push({.kind = Event::Kind::started, .id = entry.id, .name = entry.container.name(), .count = entry.restarts});
@@ -323,6 +378,12 @@ void Controller::put_in_place(Entry& entry, Container&& container) {
     if (entry.asked == Asked::stop) {
         (void)entry.container.ask_to_stop();
         arm(entry, std::min(entry.kill_at, entry.stuck_at));
+    } else if (entry.asked == Asked::shutdown) {
+        try {
+            (void)entry.container.shutdown();
+        } catch (const Error&) {
+            // A policy: what does not end by itself is for `stop`.
+        }
     }
 }
 

@@ -64,6 +64,7 @@ public:
           running_{std::move(other.running_)},
           status_{std::exchange(other.status_, std::nullopt)},
           oom_kills_{other.oom_kills_},
+          lost_keeper_{other.lost_keeper_},
           owner_{std::exchange(other.owner_, -1)},
           user_{other.user_} {}
     Container& operator=(Container&& other) noexcept {
@@ -73,6 +74,7 @@ public:
         running_ = std::move(other.running_);
         status_ = std::exchange(other.status_, std::nullopt);
         oom_kills_ = other.oom_kills_;
+        lost_keeper_ = other.lost_keeper_;
         owner_ = std::exchange(other.owner_, -1);
         user_ = other.user_;
         return *this;
@@ -85,7 +87,8 @@ public:
     /// The container's pid 1, as the caller's pid namespace numbers it.
     [[nodiscard]] const Process& init() const noexcept { return running_.init; }
     /// Readable for poll(2) once `try_wait` has the exit status. Owned by this object; do not read from it.
-    [[nodiscard]] int fd() const noexcept { return running_.channel.fd(); }
+    /// Another one once the keeper is dead and init is not.
+    [[nodiscard]] int fd() const noexcept { return lost_keeper_ ? running_.init.pidfd() : running_.channel.fd(); }
     /// The controlling end of the container's console, or of another of its terminals: 1 is the first of
     /// `ContainerSpec::more_consoles`; nullptr if the spec asked for none. Read what comes out of it, or the container
     /// will block once some kilobytes wait. As long as nobody inside has it open, reading fails with EIO; who minds
@@ -273,7 +276,9 @@ public:
             detail::Received message;
             switch (running_.channel.receive(message)) {
                 case detail::Channel::State::nothing_yet: return std::nullopt;
-                case detail::Channel::State::closed: keeper_died(); break;
+                case detail::Channel::State::closed:
+                    if (!end_without_keeper()) return std::nullopt;
+                    break;
                 case detail::Channel::State::report:
                     if (message.report.kind != detail::Report::Kind::ended) break;
                     if (message.report.left == 0 && running_.cgroup) running_.cgroup->release();
@@ -292,7 +297,7 @@ public:
     ExitStatus wait() {
         for (;;) {
             if (const auto status = try_wait()) return *status;
-            (void)detail::wait_readable(fd(), -1);
+            (void)detail::wait_readable(fd(), lost_keeper_ ? kill_again.count() : -1);
         }
     }
     /// As `wait`, for at most `time`; nothing if it still runs then.
@@ -302,7 +307,7 @@ public:
             if (const auto status = try_wait()) return status;
             const std::int64_t left = deadline - detail::monotonic_ms();
             if (left <= 0) return std::nullopt;
-            (void)detail::wait_readable(fd(), left);
+            (void)detail::wait_readable(fd(), lost_keeper_ ? std::min<std::int64_t>(left, kill_again.count()) : left);
         }
     }
     /// Asks init to power off, in the way that it understands; false if it has ended. What init makes of it, and how
@@ -434,12 +439,17 @@ private:
         running_.links.remove();
     }
     /// Somebody killed the keeper: the kernel kills init with it, and what the keeper would have removed is removed
-    /// here.
-    void keeper_died() {
-        (void)signal(SIGKILL);
-        while (!running_.init.ended_within(static_cast<int>(kill_again.count()))) (void)kill_all();
+    /// here, once init has ended; false until then.
+    bool end_without_keeper() {
+        lost_keeper_ = true;
+        try {
+            if (kill_all() && !running_.init.ended()) return false;
+        } catch (const Error&) {
+            return false;  // a policy may refuse it now, and not the next time
+        }
         detail::reap_if_ours(running_.init.pidfd());
         finish(ExitStatus::killed(SIGKILL));
+        return true;
     }
     void end() noexcept {
         if (owner_ != ::getpid() || status_) {
@@ -464,6 +474,7 @@ private:
     detail::Running running_;
     std::optional<ExitStatus> status_;
     std::uint64_t oom_kills_ = 0;
+    bool lost_keeper_ = false;
     pid_t owner_ = -1;  // whose end is the container's
     pid_t user_ = -1;   // who may ask; another one only by `lend_to_copy`
 };

@@ -16,7 +16,6 @@
 #include <vector>
 
 #include <poll.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
@@ -115,9 +114,9 @@ public:
     /// is as the spec says: who wants it ended for good calls `stop`.
     bool signal(ContainerId id, int number);
     /// Sends SIGTERM to init, and SIGKILL to everything once `grace` is over; returns at once, and `exited` follows
-    /// within half a second of that, or `stuck` if a process cannot end. False if it has ended. A suspended one is
-    /// resumed. A second call may bring the end forward, never put it off. One that waits for its restart is not
-    /// started any more.
+    /// within half a second of that (later where a viewer is still reading), or `stuck` if a process cannot end. False
+    /// if it has ended. A suspended one is resumed. A second call may bring the end forward, never put it off. One that
+    /// waits for its restart is not started any more.
     bool stop(ContainerId id, std::chrono::milliseconds grace);
     /// SIGKILL to everything in it, at once, and nothing follows its end; else as `stop`.
     bool kill(ContainerId id);
@@ -146,8 +145,8 @@ public:
     /// From now on, `memory_pressure` tells when the container's processes have had it as hard as `level`, or harder; a
     /// second call changes the level. Costs a descriptor. Throws as `suspend` does; see Cgroup::watch.
     void watch_pressure(ContainerId id, MemoryPressure level);
-    /// See Container::usage. Of a preserved container, what was answered last, if anybody has asked. Throws
-    /// `Step::event_loop` with ESRCH if the container has ended.
+    /// See Container::usage. Of a preserved container, what was answered last, if anybody has asked; who asked for less
+    /// than another is left out. Throws `Step::event_loop` with ESRCH if the container has ended.
     [[nodiscard]] Usage usage(ContainerId id, UsageParts parts = UsageParts::all());
     /// See Container::limit. Others go on while the kernel looks for the memory that is to go. Throws
     /// `Step::event_loop` with ESRCH if the container has ended.
@@ -251,6 +250,7 @@ private:
     static constexpr std::int64_t linger_step_ms = 20;
     static constexpr std::int64_t kill_again_ms = 100;  // see Container::kill_all
     static constexpr std::int64_t stuck_ms = 400;       // after SIGKILL
+    static constexpr std::int64_t again_ms = 100;       // after what the kernel had no room for
     // What epoll reports: a container's number and one of these.
     static constexpr std::uint64_t key_wake = 0, key_stop = 1, key_timer = 2, part_mask = 0xffff;
     // With `part_data`, the number of a raw console; with `part_console`, what a relay is told.
@@ -268,6 +268,7 @@ private:
     struct Entry {
         ContainerId id;
         Container container;
+        int end_fd = -1;                       // what is watched for its end
         detail::Owned<const Origin> origin{};  // nothing for one that was adopted
         Asked asked = Asked::nothing;
         bool starting = false;
@@ -277,6 +278,7 @@ private:
         std::int64_t started_at = detail::monotonic_ms();
         std::int64_t restart_at = never;
         detail::Owned<Usage> last_usage{};  // where it may be preserved
+        UsageParts last_parts{};
         ConsoleUse use = ConsoleUse::relay;
         detail::ConsolesOwner consoles{};  // those that are relayed
         std::uint64_t data_told = 0;       // a bit for each console whose `console_data` nobody has taken yet
@@ -291,7 +293,8 @@ private:
         std::int64_t stuck_at = never;
         std::int64_t stop_by = never;  // from then on nobody is waited for
         std::int64_t give_up_at = never;
-        std::int64_t due = never;  // when `attend` is called next
+        std::int64_t again_at = never;  // what was refused is tried once more
+        std::int64_t due = never;       // when `attend` is called next
 
         /// Its end has been told.
         [[nodiscard]] bool told() const noexcept { return preserved || starting || restart_at != never; }
@@ -388,8 +391,8 @@ private:
     void leave_consoles(Entry& entry);
     void end_consoles(Entry& entry);
     [[nodiscard]] static bool consoles_are_finished(const Entry& entry) noexcept;
-    /// Those of an entry that is about to go stay until their users have read what they hold.
-    void let_consoles_linger(Entry& entry, std::int64_t now);
+    /// Those of an entry that is about to go: what their terminals hold stays until their users have read it.
+    void let_consoles_go(Entry& entry, std::int64_t now);
     /// Those of `ConsoleUse::raw`.
     void hand_over_consoles(Entry& entry, Event& event);
     void tell_of_consoles(Entry& entry, bool all);
@@ -420,7 +423,12 @@ private:
     void turn();
     void dispatch(ContainerId id, std::uint64_t part, std::uint32_t events);
     void serve(Entry& entry, unsigned part, std::uint32_t events);
-    void give_up_later(Entry& entry);
+    /// Who reads the last bytes is waited for, also by `stop` for this long.
+    void give_up_later(Entry& entry, std::int64_t at_least_ms);
+    /// What goes wrong with one container is tried again a moment later, and nobody else is hindered.
+    template <class Do>
+    void guard(ContainerId id, Do&& act);
+    void try_again(Entry& entry);
     /// Makes the event, and lets the container go.
     void finish(ContainerId id);
     /// Sees to it that `expire` is called at `at` or before.
@@ -432,13 +440,7 @@ private:
     static void kill_all(Entry& entry, std::int64_t now) noexcept;
     /// Ends one that does not run; nothing where it runs, else what is answered.
     std::optional<bool> end_at_once(Entry& entry);
-    static bool is_suspended(Container& container) noexcept {
-        try {
-            return container.cgroup() != nullptr && container.cgroup()->frozen();
-        } catch (const Error&) {
-            return false;  // it has ended, or there is no freezer
-        }
-    }
+    static bool is_suspended(Container& container) noexcept;
     void expire();
 
     detail::Turns changes_;  // who attaches or detaches

@@ -36,7 +36,7 @@ struct Event {
         exited,     ///< it has ended, and everything that was made for it is gone; the controller does not know it any
                     ///< more
         suspended,  ///< by `Controller::suspend`: its processes stand still
-        resumed,    ///< by `Controller::resume` or `stop`
+        resumed,    ///< by `Controller::resume` or `stop`, or by an end that a restart follows
         /// The kernel's out-of-memory killer has ended processes of it: told of each container that has the controller
         /// `memory`, and before `exited` if that ended init. On v1 it takes a descriptor for each container.
         out_of_memory,
@@ -49,7 +49,8 @@ struct Event {
         console_data,      ///< with ConsoleUse::told: something can be read of console number `console_number`
         console_attached,  ///< `viewer` has come to console number `console_number`
         console_detached,  ///< and has gone
-        console_resized,   ///< by who is inside, or on the terminal of the host: see Controller::console_state
+        /// By who is inside, or on the terminal of the host, told once in a second: see Controller::console_state.
+        console_resized,
         /// `viewer` (0: the terminal of the host) was too slow for the others, or for a console that does not wait, and
         /// missed `count` bytes since the last such event: told once in a second, and before `exited`.
         console_lost,
@@ -78,8 +79,8 @@ struct Event {
 
     std::string device{};  ///< of the two about one: "network 'eth1'", "device '/dev/fuse'", "mount '/mnt'"
 
-    /// True where no other event about this container follows.
-    [[nodiscard]] bool is_last() const noexcept { return kind == Kind::exited || kind == Kind::failed; }
+    /// True where the controller does not know the container any more: no other event about it follows.
+    [[nodiscard]] bool is_last() const noexcept { return (kind == Kind::exited && !preserved) || kind == Kind::failed; }
 };
 
 }  // namespace caisson::inline v0

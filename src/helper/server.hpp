@@ -78,7 +78,7 @@ private:
     void introduce(Ward& ward, const ContainerSpec& spec, Client& client, bool opens_console);
     void make_known(Ward& ward, const ContainerSpec& spec);
     /// What takes privileges that are given up next. Where the kernel refuses, each answer says so.
-    void count_cpus(const Ward& ward);
+    void count_cpus();
     void forget_closed(Ward& ward);
     static void tell_watchers(Ward& ward, const Event& event);
     void serve_ward(Ward& ward, const std::vector<int>& ready);

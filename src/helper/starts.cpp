@@ -179,19 +179,17 @@ void Server::make_known(Ward& ward, const ContainerSpec& spec) {
     ward.directory->record(ward.info.init);
     ward.listener = ward.directory->listen();
     watch(ward.listener.get());
-    count_cpus(ward);
     // Whoever may have to start one more keeps what that takes.
     if (ward.can_start_again || std::exchange(is_lowered_, true)) return;
+    count_cpus();
     lower_privileges();
     lock_down(*ward.directory, spec);
 }
 
-void Server::count_cpus(const Ward& ward) {
-    try {
-        (void)controller_.usage(ward.id, UsagePart::cpu);
-    } catch (const Error&) {
-        // It has no groups, or has ended already.
-    }
+void Server::count_cpus() {
+    // Of all, which is one: so it is no answer of anybody's, which a preserved container would keep.
+    std::vector<ContainerUsage> usage;
+    controller_.usage(UsagePart::cpu, usage);
 }
 
 }  // namespace caisson_helper

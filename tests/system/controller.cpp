@@ -12,6 +12,7 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -254,6 +255,16 @@ TEST_CASE("a user who leaves, or hangs the terminal up, can come back, and the l
         int status = -1;
         REQUIRE(::waitpid(user, &status, 0) == user);
         CHECK(WTERMSIG(status) == SIGHUP);
+        if (round == 1) {
+            // What the kernel has no room for is done a moment later.
+            rlimit before{};
+            REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+            const rlimit none{0, before.rlim_max};
+            REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+            CHECK_NOTHROW((void)controller.next());
+            REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+            CHECK_FALSE(wait_event(controller, 250));
+        }
         while (controller.next()) {
         }
         CHECK_FALSE(wait_event(controller, 50));

@@ -2,6 +2,7 @@
 #include <caisson/controller.hpp>
 #include <caisson/helper.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -103,6 +104,15 @@ std::string without_numbers(std::string text) {
     const std::size_t place = text.find(", in '");
     if (place != std::string::npos) text.resize(place);
     return text;
+}
+/// True once an event of this kind has come, after any others.
+bool next_of(Controller& controller, Event::Kind kind) {
+    for (;;) {
+        while (const auto event = controller.next()) {
+            if (event->kind == kind) return true;
+        }
+        if (!detail::wait_readable(controller.fd(), 10000)) return false;
+    }
 }
 constexpr const char* stuck_text =
     "container 'test': end: Connection timed out: process PID ('stat') waits in the kernel";
@@ -324,11 +334,14 @@ TEST_CASE("a helper without the rights for another start refuses a reboot, and s
 TEST_CASE("a helper keeps a preserved container, and its name, until somebody ends it") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const Place place;
-    ContainerSpec spec = place.spec("kept", "echo words; exit 9");
+    ContainerSpec spec = place.spec("kept", "read go; echo words; exit 9");
     spec.on_crash = EndAction::preserve;
     Helper helper = Helper::start(spec, place.options);
+    REQUIRE(::write(helper.open_console().get(), "\n", 1) == 1);
     while (!helper.info().preserved) (void)::poll(nullptr, 0, 10);
     CHECK(helper.info().preserved == ExitStatus::exited(9));
+    // What the helper itself has asked at the start is no answer of anybody's.
+    CHECK(error_text([&] { (void)helper.usage(); }).find("it has ended") != std::string::npos);
     CHECK_FALSE(helper.try_wait());
     Helper other = *Helper::find("kept", place.run);
     char buffer[64];
@@ -337,4 +350,122 @@ TEST_CASE("a helper keeps a preserved container, and its name, until somebody en
     CHECK(other.kill() == ExitStatus::exited(9));
     CHECK(helper.wait() == ExitStatus::exited(9));
     CHECK(place.empty());
+}
+
+TEST_CASE("a container whose keeper is killed while one of its processes waits in the kernel holds nobody up") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    SilentServer server;
+    if (!server.fuse) CAISSON_SKIP("there is no /dev/fuse");
+    const TestRoot root;
+    Container started = Container::start(server.user(root));
+    REQUIRE(server.is_asked());
+    // The keeper is init's parent.
+    std::string text;
+    REQUIRE(
+        detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(started.init().pid()) + "/status").c_str(), text));
+    const Process keeper = Process::open(std::stoi(text.substr(text.find("PPid:") + 5)));
+    Controller controller;
+    const ContainerId id = controller.adopt(std::move(started));
+    REQUIRE(keeper.signal(SIGKILL));
+    std::optional<Event> event;
+    while (!(event = controller.next())) (void)detail::wait_readable(controller.fd(), 10000);
+    CHECK(event->kind == Event::Kind::stuck);
+    CHECK(without_numbers(event->error->what()) == stuck_text);
+    CHECK(controller.stuck(id));
+    server.fuse.reset();
+    while (!(event = controller.next())) (void)detail::wait_readable(controller.fd(), 10000);
+    CHECK(event->kind == Event::Kind::exited);
+    CHECK(event->status == ExitStatus::killed(SIGKILL));
+}
+
+TEST_CASE("a restart that fails leaves the user of a console what he has not read") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "stty raw; read go; printf 'the last words'; exit 3");
+    spec.on_crash = EndAction::restart;
+    spec.back_off.first_pause_ms = 10;
+    Controller controller;
+    const ContainerId id = controller.start(spec);
+    const Fd user = controller.open_console(id);
+    REQUIRE(::write(user.get(), "\n", 1) == 1);
+    CHECK(next_of(controller, Event::Kind::restarting));
+    REQUIRE(::rename((root / "bin").c_str(), (root / "away").c_str()) == 0);
+    CHECK(next_of(controller, Event::Kind::failed));
+    CHECK(controller.has_unread_console());
+    char buffer[64];
+    const ssize_t n = ::read(user.get(), buffer, sizeof buffer);
+    CHECK(std::string(buffer, static_cast<std::size_t>(std::max<ssize_t>(n, 0))).ends_with("the last words"));
+}
+
+TEST_CASE("who is reading gets all that a killed container wrote, and a reboot then changes nothing") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "stty raw -echo; printf R; read go; yes");
+    Controller controller;
+    bool kills = false;
+    SUBCASE("by who wants it ended for good") {
+        kills = true;
+    }
+    SUBCASE("by somebody else") {
+        spec.on_crash = EndAction::restart;
+        spec.back_off.first_pause_ms = 10;
+    }
+    const ContainerId id = controller.start(spec);
+    const Fd user = controller.open_console(id);
+    CHECK(next_of(controller, Event::Kind::started));
+    while (!detail::wait_readable(user.get(), 10)) CHECK_FALSE(controller.next());
+    REQUIRE(::write(user.get(), "\n", 1) == 1);
+    // Until all is full.
+    while (controller.console_state(id).written < 50000 || detail::wait_readable(controller.fd(), 100)) {
+        CHECK_FALSE(controller.next());
+    }
+    const std::uint64_t written = controller.console_state(id).written;
+    CHECK((kills ? controller.kill(id) : controller.signal(id, SIGKILL)));
+    std::optional<Event> event;
+    std::uint64_t read = 0;
+    bool asked = kills;
+    char buffer[2048];
+    const auto take = [&] {
+        if (!detail::wait_readable(user.get(), 0)) return false;
+        const ssize_t n = ::read(user.get(), buffer, sizeof buffer);
+        read += static_cast<std::uint64_t>(std::max<ssize_t>(n, 0));
+        return n > 0;
+    };
+    while (!event) {
+        (void)::poll(nullptr, 0, 20);
+        (void)take();
+        event = controller.next();
+        if (asked || event || !controller.status(id)) continue;
+        asked = true;
+        CHECK_FALSE(controller.reboot(id));
+    }
+    CHECK(asked);
+    CHECK(event->kind == (kills ? Event::Kind::exited : Event::Kind::restarting));
+    while (take()) {
+    }
+    CHECK(read >= written);
+}
+
+TEST_CASE("what was suspended when its restart came is told to go on") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "sleep 1000");
+    spec.on_crash = EndAction::restart;
+    spec.back_off.first_pause_ms = 10;
+    Controller controller;
+    const ContainerId id = controller.start(spec);
+    CHECK(controller.next()->kind == Event::Kind::started);
+    try {
+        controller.suspend(id);
+    } catch (const Error& e) {
+        CAISSON_SKIP(e.what());
+    }
+    CHECK(controller.next()->kind == Event::Kind::suspended);
+    CHECK(controller.signal(id, SIGKILL));
+    for (const auto kind : {Event::Kind::resumed, Event::Kind::restarting, Event::Kind::started}) {
+        std::optional<Event> event;
+        while (!(event = controller.next())) REQUIRE(detail::wait_readable(controller.fd(), 10000));
+        CHECK(event->kind == kind);
+    }
 }

@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -78,7 +79,7 @@ Texts events(Controller& controller, std::size_t most = 100) {
         const auto event = wait_event(controller);
         REQUIRE(event);
         all.push_back(text_of(*event));
-        if (event->is_last()) break;
+        if (event->is_last() || event->preserved) break;
     }
     return all;
 }
@@ -263,6 +264,7 @@ TEST_CASE("a preserved container keeps its status, its console's rest and its la
     const ContainerId id = controller.start(spec);
     const Fd user = controller.open_console(id);
     const Usage before = controller.usage(id);
+    (void)controller.usage(id, UsagePart::pids);
     REQUIRE(::write(user.get(), "\n", 1) == 1);
     CHECK(events(controller).back() == "preserved: exited with status 9");
     CHECK(controller.size() == 0);
@@ -416,4 +418,75 @@ TEST_CASE("a start that another thread gives up leaves nothing behind, whenever 
     CHECK_FALSE(controller.stop(id, 0s));
     CHECK(cancellation.requested());
     CHECK_THROWS_AS((void)Container::start(spec, {}, &cancellation), Error);
+}
+
+TEST_CASE("one whose restart is due and not begun is not started any more once it is stopped") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "exit 3");
+    spec.on_crash = EndAction::restart;
+    Controller controller;
+    std::vector<ContainerId> ids;
+    for (int i = 0; i < 2; ++i) {
+        spec.name = "life" + std::to_string(i);
+        ids.push_back(controller.start(spec));
+    }
+    for (int restarting = 0; restarting < 2;) {
+        const auto event = wait_event(controller);
+        REQUIRE(event);
+        restarting += event->kind == Kind::restarting ? 1 : 0;
+        if (event->count > 1 || (event->kind == Kind::started && event->count == 1)) {
+            CAISSON_SKIP("this machine is too slow for both to be due at once");
+        }
+    }
+    (void)::poll(nullptr, 0, 50);
+    const auto first = wait_event(controller);
+    REQUIRE(first);
+    CHECK(first->kind == Kind::started);
+    const ContainerId other = first->id == ids[0] ? ids[1] : ids[0];
+    CHECK(controller.stop(other, 0s));
+    std::optional<Event> event;
+    do {
+        event = wait_event(controller);
+        REQUIRE(event);
+    } while (event->id != other);
+    CHECK(text_of(*event) == "exited: exited with status 3");
+}
+
+TEST_CASE("a raw console that went with the restart does not come again with the end") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "exit 3");
+    spec.console.emplace();
+    spec.on_crash = EndAction::restart;
+    spec.back_off = {.first_pause_ms = 60000, .longest_pause_ms = 60000};
+    Controller controller;
+    const ContainerId id = controller.start(spec, ConsoleUse::raw);
+    CHECK(wait_event(controller)->kind == Kind::started);
+    const auto restarting = wait_event(controller);
+    REQUIRE(restarting);
+    CHECK(restarting->console);
+    CHECK(controller.stop(id, 0s));
+    const auto end = wait_event(controller);
+    REQUIRE(end);
+    CHECK(text_of(*end) == "exited: exited with status 3");
+    CHECK_FALSE(end->console);
+}
+
+TEST_CASE("what cannot be kept open for a restart is refused at once") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    const Fd lent = detail::sys::open("/dev/null", O_WRONLY);
+    ContainerSpec spec = shell(root, "exit 3");
+    spec.stdio.out = lent.get();
+    spec.on_crash = EndAction::restart;
+    Controller controller;
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit least{1, before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &least) == 0);
+    (void)controller.start(spec);
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(events(controller) == Texts{"failed: container 'life': descriptor " + std::to_string(lent.get()) +
+                                      ": Too many open files: raise 'ulimit -n'"});
 }
