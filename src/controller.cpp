@@ -470,6 +470,7 @@ void Controller::expire() {
     }
     if (!dues_.empty()) arm(dues_.front().at);
     look_at_lingering(now);
+    seek_helpers(now);
 }
 
 }  // namespace caisson::inline v0

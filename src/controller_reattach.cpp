@@ -82,6 +82,7 @@ ContainerId Controller::reattach(const std::string& name, const std::string& run
     const ContainerId id = next_id();
     Helper events = find_helper(name, run_directory);
     events.watch();
+    events.waits_ = false;
     Helper questions = find_helper(name, run_directory);
     const std::lock_guard lock{own()};
     watch(events.fd(), key(id, part_end), EPOLLIN);
@@ -97,40 +98,70 @@ bool Controller::hear_helper(ContainerId id) {
 }
 
 void Controller::hear(detail::Reattached& one) {
+    if (one.is_sought) return;
     Event last{.id = one.id, .name = one.events.name()};
-    const int before = one.events.fd();
     try {
         while (auto event = one.events.next_event()) {
             event->id = one.id;
-            const bool is_over = event->kind == Event::Kind::failed;
-            push(std::move(*event));
-            if (!is_over) continue;
             // A restart has failed. The end before it, which its helper tells as well, was told by `restarting`.
-            unwatch(one.events.fd());
-            return reattached_.end(one);
+            if (event->kind == Event::Kind::failed) return end_reattached(one, std::move(*event));
+            push(std::move(*event));
         }
         last.status = one.events.try_wait();
-        // Of one that was put in its helper's place, the descriptor is another.
-        if (!last.status && one.events.fd() != before) watch(one.events.fd(), key(one.id, part_end), EPOLLIN);
-        if (!last.status) return;
-        last.kind = Event::Kind::exited;
-    } catch (const Error& let_go) {
-        unwatch(one.events.fd());
-        try {
-            Helper again = find_helper(last.name, one.run_directory);
-            if (again.pid() != one.events.pid()) throw let_go;
-            again.watch();
-            watch(again.fd(), key(one.id, part_end), EPOLLIN);
-            one.events = std::move(again);
+        if (!last.status) {
+            one.lost_at = 0;
             return;
-        } catch (const Error& e) {
-            last.kind = Event::Kind::failed;
-            last.error = e;
         }
+    } catch (const Error&) {
+        const std::int64_t now = detail::monotonic_ms();
+        unwatch(one.events.fd());
+        one.is_sought = true;
+        if (one.lost_at == 0) one.lost_at = now;
+        return seek(one, now);
     }
+    last.kind = Event::Kind::exited;
+    end_reattached(one, std::move(last));
+}
+
+void Controller::end_reattached(detail::Reattached& one, Event last) {
     unwatch(one.events.fd());
     push(std::move(last));
     reattached_.end(one);
+}
+
+void Controller::seek(detail::Reattached& one, std::int64_t now) {
+    std::optional<Error> error;
+    try {
+        // It may be about to end, or have too many clients at this moment.
+        if (one.seek_at <= now) {
+            one.seek_at = now + seek_ms;
+            if (one.events.find_again()) {
+                watch(one.events.fd(), key(one.id, part_end), EPOLLIN);
+                one.is_sought = false;
+                return;
+            }
+        }
+    } catch (const Error& e) {
+        error = e;
+    }
+    if (now - one.lost_at < give_up_seeking_ms) {
+        seeks_helpers_ = true;
+        return arm(one.seek_at);
+    }
+    if (!error) {
+        error.emplace(Step::helper, ECONNRESET, "helper of container " + detail::quote(one.events.name()),
+                      "it has let this client go, and is not found again");
+    }
+    Event last{.kind = Event::Kind::failed, .id = one.id, .name = one.events.name(), .error = std::move(error)};
+    end_reattached(one, std::move(last));
+}
+
+void Controller::seek_helpers(std::int64_t now) {
+    if (!std::exchange(seeks_helpers_, false)) return;
+    for (const ContainerId id : reattached_.ids()) {
+        detail::Reattached* const one = reattached_.find(id);
+        if (one != nullptr && one->is_sought) seek(*one, now);
+    }
 }
 
 void Controller::add_reattached_usage(UsageParts parts, std::vector<ContainerUsage>& into, std::size_t filled) {

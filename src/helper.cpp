@@ -1,7 +1,6 @@
 // src/helper.cpp - where the helper program is, and how it is started.
 #include <caisson/helper.hpp>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -12,14 +11,11 @@
 #include <utility>
 #include <vector>
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <caisson/check.hpp>
@@ -33,6 +29,7 @@
 #include <caisson/detail/visit.hpp>
 
 #include "helper/plain_event.hpp"
+#include "helper_connection.hpp"
 
 namespace caisson::inline v0 {
 namespace {
@@ -74,71 +71,6 @@ std::vector<std::string> places_of_helper() {
     // Only for what itself runs from the build tree: an installed library never looks there.
     if (own_file().starts_with(std::string{CAISSON_BUILD_ROOT} + "/")) all.insert(all.begin(), CAISSON_HELPER_BUILT);
     return all;
-}
-
-/// As the helper finds it, whose working directory is "/".
-std::string absolute(const std::string& path) {
-    if (path.starts_with('/')) return path;
-    char here[4096];
-    if (::getcwd(here, sizeof here) == nullptr) {
-        detail::fail(Step::helper, "working directory, from which " + detail::quote(path) + " counts",
-                     "give run_directory as an absolute path");
-    }
-    return here + ("/" + path);
-}
-
-const char* if_denied() noexcept {
-    return errno == EACCES ? "it is another user's: run as that user, or use a run directory of your own" : "";
-}
-
-/// Of RUN/ENTRY/sock, which `what` names; nothing if nobody listens there.
-struct Connection {
-    Fd socket;
-    Process helper;
-};
-std::optional<Connection> connect_to(const std::string& run, const std::string& entry, const std::string& what) {
-    const Fd directory = detail::sys::open(run + "/" + entry, O_PATH | O_DIRECTORY | O_NOFOLLOW);
-    if (!directory) {
-        if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
-        detail::fail(Step::helper, "directory " + quote(run + "/" + entry), if_denied());
-    }
-    Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
-    // Of many who come at once, some wait for their turn.
-    const timeval patience{10, 0};
-    if (!socket || ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) != 0) {
-        detail::fail(Step::helper, "socket");
-    }
-    // By descriptor: the path may be longer than a socket's address can be.
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const std::string path = "/proc/thread-self/fd/" + std::to_string(directory.get()) + "/sock";
-    path.copy(address.sun_path, sizeof address.sun_path - 1);
-    const auto* const to = reinterpret_cast<const sockaddr*>(&address);
-    if (detail::sys::retry([&] { return ::connect(socket.get(), to, sizeof address); }) != 0) {
-        if (errno == ENOENT || errno == ECONNREFUSED) return std::nullopt;
-        detail::fail(Step::helper, what, errno == EAGAIN ? "it does not answer, and has too many clients waiting" : "");
-    }
-    if (::fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) detail::fail(Step::helper, "socket");
-    ucred peer{};
-    socklen_t size = sizeof peer;
-    if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) detail::fail(Step::helper, what);
-    if (peer.uid != 0 && peer.uid != ::geteuid()) throw Error{Step::helper, EPERM, what, "it is another user's"};
-    if (peer.pid == 0) {
-        throw Error{Step::helper, ESRCH, what, "it is in a pid namespace that this process does not see into"};
-    }
-    try {
-        return Connection{std::move(socket), Process::open(peer.pid)};
-    } catch (const Error& e) {
-        if (e.code().value() == ESRCH) return std::nullopt;
-        throw;
-    }
-}
-
-/// The tag in a helper's directory, of a process that lives; else empty.
-std::string owner_of(const std::string& directory) {
-    const Fd opened = detail::sys::open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    const auto owner = opened ? detail::Owner::recorded_in(opened.get(), "owner") : std::nullopt;
-    return owner && !owner->is_dead() ? owner->tag() : std::string{};
 }
 
 void check_note(const std::string& note) {
@@ -262,65 +194,6 @@ ExitStatus Helper::stop(std::chrono::milliseconds grace) {
     }
 }
 
-std::optional<Helper> Helper::find(const std::string& name, const std::string& run_directory) {
-    if (!is_valid_name(name)) return std::nullopt;
-    auto found = connect_to(run_directory, name, "helper of container " + quote(name));
-    if (!found) return std::nullopt;
-    Helper helper{name, std::move(found->helper), std::move(found->socket)};
-    helper.run_directory_ = absolute(run_directory);
-    helper.owner_ = owner_of(helper.run_directory_ + "/" + name);
-    return helper;
-}
-
-std::vector<std::string> Helper::list(const std::string& run_directory) {
-    std::vector<std::string> names;
-    Fd directory = detail::sys::open(run_directory, O_RDONLY | O_DIRECTORY);
-    if (!directory) {
-        if (errno == ENOENT) return names;
-        detail::fail(Step::helper, "directory " + quote(run_directory), if_denied());
-    }
-    DIR* const stream = ::fdopendir(directory.get());
-    if (stream == nullptr) detail::fail(Step::helper, "directory " + quote(run_directory));
-    (void)directory.release();
-    try {
-        while (const dirent* entry = ::readdir(stream)) {
-            if (is_valid_name(entry->d_name)) names.emplace_back(entry->d_name);
-        }
-    } catch (...) {
-        (void)::closedir(stream);
-        throw;
-    }
-    (void)::closedir(stream);
-    std::erase_if(names, [&](const std::string& name) { return !find(name, run_directory); });
-    std::sort(names.begin(), names.end());
-    return names;
-}
-
-bool Helper::reconnect() {
-    const std::int64_t deadline = detail::monotonic_ms() + answer_ms;
-    // The name is the same owner's as before: so it is the same container's.
-    while (!owner_.empty() && owner_of(run_directory_ + "/" + name_) == owner_ && detail::monotonic_ms() < deadline) {
-        auto found = connect_to(run_directory_, name_, what());
-        if (!found || found->helper.pid() == process_.pid()) {
-            (void)::poll(nullptr, 0, 5);
-            continue;
-        }
-        socket_ = std::move(found->socket);
-        process_ = std::move(found->helper);
-        late_ = 0;
-        if (watches_ && detail::send_message(fd(), {.kind = detail::Message::Kind::watch})) {
-            // What happens from here on is told.
-            detail::Message answer;
-            (void)detail::wait_readable(fd(), 1000);
-            if (detail::take_message(fd(), answer, nullptr) != detail::Taken::message) late_ = 1;
-            else if (answer.kind != detail::Message::Kind::done) note(detail::Taken::message, answer);
-        }
-        ++reconnects_;
-        return true;
-    }
-    return false;
-}
-
 std::optional<Event> Helper::next_event() {
     try {
         if (events_.empty()) (void)try_wait();
@@ -339,7 +212,7 @@ struct Helper::Request {
     std::vector<int> passed;
 
     Request(const ContainerSpec& spec, const HelperOptions& options)
-        : start{.run_directory = absolute(options.run_directory),
+        : start{.run_directory = detail::absolute(options.run_directory),
                 .group = options.group,
                 .note = options.note,
                 .open_console = options.open_console,
@@ -415,14 +288,14 @@ std::optional<Helper> Helper::launch(const Request& request, const HelperOptions
     if (request.start.outlive) {
         // What was launched is who puts others in the helper's place; found by its name, it is the one that serves.
         if (auto found = find(helper.name_, request.start.run_directory)) helper.process_ = std::move(found->process_);
-        helper.owner_ = owner_of(helper.run_directory_ + "/" + helper.name_);
+        helper.owner_ = detail::owner_of(helper.run_directory_ + "/" + helper.name_);
     }
     return helper;
 }
 
 std::optional<Helper> Helper::join(const Request& request) {
     const std::string what = "helper of group " + quote(request.start.group);
-    auto found = connect_to(request.start.run_directory, "." + request.start.group, what);
+    auto found = detail::connect_to(request.start.run_directory, "." + request.start.group, what);
     if (!found) return std::nullopt;
     Helper helper{request.start.spec.name, std::move(found->helper), std::move(found->socket)};
     helper.run_directory_ = request.start.run_directory;

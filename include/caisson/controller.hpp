@@ -251,6 +251,8 @@ private:
     static constexpr std::int64_t kill_again_ms = 100;  // see Container::kill_all
     static constexpr std::int64_t stuck_ms = 400;       // after SIGKILL
     static constexpr std::int64_t again_ms = 100;       // after what the kernel had no room for
+    static constexpr std::int64_t seek_ms = 50;         // a helper that has hung up
+    static constexpr std::int64_t give_up_seeking_ms = 10000;
     // What epoll reports: a container's number and one of these.
     static constexpr std::uint64_t key_wake = 0, key_stop = 1, key_timer = 2, part_mask = 0xffff;
     // With `part_data`, the number of a raw console; with `part_console`, what a relay is told.
@@ -324,6 +326,10 @@ private:
     /// What its helper has told; false if it is none of a helper's.
     bool hear_helper(ContainerId id);
     void hear(detail::Reattached& one);
+    /// Tries to find its helper again, which has hung up.
+    void seek(detail::Reattached& one, std::int64_t now);
+    void seek_helpers(std::int64_t now);
+    void end_reattached(detail::Reattached& one, Event last);
     void add_reattached_usage(UsageParts parts, std::vector<ContainerUsage>& into, std::size_t filled);
 
     static std::uint64_t key(ContainerId id, Part part) noexcept { return static_cast<std::uint64_t>(id) << 16 | part; }
@@ -457,6 +463,7 @@ private:
     std::vector<Event> events_;  // those before `taken_` have been given out
     std::size_t taken_ = 0;
     std::int64_t armed_ = never;
+    bool seeks_helpers_ = false;
     int runs_ = 0;          // calls of `run` that are under way
     bool stopped_ = false;  // `stop` was called, and `next` has seen it before `run` did
 };

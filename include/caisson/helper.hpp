@@ -72,6 +72,8 @@ struct HelperInfo {
     std::optional<ExitStatus> preserved{};
 };
 
+class [[gnu::visibility("default")]] Controller;
+
 namespace detail {
 struct GroupPlace;
 struct HelperChange;
@@ -277,6 +279,12 @@ private:
     static Helper begin(const ContainerSpec& spec, const HelperOptions& options);
     /// To the one that has taken the helper's place; false if nobody has.
     [[gnu::visibility("default")]] bool reconnect();
+    // Whose loop waits for nobody.
+    friend class Controller;
+    /// One try, after the helper has hung up, that does not wait: for the same helper, the one in its place, or the end
+    /// that its death was. False if none of them is there yet; throws where another runs one of that name.
+    bool find_again();
+    void take_connection(Fd socket, Process helper);
     struct Request;
     /// By a new process; nothing if the group has one.
     static std::optional<Helper> launch(const Request& request, const HelperOptions& options);
@@ -306,7 +314,7 @@ private:
         if (taken == detail::Taken::closed) {
             // Its descriptors are closed one after the other: the lock on the name is gone for certain once all of it
             // is.
-            if (let_go_ || !process_.ended_within(1000)) {
+            if (let_go_ || !waits_ || !process_.ended_within(1000)) {
                 let_go_ = true;
                 throw Error{Step::helper, ECONNRESET, what(), "it has let this client go: find it again"};
             }
@@ -375,6 +383,7 @@ private:
     std::optional<ExitStatus> status_;
     bool let_go_ = false;
     bool watches_ = false;
+    bool waits_ = true;  // for a helper that has hung up, and is about to end
     std::string run_directory_;
     std::string owner_;  // whose the name is: the helper, or who puts another in its place
     unsigned reconnects_ = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -23,6 +24,9 @@ struct Reattached {
     Helper questions;  // of who holds `asking`
     std::mutex asking{};
     int callers = 0;
+    bool is_sought = false;    // the helper has hung up on `events`
+    std::int64_t lost_at = 0;  // since when nothing has come from it; 0: it is there
+    std::int64_t seek_at = 0;
     bool ended = false;
 };
 
