@@ -6,7 +6,7 @@
 //   one_start start ROOT - ordinary            by an ordinary user, who has no limits to give
 //   one_start exec|copy|attach ROOT - user|root|ordinary
 //                                              in a container that runs: a command of a user by name, with a console; a
-//                                              directory in and out; a tmpfs, which is all that every user can give
+//                                              directory in and out; a tmpfs and a device, which only root can give
 //   one_start sweep                            removes what dead owners left
 //
 // Exit status: 0 it was done, 3 an Error was thrown, and was told as "STEP|CONTEXT|ERRNO|WHAT", 4 memory was exhausted
@@ -15,7 +15,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <new>
+#include <set>
 #include <string>
 
 #include <fcntl.h>
@@ -90,11 +92,20 @@ std::string text_of(const std::string& path) {
     return text;
 }
 
-/// What is wrong with a container that must be as it was, with `mounts`; empty if nothing.
-std::string changed(caisson::Container& container, const std::string& mounts) {
+/// The mounts of a container, and what its /dev holds.
+std::string view_of(const caisson::Container& container) {
     const std::string init = "/proc/" + std::to_string(container.init().pid());
+    std::set<std::string> nodes;
+    for (const auto& entry : std::filesystem::directory_iterator{init + "/root/dev"}) nodes.insert(entry.path());
+    std::string view = text_of(init + "/mountinfo");
+    for (const std::string& node : nodes) view += node + "\n";
+    return view;
+}
+
+/// What is wrong with a container that must be as it was, with this view; empty if nothing.
+std::string changed(caisson::Container& container, const std::string& view) {
     if (container.try_wait()) return "the container has ended\n";
-    if (text_of(init + "/mountinfo") != mounts) return "its mounts are others\n";
+    if (view_of(container) != view) return "its mounts or devices are others\n";
     // Who has joined may take a moment to die.
     for (int i = 0; container.cgroup() != nullptr && container.cgroup()->processes().size() > 1; ++i) {
         if (i == 300) return "a process is left in it\n";
@@ -107,12 +118,14 @@ std::string changed(caisson::Container& container, const std::string& mounts) {
 
 int in_running(const std::string& verb, const caisson::ContainerSpec& spec, std::string& wrong) {
     caisson::Container container = caisson::Container::start(spec);
-    const std::string mounts = text_of("/proc/" + std::to_string(container.init().pid()) + "/mountinfo");
+    const std::string view = view_of(container);
     const caisson_test::TestDirectory work;
     (void)::mkdir((work / "from").c_str(), 0700);
     (void)::symlink("there", (work / "from/link").c_str());
     (void)caisson::Fd{::open((work / "from/file").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600)};
-    int result = looked_at([&] {
+    bool has_mount = false;
+    bool has_device = false;
+    const int result = looked_at([&] {
         if (verb == "exec") {
             caisson::ExecSpec exec;
             exec.command = {"/bin/true"};
@@ -130,10 +143,15 @@ int in_running(const std::string& verb, const caisson::ContainerSpec& spec, std:
             container.copy_out("/tmp/copy", work / "back");
         } else {
             container.attach(caisson::MountSpec::tmpfs("/tmp", 1u << 20));
+            has_mount = true;
+            if (::geteuid() != 0) return;
+            container.attach(caisson::DeviceSpec{.source = "/dev/kmsg"});
+            has_device = true;
         }
     });
-    if (verb == "attach" && result == 0) container.detach_mount("/tmp");
-    wrong += changed(container, mounts);
+    if (has_mount) container.detach_mount("/tmp");
+    if (has_device) container.detach_device("kmsg");
+    wrong += changed(container, view);
     // A process of its that nobody but pid 1 is left to reap keeps it from its end for as long as that takes.
     (void)container.kill();
     return result;
