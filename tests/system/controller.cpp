@@ -11,6 +11,8 @@
 #include <vector>
 
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <termios.h>
@@ -175,9 +177,15 @@ TEST_CASE("a thread of the caller's runs the loop, and others use the controller
     controller.run([](const Event&) {});
 }
 
-TEST_CASE("a stop that comes while the loop is about to wait ends it all the same") {
+TEST_CASE("a stop that comes while the loop is about to wait ends it all the same, also from a signal handler in it") {
+    static Controller* looping = nullptr;
     Controller controller;
-    for (int i = 0; i < 300; ++i) {
+    looping = &controller;
+    struct sigaction handled {};
+    struct sigaction before {};
+    handled.sa_handler = [](int) { looping->stop(); };
+    REQUIRE(::sigaction(SIGUSR2, &handled, &before) == 0);
+    for (int i = 0; i < 400; ++i) {
         CAPTURE(i);
         std::atomic<bool> entered{false};
         std::atomic<bool> ended{false};
@@ -188,14 +196,17 @@ TEST_CASE("a stop that comes while the loop is about to wait ends it all the sam
         }};
         while (!entered) std::this_thread::yield();
         const auto from = std::chrono::steady_clock::now();
-        while (std::chrono::steady_clock::now() - from < std::chrono::microseconds{i % 30}) continue;
-        controller.stop();
+        while (std::chrono::steady_clock::now() - from < std::chrono::microseconds{i / 2 % 30}) continue;
+        if (i % 2 == 0) controller.stop();
+        else REQUIRE(::pthread_kill(thread.native_handle(), SIGUSR2) == 0);
         for (int wait = 0; wait < 10000 && !ended; ++wait) std::this_thread::sleep_for(1ms);
         const bool in_time = ended;
-        if (!in_time) controller.stop();
-        thread.join();
+        // A thread that waits for itself cannot be helped: the destructor of `thread` then ends the program.
+        if (!in_time && i % 2 == 0) controller.stop();
+        if (in_time || i % 2 == 0) thread.join();
         REQUIRE(in_time);
     }
+    REQUIRE(::sigaction(SIGUSR2, &before, nullptr) == 0);
 }
 
 TEST_CASE("stopping waits for a container that obeys and kills one that does not") {
