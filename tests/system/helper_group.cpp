@@ -1,4 +1,4 @@
-// Containers of a group, which share one helper, what a helper tells of its own accord, and what it can no longer do.
+// Containers of a group, which share one helper, and what a helper tells of its own accord.
 #include <caisson/helper.hpp>
 
 #include <atomic>
