@@ -40,8 +40,9 @@ struct ExecSpec {
     /// sockets of the caller's network, as a user without rights there.
     NamespaceSet namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::user | NamespaceKind::uts |
                               NamespaceKind::ipc | NamespaceKind::net | NamespaceKind::cgroup;
-    /// As ContainerSpec::user and ContainerSpec::group; names are looked up in the container as it is at this moment. A
-    /// user without a group: by name, has those of the container's files, and a number the group of that number alone.
+    /// As ContainerSpec::user and ContainerSpec::group; names are looked up in the container as it is at this moment.
+    /// Without `group`, a user that is a name has the groups of the container's files, and one that is a number has the
+    /// group of the same number alone.
     std::string user{};
     std::string group{};
     std::optional<std::vector<std::uint32_t>> groups{};  ///< supplementary
