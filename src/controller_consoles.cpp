@@ -88,6 +88,8 @@ void Controller::end_consoles(Entry& entry) {
     if (!entry.consoles) return;
     if (entry.give_up_at == never) give_up_later(entry, 0);
     entry.consoles->end();
+    // What the terminal still had room for, nobody has read yet.
+    (void)entry.consoles->took_some();
     tell_of_consoles(entry, false);
 }
 
@@ -152,7 +154,7 @@ void Controller::serve(Entry& entry, unsigned part, std::uint32_t events) {
     }
     if (!entry.consoles) return;
     entry.consoles->serve(part & console_bits, events);
-    if (entry.consoles->took_some() && entry.status && !entry.told()) give_up_later(entry, stuck_ms);
+    if (entry.consoles->took_some() && entry.status && !entry.told()) give_up_later(entry, reader_ms);
     tell_of_consoles(entry, false);
 }
 

@@ -247,6 +247,7 @@ public:
 private:
     static constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
     static constexpr std::int64_t patience_ms = 2000;  // for a user who does not read, once the container has ended
+    static constexpr std::int64_t reader_ms = 1000;    // for one who reads, also after `stop`
     static constexpr std::int64_t linger_step_ms = 20;
     static constexpr std::int64_t kill_again_ms = 100;  // see Container::kill_all
     static constexpr std::int64_t stuck_ms = 400;       // after SIGKILL

@@ -425,7 +425,7 @@ TEST_CASE("who is reading gets all that a killed container wrote, and a reboot t
     std::optional<Event> event;
     std::uint64_t read = 0;
     bool asked = kills;
-    char buffer[2048];
+    char buffer[4096];
     const auto take = [&] {
         if (!detail::wait_readable(user.get(), 0)) return false;
         const ssize_t n = ::read(user.get(), buffer, sizeof buffer);
@@ -433,7 +433,7 @@ TEST_CASE("who is reading gets all that a killed container wrote, and a reboot t
         return n > 0;
     };
     while (!event) {
-        (void)::poll(nullptr, 0, 20);
+        (void)::poll(nullptr, 0, 40);
         (void)take();
         event = controller.next();
         if (asked || event || !controller.status(id)) continue;
