@@ -190,6 +190,23 @@ TEST_CASE("a container cannot keep a device by laying something over its /dev") 
                    : "it was not refused"));
 }
 
+TEST_CASE("who makes its own attach fail has the right to use the device at no time") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory nodes;
+    REQUIRE(::mknod((nodes / "log").c_str(), S_IFCHR | 0666, makedev(1, 11)) == 0);
+    REQUIRE(::chmod((nodes / "log").c_str(), 0666) == 0);
+    ContainerSpec spec = plain(root);
+    spec.mounts.push_back(MountSpec::bind(nodes.path(), "/nodes", {.no_dev = false}));
+    Shell shell{spec};
+    if (shell.ask("true >/nodes/log") == "") CAISSON_SKIP("no rules for devices can be set here");
+    (void)shell.ask("mkdir /dev/log; touch /dev/log/kernel");
+    (void)shell.ask("while :; do true >/nodes/log && touch /dev/got; done 2>/dev/null &");
+    for (int i = 0; i < 50; ++i) CHECK(contains(refusal([&] { shell->attach(log_device); }, EEXIST), "File exists"));
+    CHECK(shell.ask("ls /dev | grep got") == "");
+}
+
 TEST_CASE("without rules for devices, only the removal of its node takes one away") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
