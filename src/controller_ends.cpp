@@ -330,6 +330,12 @@ void Controller::restart_later(Entry& entry, std::int64_t now) {
                 .status = entry.status,
                 .count = ++entry.restarts,
                 .pause = std::chrono::milliseconds{pause}};
+    for (std::string& what : std::exchange(entry.attached, {})) {
+        push({.kind = Event::Kind::device_removed,
+              .id = entry.id,
+              .name = entry.container.name(),
+              .device = std::move(what)});
+    }
     tell_of_consoles(entry, true);
     if (entry.consoles) entry.consoles->leave();
     hand_over_consoles(entry, event);

@@ -74,8 +74,9 @@ class [[gnu::visibility("default")]] Controller;
 /// for 2 seconds.
 ///
 /// Ends: what follows is as the spec's `on_poweroff`, `on_reboot` and `on_crash` say. A container that is started again
-/// keeps its id and the terminal of its relayed console, and is a fresh one in all else. What `stdio` and `descriptors`
-/// of a spec name that may restart by itself is held open until it does so no more.
+/// keeps its id and the terminal of its relayed console, and is a fresh one in all else. What was attached to it is
+/// gone, of which `device_removed` tells before `restarting`. What `stdio` and `descriptors` of a spec name that may
+/// restart by itself is held open until it does so no more.
 ///
 /// Throws `Step::event_loop` where the kernel refuses, and `std::logic_error` for an id that it never gave out.
 class Controller {
@@ -272,6 +273,7 @@ private:
         ContainerId id;
         Container container;
         int end_fd = -1;                       // what is watched for its end
+        std::vector<std::string> attached{};   // while it runs: see Change::what
         detail::Owned<const Origin> origin{};  // nothing for one that was adopted
         Asked asked = Asked::nothing;
         bool starting = false;

@@ -129,7 +129,8 @@ public:
         if (plain.preserved) info.preserved = plain.preserved->status();
         return info;
     }
-    /// Replaces the note, for everybody who asks from then on. At most 1 MiB, else `Step::check_spec`.
+    /// Replaces the note, for everybody who asks from then on. At most 1 MiB, else `Step::check_spec`. A container that
+    /// is started again is what it was at its start, and so is the note.
     [[gnu::visibility("default")]] void set_note(const std::string& note);
     /// See Container::suspend. Throws `Step::helper` with ESRCH if the container has ended, else as that does.
     void suspend() { (void)ask({.kind = detail::Message::Kind::suspend}); }

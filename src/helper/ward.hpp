@@ -44,6 +44,7 @@ struct Ward {
     ExitStatus last_status{};  ///< once it has ended
     bool released = false;     ///< it was preserved
     detail::Info info{};
+    std::string first_note{};  ///< where it may be started again
     Fd info_file{};
     Fd kept_note{};  ///< where the note is kept for who takes this process's place
     Fd listener{};

@@ -353,3 +353,41 @@ TEST_CASE("what was done to a container before it was started again is not noted
     CHECK(refusal([&] { helper.detach_device("log/kernel"); }, ENOENT).starts_with("container 'web': device "));
     (void)helper.kill();
 }
+
+TEST_CASE("what was attached does not come back with a container that is started again, which is told") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    Place place;
+    ContainerSpec spec = place.spec("web");
+    spec.on_crash = EndAction::restart;
+    spec.back_off.first_pause_ms = 10;
+    place.options.note = "as it was";
+    Helper helper = Helper::start(spec, place.options);
+    helper.watch();
+    helper.attach(log_device);
+    helper.attach(MountSpec::tmpfs("/mnt", 1 << 20));
+    helper.attach(MountSpec::tmpfs("/tmp", 1 << 20));
+    helper.detach_mount("/mnt");
+    helper.set_note("with more");
+    (void)helper.signal(SIGKILL);
+    std::string told;
+    while (!told.ends_with("noted ") && detail::wait_readable(helper.fd(), 5000)) {
+        while (const auto event = helper.next_event()) {
+            switch (event->kind) {
+                case Event::Kind::device_added: told += "+" + event->device + " "; break;
+                case Event::Kind::device_removed: told += "-" + event->device + " "; break;
+                case Event::Kind::restarting: told += "restarting "; break;
+                case Event::Kind::started: told += "started "; break;
+                case Event::Kind::noted: told += told.ends_with("started ") ? "noted " : ""; break;
+                default: break;
+            }
+        }
+    }
+    CHECK(told ==
+          "+device '/dev/log/kernel' +mount '/mnt' +mount '/tmp' -mount '/mnt' -device '/dev/log/kernel' "
+          "-mount '/tmp' restarting started noted ");
+    CHECK(helper.info().note == "as it was");
+    CHECK(refusal([&] { helper.detach_device("log/kernel"); }, ENOENT).starts_with("container 'web': device "));
+    helper.attach(log_device);
+    (void)helper.kill();
+}
