@@ -94,17 +94,24 @@ TEST_CASE("a viewer that goes is told of, and the others stay") {
     CHECK(read_until(lab, stays, ">\r\n") == "<last>\r\n");
     REQUIRE(lab.until([&] { return lab.count(Event::Kind::console_detached) == 1; }));
     CHECK(lab.events.back().viewer == 1);
+    // Who only looks has typed nothing, also where it goes at once.
+    std::optional<Fd> looked{lab.controller.attach_console(lab.id, {.read_only = true})};
+    REQUIRE(::write(looked->get(), "nothing\n", 8) == 8);
+    looked.reset();
+    REQUIRE(lab.until([&] { return lab.count(Event::Kind::console_detached) == 2; }));
+    lab.until_rest();
+    CHECK(read_now(stays).empty());
     // Who has nothing more to type still sees what comes.
     REQUIRE(::shutdown(stays.get(), SHUT_WR) == 0);
     lab.until_rest();
     const Fd types = lab.controller.attach_console(lab.id);
     REQUIRE(::write(types.get(), "on\n", 3) == 3);
     CHECK(read_until(lab, stays, "<on>").find("<on>") != std::string::npos);
-    CHECK(lab.controller.console_state(lab.id).viewers.back().number == 4);
+    CHECK(lab.controller.console_state(lab.id).viewers.back().number == 5);
 
     lab.controller.detach_viewers(lab.id);
     lab.turn();
-    CHECK(lab.count(Event::Kind::console_detached) == 4);
+    CHECK(lab.count(Event::Kind::console_detached) == 5);
     (void)read_now(looks);
     CHECK(is_at_end(looks));
     const Fd terminal = lab.controller.open_console(lab.id);
