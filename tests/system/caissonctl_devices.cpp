@@ -1,8 +1,10 @@
 // caissonctl's attach-device, detach-device, update-device and their kin: as virsh prints and refuses, and in force.
 #include <caisson/bridge.hpp>
+#include <caisson/helper.hpp>
 
 #include "support/doctest.hpp"
 
+#include <csignal>
 #include <string>
 #include <utility>
 
@@ -124,6 +126,32 @@ TEST_CASE("devices come to a running domain and go, and its document shows them"
     check_said(ctl({"detach-interface", "web", "bridge", "--mac", "52:54:00:44:55:66", "--persistent"}),
                "Interface detached successfully\n");
     CHECK(ctl({"dumpxml", "web", "--inactive"}).out == defined);
+    REQUIRE(ctl({"destroy", "web"}).status == 0);
+}
+
+TEST_CASE("a domain that is started again has no device that came while it ran, and its document shows none") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web", "", 50000, "/sbin/init", "", "<on_crash>restart</on_crash>")}).status ==
+            0);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    auto helper = caisson::Helper::find("web", ctl.file("run"));
+    REQUIRE(helper);
+    check_said(ctl({"attach-device", "web", ctl.write("log.xml", log_xml), "--live"}),
+               "Device attached successfully\n");
+    CHECK(has(ctl({"dumpxml", "web"}).out, "<char>/dev/kmsg</char>"));
+    helper->watch();
+    REQUIRE(helper->signal(SIGKILL));
+    bool is_noted = false;
+    while (!is_noted && caisson::detail::wait_readable(helper->fd(), 5000)) {
+        while (const auto event = helper->next_event())
+            is_noted = is_noted || event->kind == caisson::Event::Kind::noted;
+    }
+    CHECK(is_noted);
+    CHECK_FALSE(has(ctl({"dumpxml", "web"}).out, "<char>/dev/kmsg</char>"));
+    check_said(ctl({"attach-device", "web", ctl.write("log.xml", log_xml), "--live"}),
+               "Device attached successfully\n");
     REQUIRE(ctl({"destroy", "web"}).status == 0);
 }
 
