@@ -4,6 +4,7 @@
 #include <caisson/container.hpp>
 #include <caisson/controller.hpp>
 #include <caisson/detail/hotplug.hpp>
+#include <caisson/detail/owner.hpp>
 #include <caisson/helper.hpp>
 
 #include <atomic>
@@ -39,7 +40,8 @@ class Silent {
 public:
     Silent() : fuse_{::open("/dev/fuse", O_RDWR | O_CLOEXEC)} {
         const std::string data = "fd=" + std::to_string(fuse_.get()) + ",rootmode=40000,user_id=0,group_id=0";
-        is_there_ = fuse_ && ::mount("silent", where_.path().c_str(), "fuse", 0, data.c_str()) == 0;
+        is_there_ = fuse_ && ::mount(detail::Owner::current().tag().c_str(), where_.path().c_str(), "fuse", 0,
+                                     data.c_str()) == 0;
     }
     Silent(const Silent&) = delete;
     Silent& operator=(const Silent&) = delete;
