@@ -19,7 +19,10 @@ detail::Change Controller::change(ContainerId id, const char* what, Do&& act) {
         return detail::HelperChange::make(
             [&](auto&& ask) {
                 const auto helper = call_helper(id);
-                if (!helper) (void)require(id);
+                if (!helper) {
+                    const std::lock_guard lock{own()};
+                    (void)require(id);
+                }
                 ask(*helper);
             },
             act);

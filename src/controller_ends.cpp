@@ -216,7 +216,15 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
     if (entry->status) {
         if (reboot) return false;
         const bool is_due = std::find(to_start_.begin(), to_start_.end(), id) != to_start_.end();
-        if (!entry->starting || is_due) return *end_at_once(*entry);
+        if (entry->restart_at != never || is_due) return *end_at_once(*entry);
+        if (!entry->starting) {
+            // Its console is still being read. What it has said by its end counts, but for a restart.
+            const bool restarts =
+                entry->asked == Asked::nothing && entry->origin &&
+                entry->origin->spec.after(kind_of(*entry->status, false, false)) == EndAction::restart;
+            if (restarts) entry->asked = Asked::stop;
+            return restarts;
+        }
         // Once its start, which is under way, is done.
         if (entry->asked != Asked::stop) entry->asked = Asked::shutdown;
         return true;

@@ -43,10 +43,10 @@ public:
           visit_{(check_all(), ticket.init), exec.namespaces, spec_.stage_path} {}
 
     [[nodiscard]] Visitor start() {
-        groups_ = GroupEntrance::open(ticket_.groups, ticket_.init.pid());
+        if (exec_.cgroup) open_groups();
         find_user();
         plan_outside();
-        visit_.enter(exec_.cgroup ? &groups_ : nullptr);
+        visit_.enter(exec_.cgroup ? &*groups_ : nullptr);
         plan_inside();
         return visit_.start(spec_.command, environment_of(spec_, identity_),
                             static_cast<std::uint32_t>(spec_.descriptors.size()), left());
@@ -65,7 +65,7 @@ public:
         if (context == terminals && errnum != 0) {
             return e.with_remedy("the container has no devpts on /dev/pts: leave console out");
         }
-        if (context == own_process || context == own_session || context.starts_with("resource limit ")) {
+        if (context == own_process || context == own_session || context.starts_with(limit_of_processes)) {
             if (std::string remedy = rule_that_gives(errnum); !remedy.empty()) return e.with_remedy(remedy);
         }
         return e.with_remedy(remedy_of(spec_, e.step(), errnum, context, is_command));
@@ -75,6 +75,7 @@ private:
     static constexpr const char* own_process = "make the command's process";
     static constexpr const char* own_session = "session and controlling terminal";
     static constexpr const char* terminals = "open '/dev/pts'";
+    static constexpr const char* limit_of_processes = "resource limit 'nproc'";
 
     void check_all() const {
         check(exec_);
@@ -83,6 +84,9 @@ private:
         check_security_label(spec_);
     }
     PlanBuilder& plan() noexcept { return visit_.plan(); }
+    void open_groups() {
+        if (!groups_) groups_.emplace(GroupEntrance::open(ticket_.groups, ticket_.init.pid()));
+    }
     [[nodiscard]] std::string rule_that_gives(int errnum) const {
         const std::vector<SeccompRule>& rules = spec_.seccomp.rules;
         const auto found = std::find_if(rules.begin(), rules.end(), [&](const SeccompRule& rule) {
@@ -98,12 +102,13 @@ private:
     void add(const Instr& instr, Step step, std::string context) { plan().add(instr, step, std::move(context)); }
 
     /// A file of the container's, as text: who reads it is a visit, which nothing there can hold up for ever.
-    [[nodiscard]] std::string read_inside(const char* path, std::size_t most) const {
+    [[nodiscard]] std::string read_inside(const char* path, std::size_t most) {
         Fd copy{::memfd_create("caisson-copy", MFD_CLOEXEC)};
         if (!copy) fail(Step::credentials, "file in memory");
         Visit visit{ticket_.init, NamespaceKind::mount | NamespaceKind::user, spec_.stage_path};
         // What is at the path may be a device, and opening that is a deed: its rules are the container's.
-        visit.enter(&groups_);
+        open_groups();
+        visit.enter(&*groups_);
         PlanBuilder& inside = visit.plan();
         const std::string what = quote(path) + " of the container";
         const Slot file = inside.dynamic();
@@ -222,7 +227,7 @@ private:
     ContainerSpec spec_;
     std::int64_t deadline_;
     Visit visit_;
-    GroupEntrance groups_;
+    std::optional<GroupEntrance> groups_;
     Identity identity_;
     std::vector<ResourceLimit> limits_;
     Fd proc_;

@@ -110,10 +110,14 @@ std::string own_stage(const std::string& told) {
 
 }  // namespace detail
 
+std::optional<detail::StateRecord> Helper::record() const {
+    const Fd directory = detail::sys::open(run_directory_ + "/" + name_, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    return directory ? detail::StateRecord::read(directory.get()) : std::nullopt;
+}
+
 Process Helper::own_init(Fd pidfd) const {
     Process process = Process::adopt(std::move(pidfd));
-    const Fd directory = detail::sys::open(run_directory_ + "/" + name_, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    const auto record = directory ? detail::StateRecord::read(directory.get()) : std::nullopt;
+    const auto record = this->record();
     const auto given = detail::Owner::of(process.pid());
     if (!given) throw Error{Step::helper, ESRCH, "container " + quote(name_), "it has ended"};
     // Of another pid namespace, the numbers are other ones.
@@ -126,10 +130,13 @@ Process Helper::own_init(Fd pidfd) const {
 }
 
 void Helper::require_groups(const detail::GroupPlace& groups, const Process& init) const {
-    if (groups.holds(init.pid())) return;
+    const auto record = this->record();
+    const bool is_it = record && record->group == groups.name && groups.name.empty() == groups.hierarchies.empty();
+    if (is_it && groups.holds(init.pid())) return;
     if (init.ended()) throw Error{Step::helper, ESRCH, "container " + quote(name_), "it has ended"};
     throw Error{Step::helper, EPERM, what(),
-                "it gives control group " + quote(groups.name) + " as the container's, whose init is elsewhere"};
+                "it gives control group " + quote(groups.name) + " as the container's, whose init is elsewhere or " +
+                    quote(run_directory_ + "/" + name_ + "/" + detail::StateRecord::file) + " names another"};
 }
 
 detail::ExecTicket Helper::exec_ticket() {
@@ -310,10 +317,11 @@ std::optional<Helper> Helper::join(const Request& request) {
         return true;
     };
     for (const int fd : request.passed) {
-        if (!send(detail::Message::Kind::descriptor, fd)) return std::nullopt;
+        if (!send(detail::Message::Kind::descriptor, fd)) break;
     }
     const Fd file = detail::to_memory_file(detail::encode(request.start));
-    if (!send(detail::Message::Kind::start, file.get())) return std::nullopt;
+    // Where it does not take that, it may have said why.
+    (void)send(detail::Message::Kind::start, file.get());
     detail::Message answer;
     if (helper.take_start(answer) == detail::Taken::closed) return std::nullopt;
     return helper;

@@ -85,7 +85,17 @@ std::optional<HelperConnection> connect_to(const std::string& run, const std::st
 std::string owner_of(const std::string& directory) {
     const Fd opened = sys::open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     const auto owner = opened ? Owner::recorded_in(opened.get(), "owner") : std::nullopt;
-    return owner && !owner->is_dead() ? owner->tag() : std::string{};
+    struct stat st {};
+    if (!owner || owner->is_dead() || ::fstat(opened.get(), &st) != 0) return {};
+    // A group's helper may have another container of that name by now, in a directory of its own.
+    return owner->tag() + "/" + std::to_string(st.st_ino);
+}
+
+/// Its owner has died without giving it up.
+static bool is_orphaned(const std::string& directory) {
+    const Fd opened = sys::open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    const auto owner = opened ? Owner::recorded_in(opened.get(), "owner") : std::nullopt;
+    return owner && owner->is_dead();
 }
 
 }  // namespace detail
@@ -161,12 +171,16 @@ bool Helper::find_again() {
         return !owner_.empty() && detail::owner_of(run_directory_ + "/" + name_) == owner_;
     };
     if (process_.ended() && !is_same_owners()) {
+        if (!detail::is_orphaned(run_directory_ + "/" + name_)) {
+            throw Error{Step::helper, ESRCH, what(),
+                        "it had let this client go, and has ended since: how its container did was not told"};
+        }
         status_ = ExitStatus::killed(SIGKILL);
         return true;
     }
     auto found = detail::connect_to(run_directory_, name_, what(), false);
     if (!found) return false;
-    if (found->helper.pid() != process_.pid() && !is_same_owners()) {
+    if (!is_same_owners()) {
         throw Error{Step::helper, ESRCH, what(), "it has let this client go, and another runs one of that name"};
     }
     take_connection(std::move(found->socket), std::move(found->helper));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <iterator>
 #include <string>
@@ -26,11 +27,14 @@
 #include <caisson/mount.hpp>
 #include <caisson/namespace.hpp>
 
+#include "mount_view.hpp"
+
 namespace caisson::inline v0::detail {
 namespace {
 
-constexpr std::int64_t patience = 10'000;   // milliseconds of a visit
-constexpr unsigned unique_number = 0x4000;  // STATX_MNT_ID_UNIQUE, Linux 6.8
+constexpr std::int64_t patience = 10'000;                   // milliseconds of a visit
+constexpr std::size_t most_mounts = std::size_t{64} << 20;  // bytes of a mountinfo
+constexpr unsigned unique_number = 0x4000;                  // STATX_MNT_ID_UNIQUE, Linux 6.8
 
 /// The number of a mount, and how it is asked for: where the kernel has numbers that never come again, those.
 struct MountNumber {
@@ -235,7 +239,9 @@ Fd Hotplug::make_mount(const MountSpec& spec) const {
         struct stat status {};
         if (!outer || ::fstat(outer.get(), &status) != 0 || status.st_ino != equipment_.outer_user) {
             // Whose maps would be its own choice.
-            throw Error{Step::map_ids, ESTALE, "user namespace of init", "init has gone on to one that it has made"};
+            throw Error{
+                Step::map_ids, ESTALE, what_of(spec),
+                "init has gone on to a user namespace that it has made: attach a tmpfs, or start with the mount"};
         }
         made.id_map(users);
         return made.release();
@@ -303,6 +309,17 @@ void Hotplug::unmount(const GivenMount& mount, std::int64_t milliseconds) const 
     (void)visit.run(milliseconds);
 }
 
+bool Hotplug::is_mount_point(std::string_view target) const {
+    std::string text;
+    if (!sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(init_.pid()) + "/mountinfo").c_str(), text, most_mounts)) {
+        return false;
+    }
+    while (target.size() > 1 && target.ends_with('/')) target.remove_suffix(1);
+    const MountView view{text};
+    const MountLine* const mount = view.at(target);
+    return mount != nullptr && mount->point == target;
+}
+
 Change Hotplug::detach_mount(const std::string& target) {
     auto& mounts = equipment_.mounts;
     const auto found =
@@ -315,7 +332,8 @@ Change Hotplug::detach_mount(const std::string& target) {
     } catch (const Error& e) {
         const int error = e.code().value();
         if (error != ESTALE && error != ENOENT) throw;
-        throw e.with_remedy("what was mounted is gone, or something else is mounted over it");
+        if (is_mount_point(target)) throw e.with_remedy("something else is mounted there by now");
+        // It is gone already, as is wanted.
     }
     mounts.erase(std::next(found).base());
     return change;

@@ -39,6 +39,7 @@ std::string StateRecord::text() const {
     line("boot", boot);
     line("helper", helper.tag());
     if (init) line("init", init->tag());
+    if (!group.empty()) line("group", group);
     return text;
 }
 
@@ -58,6 +59,7 @@ std::optional<StateRecord> StateRecord::parse(std::string_view text) {
         const std::string_view value = line.substr(space + 1);
         if (word == "name") record.name = value;
         if (word == "boot") record.boot = value;
+        if (word == "group") record.group = value;
         if (word == "helper" && !(helper = Owner::parse(value))) return std::nullopt;
         if (word == "init" && !(record.init = Owner::parse(value))) return std::nullopt;
     }

@@ -243,15 +243,23 @@ bool GroupPlace::holds(pid_t process) const {
     }
     // Where the process is in each hierarchy, through each of its mounts.
     const std::vector<CgroupHierarchy> all = parse_cgroup_hierarchies(groups, mounts);
-    return std::all_of(hierarchies.begin(), hierarchies.end(), [&](const auto& claimed) {
-        const std::string path = claimed.second + "/" + name;
-        return std::any_of(all.begin(), all.end(), [&](const CgroupHierarchy& hierarchy) {
-            if (hierarchy.controllers != claimed.first) return false;
-            return std::any_of(hierarchy.places.begin(), hierarchy.places.end(), [&](const CgroupPlace& place) {
-                return place.own && (place.mount_point + *place.own + "/").starts_with(path + "/");
-            });
-        });
+    // Left out, one would be a hierarchy whose limits and rules do not hold.
+    const bool is_whole = std::all_of(all.begin(), all.end(), [&](const CgroupHierarchy& hierarchy) {
+        return std::any_of(hierarchies.begin(), hierarchies.end(),
+                           [&](const auto& claimed) { return claimed.first == hierarchy.controllers; }) ||
+               std::none_of(hierarchy.places.begin(), hierarchy.places.end(), [&](const CgroupPlace& place) {
+                   return place.own && (*place.own + "/").find("/" + name + "/") != std::string::npos;
+               });
     });
+    return is_whole && std::all_of(hierarchies.begin(), hierarchies.end(), [&](const auto& claimed) {
+               const std::string path = claimed.second + "/" + name;
+               return std::any_of(all.begin(), all.end(), [&](const CgroupHierarchy& hierarchy) {
+                   if (hierarchy.controllers != claimed.first) return false;
+                   return std::any_of(hierarchy.places.begin(), hierarchy.places.end(), [&](const CgroupPlace& place) {
+                       return place.own && (place.mount_point + *place.own + "/").starts_with(path + "/");
+                   });
+               });
+           });
 }
 
 GroupEntrance GroupEntrance::open(const GroupPlace& group, pid_t init) {

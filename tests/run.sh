@@ -308,7 +308,7 @@ sections() {
         fi
     done
     for name in asan tsan clang options consumers style uml; do
-        if wants $name; then await $name; fi
+        if [[ -n ${job[$name]-} ]]; then await $name; fi
     done
     for name in qemu long; do
         if wants $name; then alone $name section_$name; fi

@@ -199,7 +199,8 @@ public:
 
     /// Lays a veth pair from a bridge of the host into the running container, up and with its addresses and routes; the
     /// interface's name inside: without one in the spec, the first free of eth0, eth1, ... The host's end goes with the
-    /// container; should this process die first, a moment after it.
+    /// container; should this process die first, a moment after it. EXDEV where the calling thread is in another
+    /// network namespace than the container's links were made in; so does detach_network.
     ///
     /// This and the five that follow are all or nothing: what they refuse changes nothing, and throws as a start does
     /// for the same thing, with `Step::open_namespace` and ESRCH if the container has ended. They are carried out by a
@@ -211,14 +212,16 @@ public:
     /// mounted something else on /dev.
     [[gnu::visibility("default")]] void attach(const DeviceSpec& device);
     /// Mounts a bind, an image or a tmpfs at `target`, which is made if it is missing; links in it are resolved inside.
+    /// ESTALE for all but a tmpfs where init has gone on to a user namespace of its own making.
     [[gnu::visibility("default")]] void attach(const MountSpec& mount);
     /// Removes an interface, by its name inside as it was given: of `networks` or attached. ENOENT if there is none.
     [[gnu::visibility("default")]] void detach_network(const std::string& name);
     /// Removes a node, "/dev/fuse" or "fuse", of `devices` or attached, and takes the right to open the device, unless
     /// another node or rule gives it; who has it open keeps it. ENOENT if there is none.
     [[gnu::visibility("default")]] void detach_device(const std::string& path);
-    /// Unmounts what was attached at `target`, busy or not, and nothing else: ESTALE where that is gone, or under
-    /// another mount. ENOENT if nothing was attached there while the container ran.
+    /// Unmounts what was attached at `target`, busy or not, and nothing else: ESTALE where something else is
+    /// mounted there by now; what is gone already counts as detached. ENOENT if nothing was attached there while the
+    /// container ran.
     [[gnu::visibility("default")]] void detach_mount(const std::string& target);
     /// For who does the same elsewhere: see Hotplug. `what` is what it is for.
     [[nodiscard]] [[gnu::visibility("default")]] detail::Hotplug hotplug(const char* what);

@@ -53,7 +53,8 @@ struct ExecSpec {
     std::optional<bool> no_new_privileges{};
     std::optional<std::string> security_label{};
     /// In the container's control groups; false: in the caller's, beyond the container's limits and device rules. That
-    /// is refused where the container has no user namespace.
+    /// is refused where the container has no user namespace. Names of users and groups are looked up in the container's
+    /// groups in any case: where these are full, numbers go.
     bool cgroup = true;
     std::vector<ResourceLimit> resource_limits{};  ///< in the place of those of the same kind
     std::optional<std::uint32_t> umask{};

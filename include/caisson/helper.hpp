@@ -77,6 +77,7 @@ class [[gnu::visibility("default")]] Controller;
 namespace detail {
 struct GroupPlace;
 struct HelperChange;
+struct StateRecord;
 /// The helper program, opened; see HelperOptions::helper_path. Throws `Step::helper` where there is none.
 [[nodiscard]] [[gnu::visibility("default")]] Fd open_helper_program(const std::string& path);
 /// What a client uses in the place of the stage that a helper tells: one that was installed with its own library. Empty
@@ -302,9 +303,10 @@ private:
     [[nodiscard]] std::string what() const { return "helper of container " + detail::quote(name_); }
     friend struct detail::HelperChange;
     // A helper has locked itself down, and its clients have not: what it tells is looked at before it is acted on.
+    [[nodiscard]] std::optional<detail::StateRecord> record() const;
     /// The pidfd's process, which the record names that was written before. Throws with EPERM where it is another.
     [[nodiscard]] [[gnu::visibility("default")]] Process own_init(Fd pidfd) const;
-    /// Throws with EPERM unless init is in these groups.
+    /// Throws with EPERM unless init is in these groups, and the record names them.
     void require_groups(const detail::GroupPlace& groups, const Process& init) const;
     [[nodiscard]] Error refusal(const detail::Message& message) const {
         const Error e = detail::decode<detail::PlainError>(message.body).error();

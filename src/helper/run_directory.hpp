@@ -59,9 +59,10 @@ public:
         return socket;
     }
     /// What runs here, for who comes after a crash. Throws `Step::helper`; then the record is as it was before.
-    void record(pid_t init = -1) {
+    void record(pid_t init = -1, std::string group = {}) {
         detail::StateRecord record = detail::StateRecord::of_helper(name_);
         if (init > 0) record.init = detail::Owner::of(init);
+        record.group = std::move(group);
         record.write(directory_.get(), run_path_ + "/" + name_);
     }
     /// Gives the name up: nothing is left of it.

@@ -31,6 +31,11 @@ void forget_closed(std::vector<Client>& clients) {
     std::erase_if(clients, [](const Client& client) { return !client.socket; });
 }
 
+/// After a failure for want of memory or descriptors: that is one container's matter, and may be better in a moment.
+void give_time() noexcept {
+    (void)::poll(nullptr, 0, 10);
+}
+
 Fd accept_one(const Fd& listener) {
     return Fd{
         detail::sys::retry([&] { return ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); })};
@@ -60,7 +65,13 @@ bool Server::is_idle() const {
 }
 
 void Server::run() {
-    while (!is_idle()) turn(-1);
+    while (!is_idle()) {
+        try {
+            turn(-1);
+        } catch (const std::exception&) {
+            give_time();
+        }
+    }
     if (!group_) return;
     // Who has come to the group before its end is served; who comes later finds nobody, and starts the next helper.
     turn(0);
@@ -70,7 +81,12 @@ void Server::run() {
 
 void Server::turn(int milliseconds) {
     pollfd p[]{{controller_.fd(), POLLIN, 0}, {epoll_.get(), POLLIN, 0}};
-    if (::poll(p, 2, milliseconds) < 0 && errno != EINTR) detail::fail(Step::event_loop, "wait for events");
+    // What was done since the last look has woken that turn.
+    const bool has_finished =
+        std::any_of(work_.begin(), work_.end(), [](const auto& work) { return work->done.load(); });
+    if (::poll(p, 2, has_finished ? 0 : milliseconds) < 0 && errno != EINTR) {
+        detail::fail(Step::event_loop, "wait for events");
+    }
     // An answer comes behind the events that it has caused.
     const std::vector<const Work*> done = finished();
     take_events();
@@ -93,8 +109,7 @@ void Server::take_events() {
     try {
         while (const auto event = controller_.next()) handle(*event);
     } catch (const std::exception&) {
-        // For want of memory or descriptors: that is one container's matter, and may be better in a moment.
-        (void)::poll(nullptr, 0, 10);
+        give_time();
     }
 }
 
@@ -122,8 +137,10 @@ void Server::handle(const Event& event) {
     forget_closed(ward);
     if (!is_over) return;
     // A restart has failed: the end that it was to follow is the last one.
-    end(ward, ward.last_status);
+    // Out of the list first: what fails half-way would else keep the helper from its end.
+    const auto over = std::move(*found);
     wards_.erase(found);
+    end(*over, over->last_status);
 }
 
 void Server::forget_closed(Ward& ward) {
@@ -144,8 +161,9 @@ void Server::renew(Ward& ward, const Event& event) {
     try {
         if (event.preserved) ward.info.preserved = detail::PlainStatus::of(*event.status);
         else ward.info.init = controller_.init_pid(ward.id);
+        // Clients believe nothing else.
+        if (!event.preserved) ward.directory->record(ward.info.init, controller_.hotplug_state(ward.id).group);
         ward.info_file = detail::to_memory_file(detail::encode(ward.info));
-        if (!event.preserved) ward.directory->record(ward.info.init);
     } catch (const Error&) {
         // It has ended already, or no file can be made: what is told is then what was.
     }
@@ -168,7 +186,7 @@ void Server::serve(Ward& ward, Client& client) {
             case Taken::closed: client.socket.reset(); return;
             case Taken::message: break;
         }
-    } catch (const Error& e) {
+    } catch (const std::exception& e) {
         tell(client, refusal(e));
         client.socket.reset();
         return;
@@ -183,6 +201,15 @@ void Server::serve(Ward& ward, Client& client) {
     }
 }
 
+/// A thread must not end by an exception. What has no text is refused all the same.
+static Message refusal_if_room(const std::exception& e) noexcept {
+    try {
+        return refusal(e);
+    } catch (...) {
+        return {.kind = Message::Kind::refused};
+    }
+}
+
 void Server::answer_beside(const Ward& ward, Client& client, Message question) {
     Work& work = *work_.emplace_back(new Work{.question = std::move(question), .id = ward.id});
     try {
@@ -190,7 +217,7 @@ void Server::answer_beside(const Ward& ward, Client& client, Message question) {
             try {
                 work.found = answer_slowly(controller_, work.id, work.question);
             } catch (const std::exception& e) {
-                work.found.message = refusal(e);
+                work.found.message = refusal_if_room(e);
             }
             work.done = true;
             controller_.stop();  // wakes the loop
@@ -285,7 +312,7 @@ void Server::accept_clients(const Fd& listener, std::vector<Client>& into) {
             client.socket = accept_one(listener);
         }
         if (!client.socket) {
-            if (is_full) (void)::poll(nullptr, 0, 10);
+            if (is_full) give_time();
             return;
         }
         ucred peer{};

@@ -90,8 +90,12 @@ void Server::take_over(const detail::StartRequest& request, RunDirectory place, 
 void Server::begin(detail::StartRequest request, Client& client) {
     Starting& starting = prepare(std::move(request), client);
     // The others' consoles go on meanwhile.
-    const auto fail = [this, &starting](const Error& why) {
-        starting.error = why;
+    const auto fail = [this, &starting](const Error* why) noexcept {
+        try {
+            if (why != nullptr) starting.error = *why;
+        } catch (...) {
+            // Without memory, the reason is the general one.
+        }
         starting.failed = true;
         controller_.stop();  // wakes the loop
     };
@@ -101,14 +105,14 @@ void Server::begin(detail::StartRequest request, Client& client) {
                 take_place(starting);
                 (void)controller_.start(starting.spec);
             } catch (const Error& e) {
-                fail(e);
-            } catch (const std::exception&) {
-                fail({Step::helper, EAGAIN, "start the container"});
+                fail(&e);
+            } catch (...) {
+                fail(nullptr);
             }
         }};
     } catch (const std::exception&) {
         // No thread is to be had: that start fails, and the others' containers go on.
-        fail({Step::helper, EAGAIN, "start the container"});
+        fail(nullptr);
     }
 }
 
@@ -135,7 +139,7 @@ void Server::settle_failures() {
         }
         const auto taken = take_starting(i);
         if (taken->ward->directory) taken->ward->directory->release();
-        tell(taken->client, refusal(*taken->error));
+        tell(taken->client, refusal(taken->error.value_or(Error{Step::helper, EAGAIN, "start the container"})));
     }
 }
 
@@ -177,7 +181,7 @@ void Server::make_known(Ward& ward, const ContainerSpec& spec) {
         ward.info.more_console_paths.push_back(std::move(path));
     }
     ward.info_file = detail::to_memory_file(detail::encode(ward.info));
-    ward.directory->record(ward.info.init);
+    ward.directory->record(ward.info.init, controller_.hotplug_state(ward.id).group);
     ward.listener = ward.directory->listen();
     watch(ward.listener.get());
     // Whoever may have to start one more keeps what that takes.

@@ -19,6 +19,7 @@
 #include <new>
 #include <set>
 #include <string>
+#include <system_error>
 
 #include <fcntl.h>
 #include <signal.h>
@@ -96,7 +97,8 @@ std::string text_of(const std::string& path) {
 std::string view_of(const caisson::Container& container) {
     const std::string init = "/proc/" + std::to_string(container.init().pid());
     std::set<std::string> nodes;
-    for (const auto& entry : std::filesystem::directory_iterator{init + "/root/dev"}) nodes.insert(entry.path());
+    std::error_code ended;
+    for (const auto& entry : std::filesystem::directory_iterator{init + "/root/dev", ended}) nodes.insert(entry.path());
     std::string view = text_of(init + "/mountinfo");
     for (const std::string& node : nodes) view += node + "\n";
     return view;
@@ -104,8 +106,10 @@ std::string view_of(const caisson::Container& container) {
 
 /// What is wrong with a container that must be as it was, with this view; empty if nothing.
 std::string changed(caisson::Container& container, const std::string& view) {
-    if (container.try_wait()) return "the container has ended\n";
-    if (view_of(container) != view) return "its mounts or devices are others\n";
+    const bool same = view_of(container) == view;
+    // What ends has no view any more a moment before that.
+    if (container.init().ended_within(same ? 0 : 1000)) return "the container has ended\n";
+    if (!same) return "its mounts or devices are others\n";
     // Who has joined may take a moment to die.
     for (int i = 0; container.cgroup() != nullptr && container.cgroup()->processes().size() > 1; ++i) {
         if (i == 300) return "a process is left in it\n";

@@ -335,12 +335,13 @@ namespace {
 /// Waits for whoever joins, and says what it can reach of them until they execute their command. All in one process: a
 /// shell that forks would be too late.
 constexpr const char* lie_in_wait = R"SH(
-    # Only what it is before its command, whose name is another.
-    still() { { read -r name < $p/comm; } 2> /dev/null; [ "$name" = caisson:visit ] && echo "LEAK $1"; }
+    # Only what it is before its command, which has its program a moment before its name, and may have ended by now.
+    still() { name=; { read -r name < $p/comm; } 2> /dev/null
+        [ "$name" = caisson:visit ] && ! [ $p/exe -ef /bin/busybox ] && echo "LEAK $1"; }
     echo ready
     while true; do
         for p in /proc/[0-9]*; do
-            { read -r name < $p/comm; } 2> /dev/null
+            name=; { read -r name < $p/comm; } 2> /dev/null
             [ "$name" = caisson:visit ] || continue
             for fd in $p/fd/*; do [ -e "$fd" ] && still $fd; done
             { true <> $p/exe; } 2> /dev/null && still $p/exe

@@ -25,20 +25,10 @@
 #include <caisson/detail/owner.hpp>
 #include <caisson/fd.hpp>
 
+#include "support/sanitizer.hpp"
+
 namespace caisson_test {
 namespace {
-
-#if defined(__SANITIZE_THREAD__)
-constexpr bool thread_sanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-constexpr bool thread_sanitized = true;
-#else
-constexpr bool thread_sanitized = false;
-#endif
-#else
-constexpr bool thread_sanitized = false;
-#endif
 
 namespace fs = std::filesystem;
 using caisson::detail::Owner;
@@ -225,7 +215,7 @@ Lines processes(const View& view) {
     for (const std::string& pid : names_in("/proc")) {
         if (!is_number(pid) || pid == self || !marked(pid, view.mark_text)) continue;
         const Lines stat = stat_of(pid);
-        if (stat.size() < 20 || (stat[0] == "Z" && stat[1] == "1")) continue;
+        if (stat.size() < 20 || (stat[0] == "Z" && (stat[1] == "1" || stat[1] == "0"))) continue;
         std::string command = slurp("/proc/" + pid + "/cmdline");
         std::replace(command.begin(), command.end(), '\0', ' ');
         if (command.empty()) {

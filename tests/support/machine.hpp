@@ -14,7 +14,8 @@ namespace caisson_test {
 /// - Processes carry a mark that every descendant inherits, whatever namespaces, sessions and parents it goes through:
 /// a
 ///   soft limit of real-time CPU time (RLIMIT_RTTIME) of some decades, with the first capturing process's pid in it. A
-///   process with the mark descends from this one. Zombies whose parent is pid 1 are not counted: pid 1 takes its time.
+///   process with the mark descends from this one. Zombies whose parent is pid 1 are not counted, as pid 1 takes its
+///   time, nor those without one, which somebody has just waited for.
 /// - In a mount or network namespace other than that of the outermost ancestor that can be looked at, everything
 /// counts.
 ///   In that one, mounts, links, listening sockets and nft rules count if they speak of caisson; so do loop devices,

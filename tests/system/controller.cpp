@@ -20,6 +20,7 @@
 
 #include "support/doctest.hpp"
 #include "support/rootfs.hpp"
+#include "support/sanitizer.hpp"
 #include "support/why_not.hpp"
 
 using namespace caisson;
@@ -197,13 +198,15 @@ TEST_CASE("a stop that comes while the loop is about to wait ends it all the sam
         while (!entered) std::this_thread::yield();
         const auto from = std::chrono::steady_clock::now();
         while (std::chrono::steady_clock::now() - from < std::chrono::microseconds{i / 2 % 30}) continue;
-        if (i % 2 == 0) controller.stop();
+        // The thread sanitizer keeps a signal to itself until the thread's next call, which may be after the wait.
+        const bool by_signal = i % 2 == 1 && !caisson_test::thread_sanitized;
+        if (!by_signal) controller.stop();
         else REQUIRE(::pthread_kill(thread.native_handle(), SIGUSR2) == 0);
         for (int wait = 0; wait < 10000 && !ended; ++wait) std::this_thread::sleep_for(1ms);
         const bool in_time = ended;
         // A thread that waits for itself cannot be helped: the destructor of `thread` then ends the program.
-        if (!in_time && i % 2 == 0) controller.stop();
-        if (in_time || i % 2 == 0) thread.join();
+        if (!in_time && !by_signal) controller.stop();
+        if (in_time || !by_signal) thread.join();
         REQUIRE(in_time);
     }
     REQUIRE(::sigaction(SIGUSR2, &before, nullptr) == 0);

@@ -239,7 +239,7 @@ TEST_CASE("who joins has none of the caller's groups, also where init is in a us
         Container container = Container::start(spec);
         const std::string status = "/proc/" + std::to_string(container.init().pid()) + "/comm";
         std::string name;
-        for (int i = 0; name != "sleep\n" && i < 200; ++i) {
+        for (int i = 0; name != "sleep\n" && i < 1000; ++i) {
             ::usleep(10'000);
             name.clear();
             (void)caisson::detail::sys::read_file(AT_FDCWD, status.c_str(), name);

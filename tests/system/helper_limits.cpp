@@ -257,10 +257,29 @@ TEST_CASE("a helper is not believed what process and groups its container has, a
     CHECK(helper.exec(exec).wait().success());
 
     // As if the helper had named groups that are not the container's.
+    const std::string group = record->group;
+    const auto is_refused = [&] {
+        const std::string words =
+            "' as the container's, whose init is elsewhere or '" + place.run + "/web/state' names another";
+        CHECK(message_of([&] { (void)helper.exec(exec); }).ends_with(words));
+        CHECK(message_of([&] { helper.detach_mount("/mnt"); }).ends_with(words));
+    };
+    if (group.empty()) CAISSON_SKIP("no control groups here");
+    record->group = "caisson";
+    record->write(directory.get(), place.run + "/web");
+    is_refused();
+    record->group = group;
+    record->write(directory.get(), place.run + "/web");
+    const detail::GroupPlace all = helper.exec_ticket().groups;
+    REQUIRE_FALSE(all.hierarchies.empty());
+    CHECK(all.holds(init->pid));
+    for (std::size_t i = 0; i < all.hierarchies.size(); ++i) {
+        detail::GroupPlace some = all;
+        some.hierarchies.erase(some.hierarchies.begin() + static_cast<std::ptrdiff_t>(i));
+        CHECK_FALSE(some.holds(init->pid));
+    }
     if (!join_groups_of(::getpid(), std::to_string(init->pid))) CAISSON_SKIP("no control groups here");
-    const std::string elsewhere = " as the container's, whose init is elsewhere";
-    CHECK(message_of([&] { (void)helper.exec(exec); }).ends_with(elsewhere));
-    CHECK(message_of([&] { helper.detach_mount("/mnt"); }).ends_with(elsewhere));
+    is_refused();
     CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
     CHECK(place.empty());
 }

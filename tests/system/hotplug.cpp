@@ -298,11 +298,15 @@ TEST_CASE("nothing but the very mount is unmounted") {
     CHECK(shell.ask("mount -t tmpfs over /mnt && echo ok") == "ok\n");
     const std::string text = refusal([&] { shell->detach_mount("/mnt"); }, ESTALE);
     CHECK(text ==
-          "container 'test': unmount '/mnt' (in the child): Stale file handle: what was mounted is gone, or "
-          "something else is mounted over it");
+          "container 'test': unmount '/mnt' (in the child): Stale file handle: something else is mounted there by now");
     CHECK(shell.ask("grep -c ' /mnt ' /proc/self/mountinfo; umount /mnt && echo ok") == "2\nok\n");
     shell->detach_mount("/mnt");
     CHECK(shell.ask("grep -c ' /mnt ' /proc/self/mountinfo") == "0\n");
+    // What the container has taken out itself is out.
+    shell->attach(MountSpec::bind(data.path(), "/mnt"));
+    CHECK(shell.ask("umount /mnt && echo ok") == "ok\n");
+    shell->detach_mount("/mnt");
+    CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ENOENT).ends_with("or is gone already"));
 }
 
 TEST_CASE("mounts that cannot come are refused with their field, and leave nothing") {
@@ -432,8 +436,11 @@ TEST_CASE("files are never shown by an id map that the container has made") {
     (void)shell.ask(
         "exec unshare -U -m -r sh -c 'echo; echo ==; while read -r line; do eval \"$line\" 2>&1; echo; echo ==; done'");
     CHECK(shell.ask("cat /proc/1/uid_map | wc -l") == "1\n");
-    CHECK(refusal([&] { shell->attach(MountSpec::bind(data.path(), "/mnt")); }, ESTALE) ==
-          "container 'test': user namespace of init: Stale file handle: init has gone on to one that it has made");
+    CHECK(
+        refusal([&] { shell->attach(MountSpec::bind(data.path(), "/mnt")); }, ESTALE) ==
+        "container 'test': mount '" + data.path() +
+            "' on '/mnt': Stale file handle: init has gone on to a user namespace that it has made: attach a tmpfs, or "
+            "start with the mount");
     CHECK(shell.ask("grep -c ' /mnt ' /proc/self/mountinfo") == "0\n");
 }
 

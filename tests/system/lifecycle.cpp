@@ -439,7 +439,7 @@ TEST_CASE("one whose restart is due and not begun is not started any more once i
             CAISSON_SKIP("this machine is too slow for both to be due at once");
         }
     }
-    (void)::poll(nullptr, 0, 50);
+    (void)::poll(nullptr, 0, 150);
     const auto first = wait_event(controller);
     REQUIRE(first);
     CHECK(first->kind == Kind::started);

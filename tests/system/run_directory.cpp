@@ -310,7 +310,10 @@ TEST_CASE("whoever sees to a container is killed at whatever moment, it goes on 
             while (!is_over) {
                 try {
                     auto client = Helper::find("web", place.run);
-                    if (!client) continue;
+                    if (!client) {
+                        ::usleep(1000);
+                        continue;
+                    }
                     client->attach(mount);
                     (void)client->exec(exec).wait();
                     client->detach_mount("/mnt");

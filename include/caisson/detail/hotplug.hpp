@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -92,6 +93,8 @@ private:
     [[nodiscard]] Change unplug(std::vector<PluggedLink>::const_iterator link);
     void take_back(const GivenMount& mount) const noexcept;
     void unmount(const GivenMount& mount, std::int64_t milliseconds) const;
+    /// As the container sees it.
+    [[nodiscard]] bool is_mount_point(std::string_view target) const;
     /// Detached.
     [[nodiscard]] Fd make_mount(const MountSpec& spec) const;
     [[nodiscard]] Fd open_dev() const;

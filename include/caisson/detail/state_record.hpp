@@ -20,6 +20,7 @@ struct StateRecord {
     std::string boot{};  ///< the kernel's boot_id: the numbers of processes count as long as that
     Owner helper{};
     std::optional<Owner> init{};  ///< once it runs
+    std::string group{};          ///< name of init's control groups; empty: it has none of its own
 
     /// Of the calling process, without init. Throws as Owner::current does.
     [[nodiscard]] [[gnu::visibility("default")]] static StateRecord of_helper(const std::string& name);
