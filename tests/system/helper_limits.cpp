@@ -164,7 +164,11 @@ TEST_CASE("a container that takes more memory than its group's helper can get en
     std::string status;
     REQUIRE(detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/statm").c_str(), status));
     const unsigned long pages = std::stoul(status);
-    if (pages > 1ul << 28) CAISSON_SKIP("the helper has an address space as of a sanitizer");
+    if (pages > 1ul << 28) {
+        (void)greedy.kill();
+        (void)first.kill();
+        CAISSON_SKIP("the helper has an address space as of a sanitizer");
+    }
     {
         const Limited limited{pid, RLIMIT_AS, 1};
         REQUIRE(::write(its.get(), "\n", 1) == 1);
@@ -264,7 +268,10 @@ TEST_CASE("a helper is not believed what process and groups its container has, a
         CHECK(message_of([&] { (void)helper.exec(exec); }).ends_with(words));
         CHECK(message_of([&] { helper.detach_mount("/mnt"); }).ends_with(words));
     };
-    if (group.empty()) CAISSON_SKIP("no control groups here");
+    if (group.empty()) {
+        (void)helper.kill();
+        CAISSON_SKIP("no control groups here");
+    }
     record->group = "caisson";
     record->write(directory.get(), place.run + "/web");
     is_refused();
@@ -278,7 +285,10 @@ TEST_CASE("a helper is not believed what process and groups its container has, a
         some.hierarchies.erase(some.hierarchies.begin() + static_cast<std::ptrdiff_t>(i));
         CHECK_FALSE(some.holds(init->pid));
     }
-    if (!join_groups_of(::getpid(), std::to_string(init->pid))) CAISSON_SKIP("no control groups here");
+    if (!join_groups_of(::getpid(), std::to_string(init->pid))) {
+        (void)helper.kill();
+        CAISSON_SKIP("no control groups here");
+    }
     is_refused();
     CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
     CHECK(place.empty());
