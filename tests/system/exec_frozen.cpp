@@ -40,8 +40,10 @@ TEST_CASE(
               const pid_t command = exec.process().pid();
               const pid_t keeper = status_number(command, "PPid:");
               container.suspend();
+              // Of the keeper: another one as soon as that is dead.
+              const int of_keeper = exec.fd();
               if (::kill(keeper, SIGKILL) != 0) return "its keeper cannot be killed";
-              if (!detail::wait_readable(exec.fd(), 10'000)) return "it is told of nothing";
+              if (!detail::wait_readable(of_keeper, 10'000)) return "it is told of nothing";
               for (int i = 0; exec.fd() != exec.process().pidfd() && i < 500; ++i) ::usleep(10'000);
               if (exec.try_wait()) return "it has ended";
               if (detail::wait_readable(exec.fd(), 50)) return "readable, and there is no status";
