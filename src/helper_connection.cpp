@@ -82,19 +82,28 @@ std::optional<HelperConnection> connect_to(const std::string& run, const std::st
     }
 }
 
+static std::optional<Owner> recorded_owner(const Fd& directory) {
+    return directory ? Owner::recorded_in(directory.get(), "owner") : std::nullopt;
+}
+static Fd open_place(const std::string& path) {
+    return sys::open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+}
+
 std::string owner_of(const std::string& directory) {
-    const Fd opened = sys::open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    const auto owner = opened ? Owner::recorded_in(opened.get(), "owner") : std::nullopt;
+    const Fd opened = open_place(directory);
+    const auto owner = recorded_owner(opened);
     struct stat st {};
     if (!owner || owner->is_dead() || ::fstat(opened.get(), &st) != 0) return {};
     // A group's helper may have another container of that name by now, in a directory of its own.
     return owner->tag() + "/" + std::to_string(st.st_ino);
 }
+static bool is_still(const std::string& directory, const std::string& owner) {
+    return !owner.empty() && owner_of(directory) == owner;
+}
 
 /// Its owner has died without giving it up.
 static bool is_orphaned(const std::string& directory) {
-    const Fd opened = sys::open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    const auto owner = opened ? Owner::recorded_in(opened.get(), "owner") : std::nullopt;
+    const auto owner = recorded_owner(open_place(directory));
     return owner && owner->is_dead();
 }
 
@@ -137,8 +146,7 @@ std::vector<std::string> Helper::list(const std::string& run_directory) {
 bool Helper::reconnect() {
     const std::int64_t deadline = detail::monotonic_ms() + answer_ms;
     // The name is the same owner's as before: so it is the same container's.
-    while (!owner_.empty() && detail::owner_of(run_directory_ + "/" + name_) == owner_ &&
-           detail::monotonic_ms() < deadline) {
+    while (detail::is_still(run_directory_ + "/" + name_, owner_) && detail::monotonic_ms() < deadline) {
         auto found = detail::connect_to(run_directory_, name_, what());
         if (!found || found->helper.pid() == process_.pid()) {
             (void)::poll(nullptr, 0, 5);
@@ -167,11 +175,9 @@ void Helper::take_connection(Fd socket, Process helper) {
 }
 
 bool Helper::find_again() {
-    const auto is_same_owners = [&] {
-        return !owner_.empty() && detail::owner_of(run_directory_ + "/" + name_) == owner_;
-    };
-    if (process_.ended() && !is_same_owners()) {
-        if (!detail::is_orphaned(run_directory_ + "/" + name_)) {
+    const std::string place = run_directory_ + "/" + name_;
+    if (process_.ended() && !detail::is_still(place, owner_)) {
+        if (!detail::is_orphaned(place)) {
             throw Error{Step::helper, ESRCH, what(),
                         "it had let this client go, and has ended since: how its container did was not told"};
         }
@@ -180,7 +186,7 @@ bool Helper::find_again() {
     }
     auto found = detail::connect_to(run_directory_, name_, what(), false);
     if (!found) return false;
-    if (!is_same_owners()) {
+    if (!detail::is_still(place, owner_)) {
         throw Error{Step::helper, ESRCH, what(), "it has let this client go, and another runs one of that name"};
     }
     take_connection(std::move(found->socket), std::move(found->helper));

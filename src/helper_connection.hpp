@@ -19,7 +19,7 @@ struct HelperConnection {
                                                          const std::string& what, bool waits = true);
 /// A path as the helper finds it, whose working directory is "/".
 [[nodiscard]] std::string absolute(const std::string& path);
-/// The tag in a helper's directory, of a process that lives; else empty.
+/// Whose a helper's directory is, and which one, if that process lives; else empty.
 [[nodiscard]] std::string owner_of(const std::string& directory);
 
 }  // namespace caisson::inline v0::detail

@@ -12,17 +12,13 @@
 #include <unistd.h>
 
 #include "support/domains.hpp"
+#include "support/hotplug.hpp"
 #include "support/machine.hpp"
 #include "support/why_not.hpp"
 
 using namespace caisson_test;
 
 namespace {
-
-struct OwnNetwork {
-    caisson::Namespace net = caisson::Namespace::create(caisson::NamespaceKind::net);
-    caisson::Namespace::Scope scope = net.enter_scoped();
-};
 
 constexpr const char* interface_xml =
     "<interface type='bridge'><mac address='52:54:00:11:22:33'/><source bridge='br0'/></interface>\n";

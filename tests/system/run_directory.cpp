@@ -21,6 +21,7 @@
 
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
+#include "support/host.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
 #include "support/why_not.hpp"
@@ -35,14 +36,6 @@ SweepReport sweep_of(const std::string& run) {
     SweepOptions options;
     options.run_directory = run;
     return sweep(options);
-}
-
-pid_t parent_of(pid_t pid) {
-    std::string status;
-    REQUIRE(detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/status").c_str(), status));
-    const std::size_t at = status.find("\nPPid:\t");
-    REQUIRE(at != std::string::npos);
-    return static_cast<pid_t>(std::stol(status.substr(at + 7)));
 }
 
 /// The helper program, started as `Helper::start` does, and killed at its `call`-th system call; true once it has
@@ -299,8 +292,9 @@ TEST_CASE("whoever sees to a container is killed at whatever moment, it goes on 
         const auto owner = detail::Owner::recorded_in(directory.get(), "owner");
         REQUIRE(owner);
         const pid_t pid = victim == Victim::helper   ? helper.pid()
-                          : victim == Victim::keeper ? parent_of(init.pid())
+                          : victim == Victim::keeper ? status_number(init.pid(), "PPid:")
                                                      : owner->pid;
+        REQUIRE(pid > 1);
         std::atomic<bool> is_over = false;
         std::thread busy{[&] {
             ExecSpec exec;
