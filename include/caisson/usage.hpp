@@ -89,8 +89,8 @@ struct Usage {
     std::optional<std::uint64_t> cpu_system{};     ///< nanoseconds; on v1 in whole clock ticks (10 ms)
     std::optional<std::uint64_t> cpu_throttled{};  ///< nanoseconds in which a quota kept processes from running
     /// Nanoseconds on each CPU, in the order of their numbers, those that are offline included. On v2 counted by perf
-    /// events of the group: from the first question on, or from `Cgroup::count_cpus` and `ContainerSpec::count_cpus`;
-    /// empty where that is not allowed.
+    /// events of the group: from the first question on, or from `Cgroup::count_cpus` and `ContainerSpec::count_cpus`,
+    /// with the time that interrupts and the hypervisor took meanwhile; empty where that is not allowed.
     std::vector<std::uint64_t> cpu_each{};
     std::string cpu_each_missing{};                    ///< why `cpu_each` is empty
     std::optional<std::uint64_t> memory{};             ///< bytes in use, page cache included

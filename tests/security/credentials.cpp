@@ -29,6 +29,7 @@
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
 #include "support/machine.hpp"
+#include "support/promises.hpp"
 
 using namespace caisson;
 using namespace caisson_test;
@@ -441,7 +442,7 @@ TEST_CASE("a first process that is no root dies with its keeper all the same, wi
         for (char c = 0; !contains(said, "ready") && ::read(container.console()->fd(), &c, 1) == 1;) said += c;
         const int keeper = std::stoi(keeper_directory(container).substr(6));
         REQUIRE(::kill(keeper, SIGKILL) == 0);
-        CHECK(container.init().ended_within(1000));
+        CHECK(container.init().ended_within(dead_within));
         CHECK(container.wait() == ExitStatus::killed(SIGKILL));
     }
 }

@@ -79,7 +79,7 @@ public:
     /// Everything that it tells to its end; says so if that does not come.
     [[nodiscard]] std::string text(std::int64_t milliseconds = 120'000) {
         std::string all = read_until(0, milliseconds);
-        if (!process_.ended_within(1000)) return all + " (it hangs)";
+        if (!process_.ended_within(10'000)) return all + " (it hangs)";
         const int how = status();
         return WIFSIGNALED(how) ? all + "killed by signal " + std::to_string(WTERMSIG(how)) : all;
     }

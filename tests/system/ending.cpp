@@ -20,6 +20,7 @@
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
 #include "support/machine.hpp"
+#include "support/promises.hpp"
 #include "support/rootfs.hpp"
 
 using namespace caisson;
@@ -235,7 +236,7 @@ TEST_CASE("a stop is over half a second after its grace, whatever the payload do
         const std::int64_t from = detail::monotonic_ms();
         CHECK((in_helper ? helper->stop(200ms) : container->stop(200ms)) == ExitStatus::killed(SIGKILL));
         CHECK(milliseconds_since(from) >= 200);
-        CHECK(milliseconds_since(from) < 200 + 500);
+        CHECK(milliseconds_since(from) < 200 + caisson_test::beyond_grace);
         if (in_helper) CHECK(process.ended_within(20'000));
     }
 }
@@ -251,7 +252,7 @@ TEST_CASE("a process that waits in the kernel for ever is named by who stops its
         REQUIRE(server.is_asked());
         const std::int64_t from = detail::monotonic_ms();
         CHECK(without_numbers(error_text([&] { (void)container.stop(100ms); })) == stuck_text);
-        CHECK(milliseconds_since(from) < 100 + 500);
+        CHECK(milliseconds_since(from) < 100 + caisson_test::beyond_grace);
         CHECK_FALSE(container.try_wait());
         server.fuse.reset();
         CHECK(container.wait_for(20s) == ExitStatus::killed(SIGKILL));
@@ -266,7 +267,7 @@ TEST_CASE("a process that waits in the kernel for ever is named by who stops its
         CHECK(controller.stop(id, 100ms));
         std::optional<Event> event;
         while (!(event = controller.next())) (void)detail::wait_readable(controller.fd(), 10000);
-        CHECK(milliseconds_since(from) < 100 + 500);
+        CHECK(milliseconds_since(from) < 100 + caisson_test::beyond_grace);
         REQUIRE(event->kind == Event::Kind::stuck);
         CHECK_FALSE(event->is_last());
         CHECK(without_numbers(event->error->what()) == stuck_text);
@@ -282,7 +283,7 @@ TEST_CASE("a process that waits in the kernel for ever is named by who stops its
         REQUIRE(server.is_asked());
         const std::int64_t from = detail::monotonic_ms();
         CHECK(without_numbers(error_text([&] { (void)helper.stop(100ms); })) == stuck_text);
-        CHECK(milliseconds_since(from) < 100 + 700);
+        CHECK(milliseconds_since(from) < 100 + caisson_test::beyond_grace);
         server.fuse.reset();
         CHECK(helper.wait() == ExitStatus::killed(SIGKILL));
     }

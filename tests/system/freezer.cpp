@@ -15,6 +15,7 @@
 #include "support/helper.hpp"
 #include "support/hierarchies.hpp"
 #include "support/machine.hpp"
+#include "support/promises.hpp"
 #include "support/suspended.hpp"
 
 using namespace caisson;
@@ -98,7 +99,7 @@ TEST_CASE("a suspended container is killed at once, by whatever kills it") {
                           (void)Process::open(keeper_of(*container)).signal(SIGKILL);
                           if (container->wait() != ExitStatus::killed(SIGKILL)) return "another status";
                       }
-                      if (!init.ended_within(1000)) return "it lives on, way " + std::to_string(way);
+                      if (!init.ended_within(dead_within)) return "it lives on, way " + std::to_string(way);
                       const std::int64_t took = milliseconds_of(began);
                       if (took > 1000) return "way " + std::to_string(way) + ": " + std::to_string(took) + " ms";
                   }
@@ -137,8 +138,8 @@ TEST_CASE("when its owner is killed a suspended container dies within a second, 
             const Process init = Process::open(std::stoi(told));
             CHECK(stands_still(root));
             host.kill();
-            CHECK(init.ended_within(1000));
-            CHECK(groups_vanish(host.pid(), 1000));
+            CHECK(init.ended_within(dead_within));
+            CHECK(groups_vanish(host.pid(), dead_within));
         }
     }
 }
@@ -477,8 +478,8 @@ TEST_CASE("a helper suspends and resumes with the few rights that it keeps, and 
                   last.suspend();
                   if (!stands_still(root)) return "the last does not stand still";
                   (void)::kill(last.pid(), SIGKILL);
-                  if (!init.ended_within(1000)) return "its container lives on";
-                  if (!groups_vanish(last.pid(), 1000)) return "groups are left";
+                  if (!init.ended_within(dead_within)) return "its container lives on";
+                  if (!groups_vanish(last.pid(), dead_within)) return "groups are left";
                   // Its descriptors, and with them the lock on its name, are closed a moment later.
                   (void)last.wait();
                   (void)sweep_only(options.run_directory);

@@ -22,6 +22,7 @@
 
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
+#include "support/promises.hpp"
 #include "support/rootfs.hpp"
 #include "support/why_not.hpp"
 
@@ -171,7 +172,7 @@ TEST_CASE("when the helper is killed its container dies within a second, and the
     Helper helper = Helper::start(place.spec("web"), place.options);
     const Process init = Process::open(helper.info().init);
     REQUIRE(::kill(helper.pid(), SIGKILL) == 0);
-    CHECK(init.ended_within(1000));
+    CHECK(init.ended_within(dead_within));
     CHECK(helper.wait() == ExitStatus::killed(SIGKILL));
     CHECK(::access((place.run + "/web/owner").c_str(), F_OK) == 0);
     CHECK_FALSE(Helper::find("web", place.run));

@@ -21,6 +21,7 @@
 
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
+#include "support/promises.hpp"
 #include "support/rootfs.hpp"
 #include "support/suspended.hpp"
 #include "support/why_not.hpp"
@@ -252,7 +253,7 @@ TEST_CASE("when a group's helper is killed all its containers die within a secon
         inits.push_back(Process::open(helpers.back().info().init));
     }
     REQUIRE(::kill(helpers[0].pid(), SIGKILL) == 0);
-    for (const Process& init : inits) CHECK(init.ended_within(1000));
+    for (const Process& init : inits) CHECK(init.ended_within(dead_within));
     for (Helper& helper : helpers) CHECK(helper.wait() == ExitStatus::killed(SIGKILL));
     Helper next = group.start("c1");
     CHECK(next.pid() != helpers[0].pid());

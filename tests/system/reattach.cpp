@@ -18,6 +18,7 @@
 
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
+#include "support/promises.hpp"
 #include "support/rootfs.hpp"
 #include "support/why_not.hpp"
 
@@ -390,7 +391,7 @@ TEST_CASE(
     REQUIRE(owner);
     CHECK(owner->pid != next.pid());
     REQUIRE(::kill(owner->pid, SIGKILL) == 0);
-    CHECK(init.ended_within(1000));
+    CHECK(init.ended_within(dead_within));
     CHECK(next.wait() == ExitStatus::killed(SIGKILL));
     CHECK(place.empty());
 }

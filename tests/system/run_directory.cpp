@@ -23,6 +23,7 @@
 #include "support/helper.hpp"
 #include "support/host.hpp"
 #include "support/machine.hpp"
+#include "support/promises.hpp"
 #include "support/rootfs.hpp"
 #include "support/why_not.hpp"
 
@@ -326,7 +327,7 @@ TEST_CASE("whoever sees to a container is killed at whatever moment, it goes on 
             CHECK_FALSE(init.ended());
             CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
         } else {
-            CHECK(init.ended_within(1000));
+            CHECK(init.ended_within(dead_within));
             CHECK(helper.wait() == ExitStatus::killed(SIGKILL));
             is_over = true;
             busy.join();
