@@ -13,8 +13,10 @@
 #include <linux/capability.h>
 #include <signal.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <caisson/address.hpp>
@@ -130,6 +132,12 @@ void map_by_tool(pid_t pid, const std::vector<IdMap>& map, const std::string& pr
                                         : "see subuid(5) and subgid(5) for the ids that are the caller's"};
 }
 
+/// What an ordinary user's overlay marks directories with.
+bool memory_has_attributes() {
+    const Fd file{::memfd_create("attributes", MFD_CLOEXEC)};
+    return file && ::fsetxattr(file.get(), "user.overlay.opaque", "y", 1, 0) == 0;
+}
+
 }  // namespace
 
 bool is_set_id_program() noexcept {
@@ -170,9 +178,12 @@ void check_for_ordinary_user(const ContainerSpec& spec) {
         refuse("id_mapped_mounts: it takes root to map the ids of a mount",
                "leave it out, and let the files be the caller's or in his range");
     }
-    if (spec.root_overlay && spec.root_overlay->upper.empty()) {
-        refuse("root_overlay.upper: it is empty, and it takes root to keep in memory what is written to the root",
-               "name directories of the caller's as upper and work");
+    const bool in_memory = spec.root_overlay && spec.root_overlay->upper.empty() && !spec.root_read_only;
+    if (in_memory && !memory_has_attributes()) {
+        refuse(
+            "root_overlay.upper: it is empty, and this kernel keeps in memory no changes that an ordinary user's "
+            "container makes to directories",
+            "name directories of the caller's as upper and work, or use Linux 6.6 with CONFIG_TMPFS_XATTR");
     }
     for (std::size_t i = 0; i < spec.mounts.size(); ++i) {
         if (spec.mounts[i].type != MountSpec::Type::image) continue;

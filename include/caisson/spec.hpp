@@ -134,9 +134,10 @@ struct StdioSpec {
 /// A root that is seen through an overlay: `ContainerSpec::root` stays as it is, and what is written goes elsewhere.
 struct RootOverlay {
     std::vector<std::string> lower{};  ///< directories of the host between the root and what is written, topmost first
-    std::string upper{};               ///< takes what is written; empty: memory, and it is gone with the container
-    std::string work{};                ///< an empty directory on the same file system as `upper`; only with it
-    std::uint64_t bytes = 0;           ///< in memory: how much may be written; 0: half of the machine's memory
+    /// Takes what is written; empty: memory, and it is gone with the container. An ordinary user's needs Linux 6.6.
+    std::string upper{};
+    std::string work{};       ///< an empty directory on the same file system as `upper`; only with it
+    std::uint64_t bytes = 0;  ///< in memory: how much may be written; 0: half of the machine's memory
     friend bool operator==(const RootOverlay&, const RootOverlay&) = default;
 };
 

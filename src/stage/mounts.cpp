@@ -99,7 +99,9 @@ const char* with_descriptors(const char* value, Value& into) {
 }  // namespace
 
 s64 open_path(Stage& stage, const Instr& instr) {
-    const s64 fd = resolve(stage.text(instr.a), (instr.x & plan::clone_no_symlinks) != 0 ? RESOLVE_NO_SYMLINKS : 0);
+    const u64 links = (instr.x & plan::clone_no_symlinks) != 0 ? RESOLVE_NO_SYMLINKS : 0;
+    const s64 fd = instr.other == plan::no_slot ? resolve(stage.text(instr.a), links)
+                                                : resolve_below(descriptor(instr.other), stage.text(instr.a));
     if (fd < 0) return fd;
     if (instr.y != 0) {
         struct stat status;

@@ -5,8 +5,10 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "support/doctest.hpp"
@@ -306,6 +308,38 @@ TEST_CASE("an ordinary user's root stays as it is below an overlay, whose change
     CHECK(home.root.read("new").empty());
     CHECK(!home.root.read("etc/group").empty());
     CHECK(home.run(spec, false) == "between\nrm: can't remove '/etc/group': No such file or directory\npasswd\n");
+}
+
+TEST_CASE("what an ordinary user's container writes to an overlay in memory is gone with it") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const Home home;
+    const Home between;
+    between.root.write("var/lower/etc/other", "");
+    OrdinaryUser::own(between.root.path());
+    REQUIRE(::chmod((between.root / "var/lower").c_str(), 01771) == 0);
+    // A directory in the place of another is what takes an attribute.
+    ContainerSpec spec = shell(home.root,
+                               "stat -c '%u:%g %a' /; echo new > /new; rm -r /etc; mkdir /etc; ls /etc; cat "
+                               "/new; dd if=/dev/zero of=/big bs=65536 count=64 2>&1 | grep -o 'No space.*'");
+    spec.root_overlay = RootOverlay{{between.root / "var/lower"}, {}, {}, 1 << 20};
+    const std::string text = home.run(spec, false);
+    const Fd file{::memfd_create("test", MFD_CLOEXEC)};
+    if (::fsetxattr(file.get(), "user.test", "", 0, 0) != 0) {
+        CHECK(text ==
+              "container 'host': root_overlay.upper: it is empty, and this kernel keeps in memory no changes "
+              "that an ordinary user's container makes to directories: name directories of the caller's as "
+              "upper and work, or use Linux 6.6 with CONFIG_TMPFS_XATTR");
+        CAISSON_SKIP("memory has no extended attributes for users");
+    }
+    CHECK(text == "0:0 1771\nnew\nNo space left on device\n");
+    CHECK(home.run(spec, false) == text);
+    CHECK(home.root.read("new").empty());
+    CHECK_FALSE(home.root.read("etc/group").empty());
+    spec.root_read_only = true;
+    spec.root_overlay->bytes = 0;
+    spec.command = {"/bin/sh", "-c", "ls -1 /etc; echo x 2>/dev/null > /new || echo no"};
+    CHECK(home.run(spec, false) == "group\nother\npasswd\nno\n");
 }
 
 TEST_CASE("an ordinary user's overlay is where the names of users are looked up") {

@@ -72,9 +72,6 @@ TEST_CASE("what takes root is refused before anything is made, with what to do i
         "Delegate=yes), or leave limits, cgroup_parent, cgroup_mount and count_cpus out";
     CHECK(has(limits, remedy));
     CHECK(refused([](ContainerSpec& s) { s.cgroup_mount = CgroupMount::read_write; }) == limits);
-    CHECK(refused([](ContainerSpec& s) { s.root_overlay = RootOverlay{}; }) ==
-          "container 'host': root_overlay.upper: it is empty, and it takes root to keep in memory what is written to "
-          "the root: name directories of the caller's as upper and work");
     CHECK(refused([](ContainerSpec& s) { s.root += "/bin/busybox"; }) ==
           "container 'host': root '" + home.root.path() +
               "/bin/busybox': Not a directory: it takes root to mount an image: unpack it into a directory and name "

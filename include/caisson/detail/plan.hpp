@@ -48,8 +48,9 @@ enum class Op : std::uint16_t {
     private_mounts,     ///< no mount event goes to or comes from the host
     new_filesystem,     ///< a: type, b: options (pairs of strings, "" ends), x: mount attributes; slot: takes the mount
     set_attributes,     ///< slot: a mount, x: attributes to set, y: AT_RECURSIVE or 0
-    open_path,          ///< slot: takes a descriptor (O_PATH) of what the path a is in the tree that init has; x: as
-                        ///< clone_mount; y: the device number of its file system, else ESTALE, or 0: whichever
+    open_path,          ///< slot: takes a descriptor (O_PATH) of what the path a is below that of `other` or, without
+                        ///< one, in the tree that init has; x: as clone_mount; y: the device number of its file
+                        ///< system, else ESTALE, or 0: whichever
     mount_context,      ///< slot: takes the mount of a file system that the keeper has made, other: its context
                         ///< (fsopen(2)), x: mount attributes
     clone_mount,        ///< slot: takes a bind of what `other` (a descriptor) refers to, or of the path a below it,

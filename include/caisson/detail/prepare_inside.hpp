@@ -125,7 +125,8 @@ public:
         seen.options = options;
         std::vector<std::string> lower = spec_.root_overlay->lower;
         lower.push_back(spec_.root);
-        return overlay(lower, seen);
+        const bool in_memory = seen.upper.empty() && !spec_.root_read_only;
+        return overlay(lower, seen, in_memory ? &*spec_.root_overlay : nullptr);
     }
     /// True for what the host makes otherwise.
     [[nodiscard]] static bool makes(MountSpec::Type type) noexcept {
@@ -146,17 +147,18 @@ public:
         return slot;
     }
     /// `lower`: the topmost first. Each directory is opened by init once, and the kernel is given the descriptor's
-    /// name.
-    [[nodiscard]] Slot overlay(const std::vector<std::string>& lower, const MountSpec& mount) {
+    /// name. `memory` makes what the overlay writes to.
+    [[nodiscard]] Slot overlay(const std::vector<std::string>& lower, const MountSpec& mount,
+                               const RootOverlay* memory = nullptr) {
         const std::string what = "mount 'overlay' on " + quote(mount.target);
         if (lower.size() > most_layers) {
             throw Error{Step::mount, E2BIG, what, std::to_string(most_layers) + " lower directories are possible"};
         }
-        const auto layer = [&](const std::string& path) {
+        const auto layer = [&](const std::string& path, Slot below = no_slot) {
             const Slot slot = plan_.dynamic();
             const std::uint64_t links = mount.options.follow_links ? 0 : std::uint64_t{clone_no_symlinks};
-            plan_.add({.op = Op::open_path, .slot = slot, .a = plan_.text(path), .x = links}, Step::mount,
-                      "layer " + quote(path) + " of the overlay on " + quote(mount.target));
+            plan_.add({.op = Op::open_path, .slot = slot, .other = below, .a = plan_.text(path), .x = links},
+                      Step::mount, "layer " + quote(path) + " of the overlay on " + quote(mount.target));
             return std::string{descriptor_mark} + static_cast<char>(slot - first_dynamic_slot + 1);
         };
         auto options = plan_options(mount.data);
@@ -167,6 +169,10 @@ public:
         if (!mount.upper.empty()) {
             options.emplace_back("upperdir", layer(mount.upper));
             options.emplace_back("workdir", layer(mount.work));
+        } else if (memory != nullptr) {
+            const Slot slot = make_memory(memory->bytes, lower.front());
+            options.emplace_back("upperdir", layer("upper", slot));
+            options.emplace_back("workdir", layer("work", slot));
         }
         options.emplace_back("userxattr", "");
         const Slot slot = plan_.dynamic();
@@ -176,6 +182,26 @@ public:
                    .b = plan_.pairs(options),
                    .x = Mount::attributes(mount.options)},
                   Step::mount, what);
+        return slot;
+    }
+
+    /// A file system with the directories `upper` and `work`. The upper one stands for the root of the tree, and so has
+    /// the mode of the topmost layer below it.
+    [[nodiscard]] Slot make_memory(std::uint64_t bytes, const std::string& below) {
+        const std::string what = "root_overlay: directories in memory";
+        struct stat st {};
+        if (::stat(below.c_str(), &st) != 0) fail(Step::mount, "root_overlay: directory " + quote(below));
+        std::vector<std::pair<std::string, std::string>> options{{"source", "tmpfs"}, {"mode", "0700"}};
+        if (bytes != 0) options.emplace_back("size", std::to_string(bytes));
+        const Slot slot = plan_.dynamic();
+        plan_.add({.op = Op::new_filesystem, .slot = slot, .a = plan_.text("tmpfs"), .b = plan_.pairs(options)},
+                  Step::mount, what);
+        plan_.add({.op = Op::umask}, Step::mount, what);
+        for (const auto& [name, mode] : {std::pair{"upper", st.st_mode & 07777}, std::pair{"work", 0700u}}) {
+            plan_.add({.op = Op::make_node, .slot = slot, .a = plan_.text(name), .x = S_IFDIR | mode}, Step::mount,
+                      what);
+        }
+        plan_.add({.op = Op::umask, .x = 022}, Step::mount, what);
         return slot;
     }
 
