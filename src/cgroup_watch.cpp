@@ -35,10 +35,6 @@ bool read_again(int fd, std::string& into) {
     into.assign(buffer, static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
     return n >= 0;
 }
-bool drain(const Fd& counter) noexcept {
-    std::uint64_t count = 0;
-    return ::read(counter.get(), &count, sizeof count) == static_cast<ssize_t>(sizeof count);
-}
 /// v1's way: an eventfd that the kernel writes to. See the kernel's cgroup-v1/memory.rst.
 Fd ask_for_events(const Fd& event_control, int file, const char* arguments, const char* what) {
     Fd event{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
@@ -65,7 +61,7 @@ std::uint32_t OomNotice::events() const noexcept {
 
 std::optional<std::uint64_t> OomNotice::take() {
     constexpr int longest_pause = 128;
-    if (event_ && drain(event_)) again_in_ = 1;
+    if (event_ && sys::take_count(event_)) again_in_ = 1;
     else again_in_ = again_in_ < longest_pause ? again_in_ * 2 : 0;
     std::string text;
     if (!read_again(file_.get(), text)) return std::nullopt;
@@ -97,7 +93,7 @@ std::optional<std::uint64_t> PressureNotice::stalled() const {
 }
 
 bool PressureNotice::take() {
-    if (event_) return drain(event_);
+    if (event_) return sys::take_count(event_);
     const auto now = stalled();
     is_gone_ = !now;
     if (is_gone_) return false;
@@ -261,7 +257,7 @@ std::optional<CgroupEvent> CgroupWatch::next() {
     const std::int64_t now = detail::monotonic_ms();
     for (int i = 0; i < n; ++i) {
         const std::uint64_t key = ready[i].data.u64;
-        if (key == key_timer) (void)detail::drain(timer_);
+        if (key == key_timer) (void)detail::sys::take_count(timer_);
         if (key == key_oom || (key == key_timer && oom_at_ <= now)) look_at_kills();
         if (key == key_pressure || (key == key_timer && pressure_at_ <= now)) {
             pressed_ = pressure_->take() || pressed_;

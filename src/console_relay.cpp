@@ -19,7 +19,7 @@ namespace caisson::inline v0::detail {
 namespace {
 
 constexpr std::size_t most_kept = 65536;   // for a reader that is behind, and of what is typed
-constexpr std::size_t most_a_read = 8192;  // a terminal gives at most half of it
+constexpr std::size_t most_a_read = 4096;  // as much as a terminal gives
 
 void make_nonblocking(int fd, int flags) {
     if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) fail(Step::terminal, "modes of a console");
@@ -155,11 +155,7 @@ void Relay::move(unsigned typed) {
     // After the end nothing announces what is left inside: all of it is taken, which is some kilobytes.
     for (int turn = 0; turn < (ended_ ? 4096 : 16); ++turn) {
         update_room();
-        Got got = inner_open_ && has_room_ ? read_inner() : Got::nothing;
-        if (got == Got::hang_up && !ended_) {
-            // Somebody inside has hung the terminal up, and with it the descriptor that is kept here: see vhangup(2).
-            got = reopen_inner() ? read_inner() : got;
-        }
+        const Got got = inner_open_ && has_room_ ? read_inner() : Got::nothing;
         if (got == Got::hang_up) inner_open_ = false;
         pass_on();
         if (got == Got::something) continue;
@@ -178,16 +174,8 @@ void Relay::move(unsigned typed) {
     update_events();
 }
 
-bool Relay::reopen_inner() {
-    try {
-        inner_peer_ = inner_->open_peer();
-        return true;
-    } catch (const Error&) {
-        return false;  // no descriptor is left: it is as if it had ended
-    }
-}
-
 Relay::Got Relay::read_inner() {
+    said_.reserve(most_a_read);
     char buffer[most_a_read];
     const ssize_t n = sys::retry([&] { return ::read(inner_->fd(), buffer, sizeof buffer); });
     if (n <= 0) return n < 0 && errno == EAGAIN ? Got::nothing : Got::hang_up;
@@ -266,6 +254,7 @@ void Relay::update_room() noexcept {
 template <class Read>
 Relay::Got Relay::read_typed_once(Read&& read) {
     if (typed_.size() > most_kept - most_a_read) return Got::nothing;
+    typed_.reserve(most_a_read);
     char buffer[most_a_read];
     const ssize_t n = sys::retry([&] { return read(buffer, sizeof buffer); });
     if (n <= 0) return n < 0 && errno == EAGAIN ? Got::nothing : Got::hang_up;
@@ -295,6 +284,7 @@ bool Relay::read_typed(unsigned from) {
 }
 
 void Relay::write_typed() {
+    typed_.drop_before(typed_.begin());  // the room that was for more than came
     while (!typed_.empty()) {
         const std::string_view bytes = typed_.from(typed_.begin());
         const ssize_t n = sys::retry([&] { return ::write(inner_->fd(), bytes.data(), bytes.size()); });

@@ -50,7 +50,7 @@ struct ConsoleNotice {
 ///
 /// The terminal is made when it is first asked for. A descriptor of its other end is kept: so the kernel keeps what is
 /// written while no user is there, and never reports a hang-up that a loop would spin on. For the same reason one of
-/// the inner terminal's other end is kept, until the container has ended.
+/// the inner terminal's other end is kept, until the container has ended: one that vhangup(2) has hung up counts, too.
 class Relay {
 public:
     /// Throws `Step::terminal` and `Step::event_loop`.
@@ -121,7 +121,6 @@ private:
 
     void move(unsigned typed = which_inner);
     [[nodiscard]] Got read_inner();
-    [[nodiscard]] bool reopen_inner();
     /// True if a viewer who has left may have typed more than was read.
     bool read_typed(unsigned from);
     void open_terminal_again();

@@ -22,8 +22,13 @@ public:
     /// What it takes at this moment.
     [[nodiscard]] std::size_t memory() const noexcept { return room_; }
 
+    /// What is read can be kept afterwards, whatever the allocator has left then. Lasts until `drop_before`.
+    void reserve(std::size_t more) {
+        if (size() + more > room_) move_to(std::bit_ceil(size() + more));
+    }
+    /// Throws nothing where there is room.
     void append(std::string_view bytes) {
-        if (size() + bytes.size() > room_) move_to(std::bit_ceil(size() + bytes.size()));
+        reserve(bytes.size());
         while (!bytes.empty()) {
             const std::size_t at = place(end_);
             const std::size_t part = std::min(bytes.size(), room_ - at);
@@ -44,7 +49,7 @@ public:
         if (empty()) {
             bytes_.reset();
             room_ = 0;
-        } else if (room_ > worth_giving_back && size() * 4 <= room_) {
+        } else if (room_ > least && size() * 4 <= room_) {
             try {
                 move_to(std::bit_ceil(size()));
             } catch (const std::bad_alloc&) {
@@ -55,7 +60,6 @@ public:
 
 private:
     static constexpr std::size_t least = 256;
-    static constexpr std::size_t worth_giving_back = 4096;
 
     [[nodiscard]] std::size_t place(std::uint64_t position) const noexcept {
         return static_cast<std::size_t>(position - base_) & (room_ - 1);

@@ -285,12 +285,7 @@ void Controller::forget_taken() noexcept {
     if (taken_ != events_.size()) return;
     events_.clear();
     taken_ = 0;
-    if (to_start_.empty()) (void)drain(wake_);
-}
-
-bool Controller::drain(const Fd& counter) noexcept {
-    std::uint64_t count = 0;
-    return ::read(counter.get(), &count, sizeof count) == static_cast<ssize_t>(sizeof count);
+    if (to_start_.empty()) (void)detail::sys::take_count(wake_);
 }
 
 void Controller::count_runs(int by) {
@@ -301,7 +296,7 @@ void Controller::count_runs(int by) {
 
 bool Controller::take_stop() {
     const std::lock_guard lock{own()};
-    return drain(stop_) || std::exchange(stopped_, false);
+    return detail::sys::take_count(stop_) || std::exchange(stopped_, false);
 }
 
 void Controller::turn() {
@@ -312,7 +307,7 @@ void Controller::turn() {
         const std::uint64_t key = ready[i].data.u64;
         if (key == key_wake) continue;
         // A `run` that is under way takes it itself: taken off here, it would not wake one that is about to wait.
-        if (key == key_stop) stopped_ = (runs_ == 0 && drain(stop_)) || stopped_;
+        if (key == key_stop) stopped_ = (runs_ == 0 && detail::sys::take_count(stop_)) || stopped_;
         else if (key == key_timer) expire();
         else guard(ContainerId{key >> 16}, [&] { dispatch(ContainerId{key >> 16}, key & part_mask, ready[i].events); });
     }
@@ -381,9 +376,10 @@ void Controller::dispatch(ContainerId id, std::uint64_t part, std::uint32_t even
     if (entry.status && !entry.told() && consoles_are_finished(entry)) finish(id);
 }
 
-void Controller::give_up_later(Entry& entry, std::int64_t at_least_ms) {
+void Controller::give_up_later(Entry& entry) {
     const std::int64_t now = detail::monotonic_ms();
-    entry.give_up_at = std::min(now + patience_ms, std::max(entry.stop_by, now + at_least_ms));
+    const std::int64_t earliest = entry.give_up_at == never ? now + last_ms : entry.give_up_at;
+    entry.give_up_at = std::max(earliest, std::min(now + patience_ms, entry.stop_by));
     arm(entry, entry.give_up_at);
 }
 
@@ -456,7 +452,7 @@ void Controller::attend(Entry& entry, std::int64_t now) {
 }
 
 void Controller::expire() {
-    if (!drain(timer_)) return;
+    if (!detail::sys::take_count(timer_)) return;
     armed_ = never;
     const std::int64_t now = detail::monotonic_ms();
     while (!dues_.empty() && dues_.front().at <= now) {

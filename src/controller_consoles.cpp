@@ -86,7 +86,7 @@ void Controller::leave_consoles(Entry& entry) {
 
 void Controller::end_consoles(Entry& entry) {
     if (!entry.consoles) return;
-    if (entry.give_up_at == never) give_up_later(entry, 0);
+    if (entry.give_up_at == never) give_up_later(entry);
     entry.consoles->end();
     // What the terminal still had room for, nobody has read yet.
     (void)entry.consoles->took_some();
@@ -154,7 +154,7 @@ void Controller::serve(Entry& entry, unsigned part, std::uint32_t events) {
     }
     if (!entry.consoles) return;
     entry.consoles->serve(part & console_bits, events);
-    if (entry.consoles->took_some() && entry.status && !entry.told()) give_up_later(entry, reader_ms);
+    if (entry.consoles->took_some() && entry.status && !entry.told()) give_up_later(entry);
     tell_of_consoles(entry, false);
 }
 

@@ -70,8 +70,8 @@ class [[gnu::visibility("default")]] Controller;
 /// block, as libvirt's do. Who falls behind the others by that much loses what is oldest, which is counted and told by
 /// `console_lost`. Output while no user is there waits for the first one to come. ConsoleSpec changes that: with
 /// `drop_oldest` or a log the container never waits. `exited` is told once the container's last byte has been written
-/// to everybody, or once nobody has taken any for 2 seconds; the terminal stays until its user has read all, or nothing
-/// for 2 seconds.
+/// to everybody, or once nobody has taken any for 2 seconds, or at the time that `stop` promises; the terminal stays
+/// until its user has read all, or nothing for 2 seconds.
 ///
 /// Ends: what follows is as the spec's `on_poweroff`, `on_reboot` and `on_crash` say. A container that is started again
 /// keeps its id and the terminal of its relayed console, and is a fresh one in all else. What was attached to it is
@@ -115,9 +115,9 @@ public:
     /// is as the spec says: who wants it ended for good calls `stop`.
     bool signal(ContainerId id, int number);
     /// Sends SIGTERM to init, and SIGKILL to everything once `grace` is over; returns at once, and `exited` follows
-    /// within half a second of that (later where a viewer is still reading), or `stuck` if a process cannot end. False
-    /// if it has ended. A suspended one is resumed. A second call may bring the end forward, never put it off. One that
-    /// waits for its restart is not started any more.
+    /// within half a second of that, or `stuck` if a process cannot end. What a viewer has not read by then is lost to
+    /// it, and counted. False if it has ended. A suspended one is resumed. A second call may bring the end forward,
+    /// never put it off. One that waits for its restart is not started any more.
     bool stop(ContainerId id, std::chrono::milliseconds grace);
     /// SIGKILL to everything in it, at once, and nothing follows its end; else as `stop`.
     bool kill(ContainerId id);
@@ -248,7 +248,7 @@ public:
 private:
     static constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
     static constexpr std::int64_t patience_ms = 2000;  // for a user who does not read, once the container has ended
-    static constexpr std::int64_t reader_ms = 1000;    // for one who reads, also after `stop`
+    static constexpr std::int64_t last_ms = 100;       // for one who reads, where `stop` has no more than that to give
     static constexpr std::int64_t linger_step_ms = 20;
     static constexpr std::int64_t kill_again_ms = 100;  // see Container::kill_all
     static constexpr std::int64_t stuck_ms = 400;       // after SIGKILL
@@ -425,15 +425,14 @@ private:
     [[noreturn]] void refuse(ContainerId id, const char* what, const Error& e);
     void forget_taken() noexcept;
     void take_data_told(const Event& event) noexcept;
-    static bool drain(const Fd& counter) noexcept;
     void count_runs(int by);
     bool take_stop();
     /// Everything that is ready at this moment, once.
     void turn();
     void dispatch(ContainerId id, std::uint64_t part, std::uint32_t events);
     void serve(Entry& entry, unsigned part, std::uint32_t events);
-    /// Who reads the last bytes is waited for, also by `stop` for this long.
-    void give_up_later(Entry& entry, std::int64_t at_least_ms);
+    /// Who reads the last bytes is waited for, until `stop` is to have ended it.
+    void give_up_later(Entry& entry);
     /// What goes wrong with one container is tried again a moment later, and nobody else is hindered.
     template <class Do>
     void guard(ContainerId id, Do&& act);

@@ -403,7 +403,7 @@ TEST_CASE("viewers, log and terminal go on over a restart") {
     CHECK(lab.count(Event::Kind::console_detached) == 0);
 }
 
-TEST_CASE("a terminal that is hung up inside is opened again") {
+TEST_CASE("a terminal that is hung up inside is read on when it is opened again") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const TestRoot root;
     Lab lab{shell(root,

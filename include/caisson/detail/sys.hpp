@@ -85,6 +85,12 @@ inline void require_file_size(Step step, std::size_t size, std::string_view what
     return false;
 }
 
+/// What an eventfd(2) or a timerfd(2) has counted is taken; false if there was nothing.
+[[nodiscard]] inline bool take_count(const Fd& counter) noexcept {
+    std::uint64_t count = 0;
+    return ::read(counter.get(), &count, sizeof count) == static_cast<ssize_t>(sizeof count);
+}
+
 /// Writes to an existing control file below `dir`; false and `errno` on failure.
 [[nodiscard]] inline bool write_file(int dir, const char* path, std::string_view text) noexcept {
     const Fd fd = open_at(dir, path, O_WRONLY | O_NOCTTY);

@@ -1,0 +1,62 @@
+// What becomes of a console when its container has ended, and somebody still reads it.
+#include <caisson/controller.hpp>
+
+#include <chrono>
+#include <string>
+
+#include <unistd.h>
+
+#include "support/console_lab.hpp"
+
+using namespace caisson_test;
+
+namespace {
+
+/// Turns until the end is told, and takes a few bytes in each turn.
+std::string read_slowly(Lab& lab, const Fd& fd) {
+    std::string all;
+    char buffer[1024];
+    REQUIRE(lab.until([&] {
+        pollfd p{fd.get(), POLLIN, 0};
+        const ssize_t n = ::poll(&p, 1, 20) > 0 ? ::read(fd.get(), buffer, sizeof buffer) : 0;
+        all.append(buffer, static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+        return lab.status.has_value();
+    }));
+    return all;
+}
+
+}  // namespace
+
+TEST_CASE("who reads on when a container is stopped does not put off the end, and what it misses is counted") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "stty raw -echo; printf R; read go; cat /dev/zero");
+    spec.console->scroll_back = 1 << 19;
+    Lab lab{spec};
+    const Fd terminal = lab.controller.open_console(lab.id);
+    begin(lab, terminal);
+    lab.until_rest();
+    const auto before = std::chrono::steady_clock::now();
+    CHECK(lab.controller.stop(lab.id, 0ms));
+    (void)read_slowly(lab, terminal);
+    // All that is kept takes twenty times as long.
+    CHECK(std::chrono::steady_clock::now() - before < 5s);
+    CHECK(lab.lost(0) > 0);
+}
+
+TEST_CASE("who reads on after an end of the container's own gets everything before the end is told") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    const std::string content = "R" + numbered(1, 12000);
+    root.write("/content", content.substr(1));
+    Lab lab{shell(root, "stty raw -echo; printf R; read go; cat /content")};
+    const Fd terminal = lab.controller.open_console(lab.id);
+    begin(lab, terminal);
+    lab.until_rest();
+    const auto before = std::chrono::steady_clock::now();
+    std::string seen = read_slowly(lab, terminal);
+    CHECK(std::chrono::steady_clock::now() - before > 2s);
+    seen += read_now(terminal);
+    CHECK(bool{seen == content});
+    CHECK(lab.lost(0) == 0);
+}
