@@ -20,6 +20,7 @@
 
 #include <caisson/check.hpp>
 #include <caisson/detail/asking.hpp>
+#include <caisson/detail/container_record.hpp>
 #include <caisson/detail/helper_wire.hpp>
 #include <caisson/detail/launch.hpp>
 #include <caisson/detail/owner.hpp>
@@ -129,34 +130,35 @@ Process Helper::own_init(Fd pidfd) const {
                     quote(run_directory_ + "/" + name_ + "/" + detail::StateRecord::file) + " does not"};
 }
 
-void Helper::require_groups(const detail::GroupPlace& groups, const Process& init) const {
-    const auto record = this->record();
-    const bool is_it = record && record->group == groups.name && groups.name.empty() == groups.hierarchies.empty();
-    if (is_it && groups.holds(init.pid())) return;
+detail::ContainerRecord Helper::container_record(const Process& init) const {
+    const std::string place = run_directory_ + "/" + name_;
+    const Fd directory = detail::sys::open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    const auto state = directory ? detail::StateRecord::read(directory.get()) : std::nullopt;
+    if (state && state->init) {
+        if (auto record = detail::ContainerRecord::read(directory.get(), *state->init)) return std::move(*record);
+    }
     if (init.ended()) throw Error{Step::helper, ESRCH, "container " + quote(name_), "it has ended"};
-    throw Error{Step::helper, EPERM, what(),
-                "it gives control group " + quote(groups.name) + " as the container's, whose init is elsewhere or " +
-                    quote(run_directory_ + "/" + name_ + "/" + detail::StateRecord::file) + " names another"};
+    const std::string file =
+        state && state->init ? detail::ContainerRecord::file_of(*state->init) : std::string{detail::StateRecord::file};
+    throw Error{Step::helper, ENOENT, what() + ": " + quote(place + "/" + file),
+                "its clients believe nothing else, and it was there: stop the container and start it again"};
+}
+
+bool Helper::has_command_below(const Process& init) const {
+    return container_record(init).has_command_below;
 }
 
 detail::ExecTicket Helper::exec_ticket() {
     Fd pidfd;
-    Fd file;
-    (void)ask({.kind = detail::Message::Kind::exec}, &file);
-    (void)ask({.kind = detail::Message::Kind::process}, &pidfd);
-    if (!pidfd || !file) throw Error{Step::helper, EBADMSG, what()};
-    auto plain = detail::decode<detail::PlainTicket>(detail::read_memory_file(file.get()));
-    detail::GroupPlace groups{.name = std::move(plain.group)};
-    for (std::size_t i = 0; i + 1 < plain.hierarchies.size(); i += 2) {
-        groups.hierarchies.emplace_back(std::move(plain.hierarchies[i]), std::move(plain.hierarchies[i + 1]));
-    }
+    const bool suspended = ask({.kind = detail::Message::Kind::process}, &pidfd).number == 1;
+    if (!pidfd) throw Error{Step::helper, EBADMSG, what()};
     Process init = own_init(std::move(pidfd));
-    require_groups(groups, init);
-    plain.spec.stage_path = detail::own_stage(plain.spec.stage_path);
+    detail::ContainerRecord record = container_record(init);
+    record.defaults.spec.stage_path = detail::own_stage(record.defaults.spec.stage_path);
     return {.init = std::move(init),
-            .defaults = {std::move(plain.spec), plain.deny_setgroups},
-            .groups = std::move(groups),
-            .is_suspended = plain.is_suspended};
+            .defaults = std::move(record.defaults),
+            .groups = {std::move(record.hotplug.group), std::move(record.hotplug.directories)},
+            .is_suspended = suspended};
 }
 
 void Helper::set_note(const std::string& note) {

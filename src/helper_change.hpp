@@ -6,7 +6,10 @@
 #include <string>
 #include <utility>
 
+#include <caisson/detail/container_record.hpp>
 #include <caisson/detail/hotplug.hpp>
+#include <caisson/detail/owner.hpp>
+#include <caisson/detail/state_record.hpp>
 #include <caisson/detail/visit.hpp>
 #include <caisson/helper.hpp>
 
@@ -17,28 +20,38 @@ struct HelperChange {
     /// `act` is at it: that takes as long as the container makes it take.
     template <class With, class Do>
     static Change make(With&& with, Do&& act) {
+        std::optional<Ledger> ledger;
         std::optional<Hotplug> plug;
         std::string name;
+        // In writing first: the helper may be nobody to be relied upon.
         const auto tell = [&](Question kind, const Change& change) {
+            ledger->write(&change);
             with([&](Helper& helper) { note(helper, kind, change); });
         };
         const auto intend = [&](const Change& change) { tell(Question::intent, change); };
+        const auto give_up = [&]() noexcept {
+            if (ledger) ledger->restore();
+            release(with);
+        };
         try {
             with([&](Helper& helper) {
                 name = helper.name_;
-                plug.emplace(begin(helper));
+                plug.emplace(begin(helper, ledger));
             });
             plug->tell_before(intend);
             Change change = act(*plug);
-            plug->keep(change, [&] { tell(Question::change, change); });
+            plug->keep(change, [&] {
+                tell(Question::change, change);
+                ledger->close();
+            });
             return change;
         } catch (const Error& e) {
-            release(with);
+            give_up();
             const std::string outer = "container " + quote(name);
             if (plug && plug->container_ended()) throw Error{Step::helper, ESRCH, outer, "it has ended"};
             throw name.empty() || e.context().find(outer) != std::string_view::npos ? e : e.in(outer);
         } catch (...) {
-            release(with);
+            give_up();
             throw;
         }
     }
@@ -46,14 +59,50 @@ struct HelperChange {
 private:
     using Question = Message::Kind;
 
-    static Hotplug begin(Helper& helper) {
+    /// The container's file, which nobody else writes meanwhile.
+    class Ledger {
+    public:
+        Ledger(Fd directory, std::string path, Owner init, ContainerRecord before)
+            : directory_{std::move(directory)}, path_{std::move(path)}, init_{init}, before_{std::move(before)} {}
+        /// What it was, with this change. Throws with ESRCH where the container has been started again.
+        void write(const Change* change) {
+            const auto state = StateRecord::read(directory_.get());
+            if (!state || state->init != init_) throw Error{Step::helper, ESRCH, "container", "it has ended"};
+            ContainerRecord now = before_;
+            if (change != nullptr) now.note(*change);
+            is_written_ = true;
+            now.write(directory_.get(), init_, path_);
+        }
+        void close() noexcept { is_written_ = false; }
+        void restore() noexcept {
+            try {
+                if (is_written_) write(nullptr);
+            } catch (...) {
+                // It has ended; or what there is no room to take back counts as given, which takes nothing from others.
+            }
+        }
+
+    private:
+        Fd directory_;
+        std::string path_;
+        Owner init_;
+        ContainerRecord before_;
+        bool is_written_ = false;
+    };
+
+    static Hotplug begin(Helper& helper, std::optional<Ledger>& ledger) {
+        const std::string path = helper.run_directory_ + "/" + helper.name_;
         Fd pidfd;
-        const Message told = helper.ask({.kind = Question::equipment}, &pidfd);
-        auto state = decode<HotplugState>(told.body);
+        (void)helper.ask({.kind = Question::equipment}, &pidfd);
         Process init = helper.own_init(std::move(pidfd));
-        helper.require_groups({state.group, state.directories}, init);
-        state.equipment.stage_path = own_stage(state.equipment.stage_path);
-        return {std::move(init), std::move(state)};
+        Fd directory = ContainerRecord::lock(path);
+        ContainerRecord record = helper.container_record(init);
+        const auto state = helper.record();
+        if (!state || !state->init) throw Error{Step::helper, ESRCH, "container", "it has ended"};
+        HotplugState hotplug = record.hotplug;
+        hotplug.equipment.stage_path = own_stage(hotplug.equipment.stage_path);
+        ledger.emplace(std::move(directory), path, *state->init, std::move(record));
+        return {std::move(init), std::move(hotplug)};
     }
     static void note(Helper& helper, Question kind, const Change& change) {
         const bool is_network = change.kind == Change::Kind::network && change.added;

@@ -128,7 +128,10 @@ Change Hotplug::unplug(std::vector<PluggedLink>::const_iterator link) {
     Change change{.kind = Change::Kind::network, .added = false, .link = *link};
     const std::string what = "interface " + quote(link->name);
     try {
-        delete_link(open_network(what).get(), link->index);
+        const Fd network = open_network(what);
+        // Who was attaching it died before the index was known.
+        if (change.link.index == 0) change.link.index = find_plugged(network.get(), link->host_name, tag_);
+        if (change.link.index != 0) delete_link(network.get(), change.link.index);
     } catch (const Error& e) {
         // Somebody has removed it already: it is gone, as is wanted.
         if (e.code().value() != ENODEV) throw e.context().starts_with(what) ? e : e.in(what);

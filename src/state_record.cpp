@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <caisson/detail/cgroup_tree.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/process.hpp>
@@ -39,7 +40,6 @@ std::string StateRecord::text() const {
     line("boot", boot);
     line("helper", helper.tag());
     if (init) line("init", init->tag());
-    if (!group.empty()) line("group", group);
     return text;
 }
 
@@ -59,7 +59,6 @@ std::optional<StateRecord> StateRecord::parse(std::string_view text) {
         const std::string_view value = line.substr(space + 1);
         if (word == "name") record.name = value;
         if (word == "boot") record.boot = value;
-        if (word == "group") record.group = value;
         if (word == "helper" && !(helper = Owner::parse(value))) return std::nullopt;
         if (word == "init" && !(record.init = Owner::parse(value))) return std::nullopt;
     }
@@ -80,17 +79,34 @@ std::optional<StateRecord> StateRecord::read(int directory) {
 }
 
 void StateRecord::write(int directory, const std::string& path) const {
+    write_file(directory, file, text(), path);
+}
+
+void StateRecord::write_file(int directory, const std::string& name, const std::string& bytes,
+                             const std::string& path) {
+    const std::string whole = name + while_written;
     const auto refuse = [&](int error) {
-        (void)::unlinkat(directory, new_file, 0);
-        throw Error{Step::helper, error, "write " + quote(path + "/" + file),
+        (void)::unlinkat(directory, whole.c_str(), 0);
+        throw Error{Step::helper, error, "write " + quote(path + "/" + name),
                     error == ENOSPC || error == EDQUOT ? "make room there, or set run_directory" : ""};
     };
-    sys::require_file_size(Step::helper, text().size(), "write " + quote(path + "/" + file));
-    (void)::unlinkat(directory, new_file, 0);
-    const Fd made = sys::open_at(directory, new_file, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0600);
+    sys::require_file_size(Step::helper, bytes.size(), "write " + quote(path + "/" + name));
+    (void)::unlinkat(directory, whole.c_str(), 0);
+    const Fd made = sys::open_at(directory, whole.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0600);
     // Not synced, which may take a disk long: once the machine has crashed, there is nothing that it could tell of.
-    if (!made || !sys::write_all(made.get(), text())) refuse(errno);
-    if (::renameat(directory, new_file, directory, file) != 0) refuse(errno);
+    if (!made || !sys::write_all(made.get(), bytes)) refuse(errno);
+    if (::renameat(directory, whole.c_str(), directory, name.c_str()) != 0) refuse(errno);
+}
+
+void StateRecord::remove_files(const Fd& directory) noexcept {
+    for (const char* const name : {"sock", file, "state.new"}) (void)::unlinkat(directory.get(), name, 0);
+    try {
+        for (const std::string& name : names_in(directory, false)) {
+            if (name.starts_with(container_prefix)) (void)::unlinkat(directory.get(), name.c_str(), 0);
+        }
+    } catch (...) {
+        // Without memory: whoever takes the name next, or sweeps, tries again.
+    }
 }
 
 bool StateRecord::end_init() const {

@@ -39,9 +39,7 @@ std::string remove_left(const Fd& run, const std::string& name, const Fd& direct
     const auto record = StateRecord::read(directory.get());
     if (record && !record->end_init()) return "process " + std::to_string(record->init->pid) + " does not end";
     // `owner` goes last: what cannot be removed is found again.
-    for (const char* const file : {"sock", StateRecord::file, StateRecord::new_file}) {
-        (void)::unlinkat(directory.get(), file, 0);
-    }
+    StateRecord::remove_files(directory);
     if (names_in(directory, false).size() + names_in(directory, true).size() > 1) errno = ENOTEMPTY;
     else if (::unlinkat(directory.get(), "owner", 0) == 0 && ::unlinkat(run.get(), name.c_str(), AT_REMOVEDIR) == 0) {
         return {};

@@ -12,7 +12,6 @@
 #include <poll.h>
 #include <signal.h>
 
-#include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/launch.hpp>
 #include <caisson/detail/running.hpp>
 #include <caisson/detail/stage_program.hpp>
@@ -233,34 +232,6 @@ private:
 };
 
 }  // namespace
-
-bool GroupPlace::holds(pid_t process) const {
-    std::string groups;
-    std::string mounts;
-    if (!sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(process) + "/cgroup").c_str(), groups) ||
-        !sys::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", mounts, std::size_t{64} << 20)) {
-        return false;
-    }
-    // Where the process is in each hierarchy, through each of its mounts.
-    const std::vector<CgroupHierarchy> all = parse_cgroup_hierarchies(groups, mounts);
-    // Left out, one would be a hierarchy whose limits and rules do not hold.
-    const bool is_whole = std::all_of(all.begin(), all.end(), [&](const CgroupHierarchy& hierarchy) {
-        return std::any_of(hierarchies.begin(), hierarchies.end(),
-                           [&](const auto& claimed) { return claimed.first == hierarchy.controllers; }) ||
-               std::none_of(hierarchy.places.begin(), hierarchy.places.end(), [&](const CgroupPlace& place) {
-                   return place.own && (*place.own + "/").find("/" + name + "/") != std::string::npos;
-               });
-    });
-    return is_whole && std::all_of(hierarchies.begin(), hierarchies.end(), [&](const auto& claimed) {
-               const std::string path = claimed.second + "/" + name;
-               return std::any_of(all.begin(), all.end(), [&](const CgroupHierarchy& hierarchy) {
-                   if (hierarchy.controllers != claimed.first) return false;
-                   return std::any_of(hierarchy.places.begin(), hierarchy.places.end(), [&](const CgroupPlace& place) {
-                       return place.own && (place.mount_point + *place.own + "/").starts_with(path + "/");
-                   });
-               });
-           });
-}
 
 GroupEntrance GroupEntrance::open(const GroupPlace& group, pid_t init) {
     GroupEntrance entrance;

@@ -28,7 +28,7 @@ put 4 check detail/unprivileged
 put 4 probe detail/plan detail/plan_builder detail/channel # what runs after clone, as bytes
 put 5 container sweep detail/running detail/launch detail/prepare detail/start detail/start_error
 put 5 detail/prepare_inside detail/plan_payload detail/plan_protect detail/user_database
-put 5 detail/plan_mounts detail/stage_program detail/visit exec detail/hotplug
+put 5 detail/plan_mounts detail/stage_program detail/visit exec detail/hotplug detail/container_record
 put 4 detail/device_control detail/host_devices # which devices
 put 4 detail/filter  # the program of a system call filter
 put 4 security_report # of a running process, as values

@@ -75,7 +75,7 @@ struct HelperInfo {
 class [[gnu::visibility("default")]] Controller;
 
 namespace detail {
-struct GroupPlace;
+struct ContainerRecord;
 struct HelperChange;
 struct StateRecord;
 /// The helper program, opened; see HelperOptions::helper_path. Throws `Step::helper` where there is none.
@@ -90,12 +90,12 @@ struct StateRecord;
 ///
 /// The helper is no child of the caller, has a session of its own and outlives it; by its name the container is found
 /// again, by this program or another of the same user. If the helper is killed, the container dies, within a second; in
-/// `RUN/NAME/` the helper keeps its socket and a locked file `owner`, removed before `wait` returns. What a killed
-/// helper left there is replaced by the next `start` of that name, or removed by `sweep()`. A group's are in
-/// `RUN/.GROUP/` in addition. A helper of one container keeps no capability but CAP_KILL and CAP_DAC_OVERRIDE (to
-/// signal the container, and to limit and remove its control groups), and gains none; but for a container that may be
-/// started again (`ContainerSpec::may_restart`) it keeps what that takes. It stays in the control group of who started
-/// it.
+/// `RUN/NAME/` the helper keeps its socket, a locked file `owner` and what its clients go by, removed before `wait`
+/// returns. What a killed helper left there is replaced by the next `start` of that name, or removed by `sweep()`. A
+/// group's are in `RUN/.GROUP/` in addition. A helper of one container keeps no capability but CAP_KILL and
+/// CAP_DAC_OVERRIDE (to signal the container, and to limit and remove its control groups), and gains none; but for a
+/// container that may be started again (`ContainerSpec::may_restart`) it keeps what that takes. It stays in the control
+/// group of who started it.
 ///
 /// Move-only; destroying it changes nothing for the container. Any number of clients at a time; one object is used by
 /// one thread at a time. Throws `Step::helper` where the helper does not answer within 10 seconds.
@@ -155,11 +155,11 @@ public:
     /// helper has given up most of its own.
     [[nodiscard]] SecurityReport security_report() {
         Fd fd;
-        const bool has_command_below = ask({.kind = detail::Message::Kind::process}, &fd).number == 1;
+        (void)ask({.kind = detail::Message::Kind::process}, &fd);
         if (!fd) throw Error{Step::helper, EBADMSG, what()};
         try {
             const Process init = own_init(std::move(fd));
-            return has_command_below ? SecurityReport::of_command(init) : SecurityReport::of(init);
+            return has_command_below(init) ? SecurityReport::of_command(init) : SecurityReport::of(init);
         } catch (const Error& e) {
             throw e.in("container " + detail::quote(name_));
         }
@@ -302,12 +302,13 @@ private:
     }
     [[nodiscard]] std::string what() const { return "helper of container " + detail::quote(name_); }
     friend struct detail::HelperChange;
-    // A helper has locked itself down, and its clients have not: what it tells is looked at before it is acted on.
+    // A helper has locked itself down, and its clients have not: they go by what was written before.
     [[nodiscard]] std::optional<detail::StateRecord> record() const;
-    /// The pidfd's process, which the record names that was written before. Throws with EPERM where it is another.
+    /// Throws with ENOENT where it is gone.
+    [[nodiscard]] detail::ContainerRecord container_record(const Process& init) const;
+    [[nodiscard]] [[gnu::visibility("default")]] bool has_command_below(const Process& init) const;
+    /// The pidfd's process, which the record names. Throws with EPERM where it is another.
     [[nodiscard]] [[gnu::visibility("default")]] Process own_init(Fd pidfd) const;
-    /// Throws with EPERM unless init is in these groups, and the record names them.
-    void require_groups(const detail::GroupPlace& groups, const Process& init) const;
     [[nodiscard]] Error refusal(const detail::Message& message) const {
         const Error e = detail::decode<detail::PlainError>(message.body).error();
         const std::string outer = "container " + detail::quote(name_);

@@ -73,12 +73,7 @@ Process open_init(Controller& controller, const Ward& ward) {
 }
 
 Answer begin_change(Controller& controller, const Ward& ward, Client& client) {
-    if (std::any_of(ward.clients.begin(), ward.clients.end(),
-                    [&](const Client& other) { return &other != &client && other.changes; })) {
-        throw Error{Step::helper, EBUSY, "devices of the container", "another client is attaching or detaching one"};
-    }
     Answer answer;
-    answer.message.body = detail::encode(controller.hotplug_state(ward.id));
     Process init = open_init(controller, ward);
     answer.passed = copy(init.pidfd());
     client.changes = std::move(init);
@@ -174,22 +169,9 @@ Answer answer(Controller& controller, Ward& ward, Client& client, const Message&
             done.message.body = detail::encode(controller.console_state(ward.id, console_of(question)));
             return done;
         case Message::Kind::process:
-            done.message.number = ward.has_command_below ? 1 : 0;
+            done.message.number = is_suspended(controller, ward) ? 1 : 0;
             done.passed = copy(open_init(controller, ward).pidfd());
             return done;
-        case Message::Kind::exec: {
-            const detail::ExecTicket ticket = controller.exec_ticket(ward.id);
-            detail::PlainTicket plain{.spec = ticket.defaults.spec,
-                                      .deny_setgroups = ticket.defaults.deny_setgroups,
-                                      .is_suspended = ticket.is_suspended,
-                                      .group = ticket.groups.name};
-            for (const auto& [controllers, parent] : ticket.groups.hierarchies) {
-                plain.hierarchies.push_back(controllers);
-                plain.hierarchies.push_back(parent);
-            }
-            done.passed = detail::to_memory_file(detail::encode(plain));
-            return done;
-        }
         case Message::Kind::suspend:
         case Message::Kind::resume:
         case Message::Kind::limit: return answer_slowly(controller, ward.id, question);

@@ -3,7 +3,10 @@
 #pragma once
 
 #include <cerrno>
+#include <cstdio>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -13,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <caisson/detail/container_record.hpp>
 #include <caisson/detail/owner.hpp>
 #include <caisson/detail/state_record.hpp>
 #include <caisson/detail/sys.hpp>
@@ -58,19 +62,34 @@ public:
         }
         return socket;
     }
-    /// What runs here, for who comes after a crash. Throws `Step::helper`; then the record is as it was before.
-    void record(pid_t init = -1, std::string group = {}) {
+    /// What runs here, for who comes after a crash; and what its clients go by, unless it has ended already. Throws
+    /// `Step::helper`; then the record is as it was before.
+    void record(pid_t init = -1, std::optional<detail::ContainerRecord> container = {}) {
         detail::StateRecord record = detail::StateRecord::of_helper(name_);
         if (init > 0) record.init = detail::Owner::of(init);
-        record.group = std::move(group);
-        record.write(directory_.get(), run_path_ + "/" + name_);
+        const std::string path = run_path_ + "/" + name_;
+        const std::string before = std::exchange(container_, {});
+        if (record.init && container) {
+            container_ = detail::ContainerRecord::file_of(*record.init);
+            // Who takes a dead loop's place (policy `outlive`) does not know what clients have written since.
+            if (!detail::ContainerRecord::read(directory_.get(), *record.init)) {
+                container->hotplug.tag = tag_;
+                container->write(directory_.get(), *record.init, path);
+            }
+        }
+        record.write(directory_.get(), path);
+        if (before != container_) remove_container(before);
     }
     /// Gives the name up: nothing is left of it.
     void release() noexcept {
         if (!lock_) return;
-        remove_files();
+        detail::StateRecord::remove_files(directory_);
         (void)::unlinkat(directory_.get(), "owner", 0);
-        (void)::unlinkat(run_.get(), name_.c_str(), AT_REMOVEDIR);
+        // A client may be writing what it has attached.
+        for (int attempt = 0; ::unlinkat(run_.get(), name_.c_str(), AT_REMOVEDIR) != 0 && attempt < 10; ++attempt) {
+            if (errno != ENOTEMPTY) break;
+            remove_container(container_);
+        }
         lock_.reset();
     }
 
@@ -127,9 +146,9 @@ private:
         }
         end_what_is_left();
         lock_ = std::move(lock);
-        remove_files();
-        const std::string tag = detail::Owner::current().tag();
-        if (::ftruncate(lock_.get(), 0) != 0 || !detail::sys::write_all(lock_.get(), tag)) {
+        detail::StateRecord::remove_files(directory_);
+        tag_ = detail::Owner::current().tag();
+        if (::ftruncate(lock_.get(), 0) != 0 || !detail::sys::write_all(lock_.get(), tag_)) {
             detail::fail(Step::helper, "write " + detail::quote(run_path_ + "/" + name_ + "/owner"));
         }
         return true;
@@ -141,10 +160,12 @@ private:
         throw Error{Step::helper, EBUSY, "lock " + text(),
                     "process " + std::to_string(record->init->pid) + ", of a container that ran there, does not end"};
     }
-    void remove_files() const noexcept {
-        for (const char* file : {"sock", detail::StateRecord::file, detail::StateRecord::new_file}) {
-            (void)::unlinkat(directory_.get(), file, 0);
-        }
+    void remove_container(const std::string& file) const noexcept {
+        if (file.empty()) return;
+        (void)::unlinkat(directory_.get(), file.c_str(), 0);
+        char name[256]{};
+        (void)std::snprintf(name, sizeof name, "%s%s", file.c_str(), detail::StateRecord::while_written);
+        (void)::unlinkat(directory_.get(), name, 0);
     }
     bool again() const {
         if (errno != ENOENT) detail::fail(Step::helper, "lock " + text());
@@ -160,6 +181,8 @@ private:
     std::string run_path_;
     std::string name_;
     std::string if_held_;
+    std::string tag_;        // of the owner
+    std::string container_;  // the file of the container
     Fd run_;
     Fd directory_;
     Fd lock_;

@@ -161,8 +161,7 @@ void Server::renew(Ward& ward, const Event& event) {
     try {
         if (event.preserved) ward.info.preserved = detail::PlainStatus::of(*event.status);
         else ward.info.init = controller_.init_pid(ward.id);
-        // Clients believe nothing else.
-        if (!event.preserved) ward.directory->record(ward.info.init, controller_.hotplug_state(ward.id).group);
+        if (!event.preserved) record(ward);
         ward.info_file = detail::to_memory_file(detail::encode(ward.info));
     } catch (const Error&) {
         // It has ended already, or no file can be made: what is told is then what was.

@@ -77,6 +77,8 @@ private:
     /// To who has started it, after all others.
     void introduce(Ward& ward, const ContainerSpec& spec, Client& client, bool opens_console);
     void make_known(Ward& ward, const ContainerSpec& spec);
+    /// What a ward's clients believe: as it is now, and for a helper that locks itself down, for good.
+    void record(Ward& ward);
     /// What takes privileges that are given up next. Where the kernel refuses, each answer says so.
     void count_cpus();
     void forget_closed(Ward& ward);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -181,7 +182,7 @@ void Server::make_known(Ward& ward, const ContainerSpec& spec) {
         ward.info.more_console_paths.push_back(std::move(path));
     }
     ward.info_file = detail::to_memory_file(detail::encode(ward.info));
-    ward.directory->record(ward.info.init, controller_.hotplug_state(ward.id).group);
+    record(ward);
     ward.listener = ward.directory->listen();
     watch(ward.listener.get());
     // Whoever may have to start one more keeps what that takes.
@@ -189,6 +190,18 @@ void Server::make_known(Ward& ward, const ContainerSpec& spec) {
     count_cpus();
     lower_privileges();
     lock_down(*ward.directory, spec);
+}
+
+void Server::record(Ward& ward) {
+    std::optional<detail::ContainerRecord> container;
+    try {
+        container = {.defaults = controller_.exec_ticket(ward.id).defaults,
+                     .has_command_below = ward.has_command_below,
+                     .hotplug = controller_.hotplug_state(ward.id)};
+    } catch (const Error& e) {
+        if (e.code().value() != ESRCH) throw;
+    }
+    ward.directory->record(ward.info.init, std::move(container));
 }
 
 void Server::count_cpus() {

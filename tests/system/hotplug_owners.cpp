@@ -3,6 +3,7 @@
 #include <caisson/bridge.hpp>
 #include <caisson/container.hpp>
 #include <caisson/controller.hpp>
+#include <caisson/detail/container_record.hpp>
 #include <caisson/detail/hotplug.hpp>
 #include <caisson/detail/owner.hpp>
 #include <caisson/helper.hpp>
@@ -61,7 +62,7 @@ private:
 /// What a client says to a helper that the library does not know of; what it is refused with, or nothing.
 class Client {
 public:
-    explicit Client(const Place& place) : socket_{connect_to(place.run + "/web/sock")} {}
+    explicit Client(const Place& place) : place_{place.run + "/web"}, socket_{connect_to(place_ + "/sock")} {}
     detail::Message ask(detail::Message::Kind kind, const std::string& body = {}, int pass = -1) {
         REQUIRE(detail::send_message(socket_.get(), {.kind = kind, .body = body}, pass));
         detail::Message answer;
@@ -77,12 +78,25 @@ public:
     }
 
     detail::Hotplug begin() {
-        const detail::Message told = ask(detail::Message::Kind::equipment);
-        return {Process::adopt(std::move(passed_)), detail::decode<detail::HotplugState>(told.body)};
+        REQUIRE(refusal(detail::Message::Kind::equipment) == "");
+        Process init = Process::adopt(std::move(passed_));
+        directory_ = detail::ContainerRecord::lock(place_);
+        record_ = *detail::ContainerRecord::read(directory_.get(), *detail::Owner::of(init.pid()));
+        return {std::move(init), record_.hotplug};
     }
+    void intend(const detail::Change& change, pid_t init) {
+        record_.note(change);
+        record_.write(directory_.get(), *detail::Owner::of(init), place_);
+        const Fd netlink = detail::open_netlink();
+        CHECK(refusal(detail::Message::Kind::intent, detail::encode(change), netlink.get()) == "");
+    }
+    void unlock() { directory_.reset(); }
 
 private:
+    std::string place_;
     Fd socket_;
+    Fd directory_;
+    detail::ContainerRecord record_;
     Fd passed_;
 };
 
@@ -263,12 +277,9 @@ TEST_CASE("what a client was about to attach when it died is known, and can be d
             REQUIRE(detail::wait_readable(helper.fd(), 5000));
         }
     };
-    const auto attach = [](Client& client, const auto& spec) {
+    const auto attach = [init = helper.info().init](Client& client, const auto& spec) {
         detail::Hotplug plug = client.begin();
-        const auto intend = [&client](const detail::Change& change) {
-            const Fd netlink = detail::open_netlink();
-            CHECK(client.refusal(Question::intent, detail::encode(change), netlink.get()) == "");
-        };
+        const auto intend = [&](const detail::Change& change) { client.intend(change, init); };
         plug.tell_before(intend);
         (void)plug.attach(spec);
     };
@@ -328,9 +339,60 @@ TEST_CASE("a client that is refused may still undo what it did, and lets others 
           "container 'web': devices of the container: Device or resource busy: another client is attaching or "
           "detaching one");
     CHECK(client.refusal(Question::change) == "");
+    client.unlock();
     helper.attach(log_device);
     helper.detach_device("log/kernel");
     (void)helper.kill();
+}
+
+TEST_CASE("what was attached is known to who takes the place of a helper that died, and is still its owner's") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    Place place;
+    place.options.outlive = true;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    (void)helper.attach(NetworkSpec{.bridge = "br0", .host_name = "late0"});
+    helper.attach(log_device);
+    REQUIRE(::kill(helper.pid(), SIGKILL) == 0);
+    CHECK(helper.info().name == "web");  // by another
+    (void)sweep();
+    CHECK(contains(links(), "late0"));
+    helper.detach_network("eth0");
+    CHECK_FALSE(contains(links(), "late0"));
+    helper.detach_device("log/kernel");
+    (void)helper.kill();
+    CHECK(place.empty());
+}
+
+TEST_CASE("what could not be attached is not written down, and what somebody has lost is refused by its file") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    const auto init = detail::Owner::of(helper.info().init);
+    REQUIRE(init);
+    const std::string file = place.run + "/web/" + detail::ContainerRecord::file_of(*init);
+    const auto written = [&] {
+        std::string bytes;
+        REQUIRE(detail::sys::read_file(AT_FDCWD, file.c_str(), bytes));
+        return bytes;
+    };
+    const std::string before = written();
+    CHECK(refusal([&] { helper.attach(MountSpec::bind("/etc/passwd", "/tmp")); }, EINVAL) != "");
+    CHECK(written() == before);
+    helper.attach(log_device);
+    CHECK(written() != before);
+    helper.detach_device("log/kernel");
+    CHECK(written() == before);
+    REQUIRE(::unlink(file.c_str()) == 0);
+    CHECK(refusal([&] { helper.attach(log_device); }, ENOENT) ==
+          "helper of container 'web': '" + file +
+              "': No such file or directory: its clients believe nothing else, and it was there: stop the container "
+              "and start it again");
+    (void)helper.kill();
+    CHECK(place.empty());
 }
 
 TEST_CASE("what was done to a container before it was started again is not noted on its successor") {
@@ -352,6 +414,7 @@ TEST_CASE("what was done to a container before it was started again is not noted
     REQUIRE(is_there);
     CHECK(client.refusal(Question::change, detail::encode(log_change)).ends_with("No such process: it has ended"));
     CHECK(client.refusal(Question::change) == "");
+    client.unlock();
     CHECK(refusal([&] { helper.detach_device("log/kernel"); }, ENOENT).starts_with("container 'web': device "));
     (void)helper.kill();
 }

@@ -25,7 +25,7 @@
 
 namespace caisson::inline v0::detail {
 
-inline constexpr std::uint32_t wire_version = 0x43530006;
+inline constexpr std::uint32_t wire_version = 0x43530007;
 inline constexpr std::size_t most_wire_message = std::size_t{128} * 1024;
 inline constexpr std::size_t most_note = std::size_t{1} << 20;
 /// A whole start request or Info: it crosses as a file in memory.
@@ -43,7 +43,7 @@ struct Message {
         usage,
         resize,
         console,
-        process,
+        process,  ///< `done` brings a pidfd of init
         limit,
         limits,
         suspend,
@@ -56,8 +56,7 @@ struct Message {
         shutdown,
         reboot,
         stuck,
-        exec,       ///< what it takes to start a command: a PlainTicket as a memory file
-        equipment,  ///< `done` brings a HotplugState and a pidfd of init; nobody else gets one before `change`
+        equipment,  ///< of who attaches something, or detaches it: as `process`
         intent,     ///< the Change that will be made, which counts as made if the client goes away; else as `change`
         change,  ///< the Change that was made, or nothing: then none was; with a netlink socket where it is a network
         viewer,  ///< see Helper::attach_console; `body`: ViewerOptions
@@ -71,8 +70,9 @@ struct Message {
     };
     std::uint32_t version = wire_version;
     Kind kind = Kind::info;
-    std::int64_t number = 0;  ///< signal: which; stop: milliseconds of grace; usage: UsageParts; shutdown, reboot:
-                              ///< ShutdownMode; resize, console: which; done: 1 for yes; of info: it is suspended
+    std::int64_t number =
+        0;  ///< signal: which; stop: milliseconds of grace; usage: UsageParts; shutdown, reboot:
+            ///< ShutdownMode; resize, console: which; done: 1 for yes; of info and process: it is suspended
     WindowSize size{};
     std::string body{};  ///< limit: a LimitSpec; done: a Usage, a LimitSpec, a ConsoleState or a PlainError; refused: a
                          ///< PlainError; exited: a PlainStatus
@@ -114,20 +114,6 @@ template <class A, SameButConst<Info> S>
 void fields(A& archive, S& s) {
     auto& [name, init, console_path, more_console_paths, note, preserved] = s;
     archive(name, init, console_path, more_console_paths, note, preserved);
-}
-
-/// An ExecTicket but for its pidfd.
-struct PlainTicket {
-    ContainerSpec spec{};
-    bool deny_setgroups = false;
-    bool is_suspended = false;
-    std::string group{};
-    std::vector<std::string> hierarchies{};  ///< controllers and parent directory of each, one after the other
-};
-template <class A, SameButConst<PlainTicket> S>
-void fields(A& archive, S& s) {
-    auto& [spec, deny_setgroups, is_suspended, group, hierarchies] = s;
-    archive(spec, deny_setgroups, is_suspended, group, hierarchies);
 }
 
 /// Throws `Step::helper` with EBADMSG unless the bytes begin with this build's version.

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include <caisson/detail/owner.hpp>
+#include <caisson/fd.hpp>
 
 namespace caisson::inline v0::detail {
 
@@ -13,14 +14,15 @@ namespace caisson::inline v0::detail {
 /// is left. Text, a word and a value a line, after its version; lines with other words are passed over.
 struct StateRecord {
     static constexpr const char* file = "state";
-    /// As it is written; renamed once it is whole.
-    static constexpr const char* new_file = "state.new";
+    /// At the end of a file's name while it is written; renamed once it is whole.
+    static constexpr const char* while_written = ".new";
+    /// What the names of the files of containers begin with: see ContainerRecord.
+    static constexpr const char* container_prefix = "container.";
 
     std::string name{};
     std::string boot{};  ///< the kernel's boot_id: the numbers of processes count as long as that
     Owner helper{};
     std::optional<Owner> init{};  ///< once it runs
-    std::string group{};          ///< name of init's control groups; empty: it has none of its own
 
     /// Of the calling process, without init. Throws as Owner::current does.
     [[nodiscard]] [[gnu::visibility("default")]] static StateRecord of_helper(const std::string& name);
@@ -33,6 +35,11 @@ struct StateRecord {
     [[nodiscard]] [[gnu::visibility("default")]] static std::optional<StateRecord> read(int directory);
     /// In the place of what is there, all or nothing. Throws `Step::helper`, with `path` as the directory's name.
     [[gnu::visibility("default")]] void write(int directory, const std::string& path) const;
+    /// A file of the directory, in the place of what is there, all or nothing. Throws as `write`.
+    [[gnu::visibility("default")]] static void write_file(int directory, const std::string& name,
+                                                          const std::string& bytes, const std::string& path);
+    /// All that a helper has written there, but for the file `owner`.
+    [[gnu::visibility("default")]] static void remove_files(const Fd& directory) noexcept;
     /// Kills the init of a helper that is dead, if it still runs, and waits for its end for 2 seconds at most; false if
     /// it does not come. For one without control groups, whose keeper has died with the helper, nobody else does it.
     [[nodiscard]] [[gnu::visibility("default")]] bool end_init() const;

@@ -32,9 +32,6 @@ struct GroupPlace {
         }
         return place;
     }
-    /// True if the process is in all of these groups, or below them, and in no other of that name, by what the kernel
-    /// tells the calling process.
-    [[nodiscard]] [[gnu::visibility("default")]] bool holds(pid_t process) const;
 };
 
 /// A container's control groups, open to be joined.
