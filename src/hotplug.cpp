@@ -41,9 +41,9 @@ struct MountNumber {
     std::uint64_t id = 0;
     unsigned mask = 0;
 
-    [[nodiscard]] static MountNumber of(int mount) {
+    [[nodiscard]] static MountNumber of(int mount, unsigned best = unique_number) {
         struct statx status {};
-        for (const unsigned mask : {unique_number, static_cast<unsigned>(STATX_MNT_ID)}) {
+        for (const unsigned mask : {best, static_cast<unsigned>(STATX_MNT_ID)}) {
             if (::statx(mount, "", AT_EMPTY_PATH, mask, &status) != 0) fail(Step::mount, "number of a mount");
             if ((status.stx_mask & mask) != 0) return {status.stx_mnt_id, mask};
         }
@@ -272,7 +272,8 @@ Change Hotplug::attach(const MountSpec& spec) {
     }
     require_running();
     const Fd made = make_mount(spec);
-    const Change change{.kind = Change::Kind::mount, .mount = {spec.target, MountNumber::of(made.get()).id}};
+    const GivenMount given{spec.target, MountNumber::of(made.get()).id, MountNumber::of(made.get(), STATX_MNT_ID).id};
+    const Change change{.kind = Change::Kind::mount, .mount = given};
     equipment_.mounts.reserve(equipment_.mounts.size() + 1);
     announce(change);
     Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
@@ -312,15 +313,24 @@ void Hotplug::unmount(const GivenMount& mount, std::int64_t milliseconds) const 
     (void)visit.run(milliseconds);
 }
 
-bool Hotplug::is_mount_point(std::string_view target) const {
-    std::string text;
-    if (!sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(init_.pid()) + "/mountinfo").c_str(), text, most_mounts)) {
-        return false;
+void Hotplug::unmount_moved(const GivenMount& mount) const {
+    const std::string file = "/proc/" + std::to_string(init_.pid()) + "/mountinfo";
+    // Who renames a directory above it all the time may win once or twice. If that is all there is, the kernel has
+    // given its number in the list to another one.
+    for (int attempt = 0; attempt < 8; ++attempt) {
+        std::string text;
+        if (!sys::read_file(AT_FDCWD, file.c_str(), text, most_mounts)) fail(Step::mount, "read " + quote(file));
+        const MountView view{text};
+        const auto is_it = [&](const MountLine& line) { return line.id == mount.listed; };
+        const auto found = std::find_if(view.lines().begin(), view.lines().end(), is_it);
+        if (found == view.lines().end()) return;
+        try {
+            return unmount({found->point, mount.id, mount.listed}, patience);
+        } catch (const Error& e) {
+            if (e.code().value() == ETIMEDOUT || init_.ended()) throw;
+            if (!view.is_visible(*found)) throw e.with_remedy("something else is mounted there by now");
+        }
     }
-    while (target.size() > 1 && target.ends_with('/')) target.remove_suffix(1);
-    const MountView view{text};
-    const MountLine* const mount = view.at(target);
-    return mount != nullptr && mount->point == target;
 }
 
 Change Hotplug::detach_mount(const std::string& target) {
@@ -333,10 +343,8 @@ Change Hotplug::detach_mount(const std::string& target) {
     try {
         unmount(change.mount, patience);
     } catch (const Error& e) {
-        const int error = e.code().value();
-        if (error != ESTALE && error != ENOENT) throw;
-        if (is_mount_point(target)) throw e.with_remedy("something else is mounted there by now");
-        // It is gone already, as is wanted.
+        if (e.code().value() == ETIMEDOUT || init_.ended()) throw;
+        unmount_moved(change.mount);
     }
     mounts.erase(std::next(found).base());
     return change;

@@ -23,7 +23,8 @@ struct GivenDevice {
 /// A mount that has been attached.
 struct GivenMount {
     std::string target{};
-    std::uint64_t id = 0;  ///< the kernel's, see statx(2)
+    std::uint64_t id = 0;      ///< the kernel's, see statx(2)
+    std::uint64_t listed = 0;  ///< its number in mountinfo, which the kernel may give again
 };
 
 /// One thing that was given to a container, or taken from it.
@@ -86,8 +87,8 @@ void fields(A& archive, S& s) {
 }
 template <class A, SameButConst<GivenMount> S>
 void fields(A& archive, S& s) {
-    auto& [target, id] = s;
-    archive(target, id);
+    auto& [target, id, listed] = s;
+    archive(target, id, listed);
 }
 template <class A, SameButConst<Equipment> S>
 void fields(A& archive, S& s) {

@@ -93,8 +93,8 @@ private:
     [[nodiscard]] Change unplug(std::vector<PluggedLink>::const_iterator link);
     void take_back(const GivenMount& mount) const noexcept;
     void unmount(const GivenMount& mount, std::int64_t milliseconds) const;
-    /// As the container sees it.
-    [[nodiscard]] bool is_mount_point(std::string_view target) const;
+    /// Unmounts what is not where it was put, but where the container has it by now. What it has taken out is gone.
+    void unmount_moved(const GivenMount& mount) const;
     /// Detached.
     [[nodiscard]] Fd make_mount(const MountSpec& spec) const;
     [[nodiscard]] Fd open_dev() const;
