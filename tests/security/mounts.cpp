@@ -1,12 +1,10 @@
 // What a payload, or who can write to a directory of the host, could make of a container's mounts.
 #include <caisson/container.hpp>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <string>
-#include <thread>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -16,37 +14,29 @@
 #include "support/attack.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/image.hpp"
+#include "support/layout.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
 #include "support/sandbox.hpp"
+#include "support/shell.hpp"
 
 using namespace caisson;
 using namespace caisson_test;
 
 namespace {
 
-bool is_told(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
+std::string mounts_of(const Container& container) {
+    return content("/proc/" + std::to_string(container.init().pid()) + "/mountinfo");
 }
-
-/// Two names that change places all the time, by a thread of their own.
-class Swap {
-public:
-    Swap(std::string one, std::string other)
-        : thread_{[this, one = std::move(one), other = std::move(other)] {
-              while (!stop_) (void)::renameat2(AT_FDCWD, one.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE);
-          }} {}
-    Swap(const Swap&) = delete;
-    Swap& operator=(const Swap&) = delete;
-    ~Swap() {
-        stop_ = true;
-        thread_.join();
+/// A block device that the host has a node of; empty: none.
+std::string block_device() {
+    for (const auto& entry : std::filesystem::directory_iterator{"/sys/block"}) {
+        const std::string node = "/dev/" + entry.path().filename().string();
+        if (std::filesystem::is_block_file(node)) return node;
     }
-
-private:
-    std::atomic<bool> stop_ = false;
-    std::thread thread_;
-};
+    return {};
+}
 
 }  // namespace
 
@@ -82,10 +72,10 @@ TEST_CASE("CVE-2014-5206, CVE-2014-5207: what is read-only stays so, with what i
     spec.mounts = {MountSpec::bind(dir.path(), "/data", {.read_only = true})};
     const std::string text = run(spec);
     CAPTURE(text);
-    CHECK_FALSE(is_told(text, "BAD"));
-    CHECK(is_told(text, "/data/a: Read-only file system"));
-    CHECK(is_told(text, "/data/below/a: Read-only file system"));
-    CHECK(is_told(text, "\n2\n"));
+    CHECK_FALSE(contains(text, "BAD"));
+    CHECK(contains(text, "/data/a: Read-only file system"));
+    CHECK(contains(text, "/data/below/a: Read-only file system"));
+    CHECK(contains(text, "\n2\n"));
 }
 
 TEST_CASE("CVE-2024-42472: a source that is swapped for a link leads nowhere else") {
@@ -104,7 +94,7 @@ TEST_CASE("CVE-2024-42472: a source that is swapped for a link leads nowhere els
     REQUIRE(::symlink(canary.path().c_str(), (dir / "link").c_str()) == 0);
     int seen = 0;
     int refused = 0;
-    const Swap swap{dir / "source", dir / "link"};
+    const Swapper swap{dir / "source", dir / "link"};
     // The link as the last component, and on the way.
     for (const char* path : {"source", "source/deep"}) {
         for (int i = 0; i < 60; ++i) {
@@ -161,8 +151,8 @@ TEST_CASE("CVE-2025-64507: a setuid program on a volume gives nobody anything in
     spec.mounts = {MountSpec::bind(dir / "volume", "/volume")};
     const std::string made = run(spec);
     CAPTURE(made);
-    CHECK(is_told(made, "0 6755\n"));
-    CHECK(is_told(made, "nosuid,nodev"));
+    CHECK(contains(made, "0 6755\n"));
+    CHECK(contains(made, "nosuid,nodev"));
 
     // Not only no_new_privileges is in the way.
     spec.command = {"/volume/ids"};
@@ -197,9 +187,9 @@ TEST_CASE("CVE-2025-31133: a link of the root's leads no bind from inside to an 
         ContainerSpec spec = shell(root, "true >> /seen/sys/kernel/core_pattern && echo open");
         spec.namespaces = spec.namespaces.without(NamespaceKind::user);
         spec.mounts = {MountSpec::bind_inside("/data", "/seen")};
-        CHECK(is_told(error_of(spec),
-                      "bind '/data' of the container (in the child): Too many levels of symbolic links: a link in it "
-                      "leads in a circle, or through /proc or /sys"));
+        CHECK(contains(error_of(spec),
+                       "bind '/data' of the container (in the child): Too many levels of symbolic links: a link in it "
+                       "leads in a circle, or through /proc or /sys"));
     }
     // What the spec says itself is done.
     ContainerSpec spec = shell(root, "cat /seen/ostype");
@@ -217,7 +207,7 @@ TEST_CASE("CVE-2025-31133: who renames the directory that /proc is on meanwhile 
               "for d in /proc /other; do (true >> $d/sys/kernel/core_pattern) 2>/dev/null && echo open; "
               "done; true");
     spec.namespaces = spec.namespaces.without(NamespaceKind::user);
-    const Swap swap{root / "/proc", root / "/other"};
+    const Swapper swap{root / "/proc", root / "/other"};
     for (int i = 0; i < 100; ++i) CHECK(run(spec).empty());
 }
 
@@ -326,4 +316,136 @@ TEST_CASE(
     CHECK(refused > 0);
     (void)container.kill();
     CHECK(canary.touched() == "");
+}
+
+TEST_CASE(
+    "CVE-2015-1335, CVE-2013-6456: with any directory of a running root a link, what is attached is inside or not") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot source;
+    source.write("/data/mark", "bound\n");
+    const TestDirectory images;
+    const bool has_image = make_image(images / "image", "squashfs", source / "/data").empty();
+    const std::string block = block_device();
+    each_layout([&](const Layout& layout, bool user) {
+        const std::string& where = layout.where;
+        Shell shell{unruly(layout.root, user)};
+        // What is there before, is moved away with the directory or taken off it by the container.
+        const bool takes_directories = where != "/proc" && where != "/sys" && where != "/dev/pts";
+        const std::string early = takes_directories ? where + "/early/x" : where;
+        shell->attach(MountSpec::bind(source / "/data", early));
+        shell->attach(DeviceSpec{.source = "/dev/null", .target = "early/null"});
+        REQUIRE(shell.ask("ln -s " + layout.target + " /dev/late") == "");
+        layout.place_inside(shell);
+        const std::string after = mounts_of(*shell);
+
+        const std::string why =
+            layout.kind == 3 ? ": Too many levels of symbolic links" : ": No such file or directory";
+        std::vector<MountSpec> mounts{
+            MountSpec::bind(source / "/data", where + "/sub/x"), MountSpec::bind(source / "/data", where),
+            MountSpec::bind(source / "/data/mark", where + "/passwd"), MountSpec::tmpfs(where + "/sub", 4096)};
+        if (has_image && !user) mounts.push_back(MountSpec::image(images / "image", where + "/sub"));
+        for (const MountSpec& mount : mounts) {
+            const std::string text = error_from([&] { shell->attach(mount); });
+            CAPTURE(text);
+            CHECK(text.starts_with("container 'test': mount '"));
+            CHECK(contains(text, "' on '" + mount.target + "' (in the child)" + why));
+        }
+        std::vector<DeviceSpec> devices{{.source = "/dev/kmsg", .target = "log/kernel"},
+                                        {.source = "/dev/kmsg", .target = "late/new"},
+                                        {.source = "/dev/kmsg", .target = "late"}};
+        if (!block.empty()) devices.push_back({.source = block, .target = "disk"});
+        for (const DeviceSpec& device : devices) {
+            const std::string text = error_from([&] { shell->attach(device); });
+            CAPTURE(device.target);
+            CAPTURE(text);
+            if (where == "/dev") {
+                CHECK(text == "container 'test': directory '/dev' (in the child): Too many levels of symbolic links");
+            } else if (device.target == "late/new") {
+                CHECK(text == "container 'test': directory '/dev/late': Too many levels of symbolic links");
+            } else if (device.target == "late") {
+                CHECK(contains(text, "device '/dev/late': File exists"));
+            } else {
+                CHECK(text == "");
+                shell->detach_device(device.target);
+            }
+        }
+        CHECK(mounts_of(*shell) == after);
+
+        // What the container keeps is told.
+        const std::string text = error_from([&] { shell->detach_device("early/null"); });
+        CAPTURE(text);
+        CHECK(contains(text, where == "/dev" ? "is detached, but its node is left: directory '/dev'" : ""));
+        CHECK(text.empty() == (where != "/dev"));
+        CHECK(error_from([&] { shell->detach_mount(early); }) == "");
+        CHECK_FALSE(contains(mounts_of(*shell), "/data "));
+    });
+}
+
+TEST_CASE(
+    "CVE-2018-15664, CVE-2013-6456: with any directory of a running root a link, commands and copies stay inside") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestDirectory host;
+    std::filesystem::create_directory(host / "tree");
+    REQUIRE(write(host / "file", "from the host"));
+    REQUIRE(write(host / "tree/token", "from the host"));
+    each_layout([&](const Layout& layout, bool user) {
+        const std::string& where = layout.where;
+        layout.root.write("/etc/passwd", "somebody:x:7:7::/:/bin/sh\n");
+        Shell shell{unruly(layout.root, user)};
+        layout.place_inside(shell);
+        const std::string why =
+            layout.kind == 3 ? ": Too many levels of symbolic links" : ": No such file or directory";
+        const auto error_of_command = [&](auto&& change) {
+            ExecSpec spec;
+            spec.command = {"/bin/true"};
+            change(spec);
+            return error_from([&] {
+                Exec command = shell->exec(spec);
+                CHECK(command.wait().success());
+            });
+        };
+        // Where root inside is root outside, it takes its /dev/null from there.
+        const bool no_null = !user && where == "/dev";
+        for (const std::string& directory : {where, where + "/sub"}) {
+            CHECK(contains(error_of_command([&](ExecSpec& spec) { spec.working_directory = directory; }),
+                           (no_null ? "'/dev/null' of the container" : "working directory '" + directory + "'") +
+                               " (in the child)" + why));
+        }
+        const std::string looked_up = error_of_command([](ExecSpec& spec) { spec.user = "somebody"; });
+        CHECK(contains(looked_up, where == "/etc" ? "'/etc/passwd' of the container (in the child)" + why
+                                  : no_null       ? "'/dev/null'"
+                                                  : ""));
+        CHECK(looked_up.empty() == (where != "/etc" && !no_null));
+        const std::string at_terminal = error_of_command([](ExecSpec& spec) { spec.console.emplace(); });
+        CHECK(contains(at_terminal, where.starts_with("/dev") ? "open '/dev/pts' (in the child)" + why : ""));
+        CHECK(at_terminal.empty() == !where.starts_with("/dev"));
+
+        const auto copied_in = [&](const std::string& name, const std::string& target) {
+            return error_from([&] { shell->copy_in(host / name, target); });
+        };
+        for (const char* name : {"/file", "/sub/file", "/file/"}) {
+            CHECK(contains(copied_in("file", where + name), "' of the container" + why));
+            CHECK(contains(copied_in("tree", where + name), "' of the container" + why));
+        }
+        const TestDirectory out;
+        const auto copied_out = [&](const std::string& source) {
+            return error_from([&] { shell->copy_out(source, out.path()); });
+        };
+        for (const char* name : {"/token", "/sub", "/sub/file", "/missing"}) {
+            CHECK(contains(copied_out(where + name), "' of the container" + why));
+        }
+        // A link is copied as one, and what has its name later does not go through it.
+        const std::string name = where.substr(where.rfind('/') + 1);
+        CHECK(copied_out(where) == "");
+        CHECK(std::filesystem::read_symlink(out / name) == layout.target);
+        REQUIRE(shell.ask("rm " + where + "; mkdir " + where + "; echo inside > " + where + "/token") == "");
+        CHECK(contains(copied_out(where), "copy '" + where + "' of the container as '" + name + "': "));
+        REQUIRE(shell.ask("rm -r " + where + "; ln -s " + layout.target + " " + where) == "");
+        CHECK(contains(copied_in("tree", where), "/tree' of the host as '" + name + "': "));
+        CHECK(contains(error_from([&] { shell->shutdown(ShutdownMode::initctl); }), "no init reads"));
+        CHECK(copied_in("file", where) == "");
+        CHECK(shell.ask("cat " + where) == "from the host");
+    });
 }

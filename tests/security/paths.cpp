@@ -15,60 +15,23 @@
 #include "support/attack.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/layout.hpp"
 #include "support/machine.hpp"
 
 using namespace caisson;
 using namespace caisson_test;
 
-namespace {
-
-std::string climbing(const std::string& path) {
-    return "../../../../../../../../.." + path;
-}
-
-constexpr const char* linked[] = {"/proc", "/sys", "/dev", "/dev/pts", "/etc", "/run", "/tmp"};
-
-/// One of the 28 roots: `where` is a link, of one of four kinds, to what must not be touched.
-struct Layout {
-    TestRoot root{};
-    Canary canary{};
-    std::string where;
-    int kind;
-    Layout(const char* place, int which) : where{place}, kind{which} {
-        const std::string targets[] = {canary.path(), climbing(canary.path()), canary / "missing",
-                                       where.substr(where.rfind('/') + 1)};
-        replace_by_link(root / where, targets[kind]);
-    }
-};
-
-template <class F>
-void each_layout(F&& f) {
-    for (const char* where : linked) {
-        for (int kind = 0; kind < 4; ++kind) {
-            CAPTURE(where);
-            CAPTURE(kind);
-            const Layout layout{where, kind};
-            f(layout);
-            const std::string touched = layout.canary.touched();
-            CHECK(touched == "");
-        }
-    }
-}
-
-}  // namespace
-
 TEST_CASE("CVE-2019-18837: with any directory of the root a link, a start never follows it to the host") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
-    each_layout([](const Layout& layout) {
-        for (const bool user : {true, false}) {
-            const std::string text = attempt(with_user(shell(layout.root, "echo started; echo $0 > /tmp/x"), user));
-            CAPTURE(text);
-            const bool own_mount = layout.where == "/proc" || layout.where == "/sys" || layout.where == "/dev";
-            CHECK(contains(text, own_mount ? "on '" + layout.where + "' (in the child): Too many levels of symbolic " +
-                                                 "links: a symbolic link stands where a directory must be: replace it"
-                                           : "started\n"));
-        }
+    each_layout([](const Layout& layout, bool user) {
+        layout.place();
+        const std::string text = attempt(with_user(shell(layout.root, "echo started; echo $0 > /tmp/x"), user));
+        CAPTURE(text);
+        const bool own_mount = layout.where == "/proc" || layout.where == "/sys" || layout.where == "/dev";
+        CHECK(contains(text, own_mount ? "on '" + layout.where + "' (in the child): Too many levels of symbolic " +
+                                             "links: a symbolic link stands where a directory must be: replace it"
+                                       : "started\n"));
     });
 }
 
@@ -77,7 +40,8 @@ TEST_CASE("CVE-2015-1335: with any directory of the root a link, nothing is moun
     const LeavesNothing nothing;
     const TestRoot source;
     source.write("/data/mark", "bound\n");
-    each_layout([&](const Layout& layout) {
+    each_layout([&](const Layout& layout, bool user) {
+        layout.place();
         const std::string target = layout.where;
         for (const MountSpec& mount :
              {MountSpec::bind(source / "/data", target + "/sub/x"), MountSpec::tmpfs(target + "/sub", 4096),
@@ -88,15 +52,13 @@ TEST_CASE("CVE-2015-1335: with any directory of the root a link, nothing is moun
             spec.dev = spec.sys = false;
             spec.proc = target != "/proc";
             spec.mounts.push_back(mount);
-            for (const bool user : {true, false}) {
-                const std::string text = attempt(with_user(spec, user));
-                CAPTURE(mount.target);
-                CAPTURE(text);
-                const bool refused = contains(text, "container 'test': mount ") && contains(text, "(in the child): ");
-                CHECK((refused || layout.where == "/dev/pts" || layout.where == "/proc"));
-                CHECK_FALSE(contains(text, layout.canary.path()));
-                if (layout.kind == 3) CHECK(contains(text, "Too many levels of symbolic links"));
-            }
+            const std::string text = attempt(with_user(spec, user));
+            CAPTURE(mount.target);
+            CAPTURE(text);
+            const bool refused = contains(text, "container 'test': mount ") && contains(text, "(in the child): ");
+            CHECK((refused || layout.where == "/dev/pts" || layout.where == "/proc"));
+            CHECK_FALSE(contains(text, layout.canary.path()));
+            if (layout.kind == 3) CHECK(contains(text, "Too many levels of symbolic links"));
         }
     });
 }
@@ -118,6 +80,22 @@ TEST_CASE("CVE-2015-1335: a target behind links is where they lead inside") {
         const std::string text = attempt(spec);
         CAPTURE(text);
         CHECK(contains(text, " " + canary.path() + "/made/here "));
+    }
+    // The same in one that runs.
+    root.write("/hello", "hello\n");
+    Shell shell{plain(root)};
+    for (const char* link : {"/abs", "/rel", "/mnt/a"}) {
+        const std::string target = std::string{link} + "/late/here";
+        shell->attach(MountSpec::tmpfs(target, 4096));
+        CHECK(contains(shell.ask("cat /proc/self/mountinfo"), " " + canary.path() + "/late/here "));
+        shell->copy_in(root / "/hello", target);
+        CHECK(shell.ask("cat " + canary.path() + "/late/here/hello") == "hello\n");
+        ExecSpec spec;
+        spec.command = {"/bin/cat", "hello"};
+        spec.working_directory = target;
+        CHECK(shell->exec(spec).wait().success());
+        shell->detach_mount(target);
+        CHECK_FALSE(contains(shell.ask("cat /proc/self/mountinfo"), "/late/here"));
     }
     CHECK(canary.touched() == "");
 }

@@ -62,6 +62,13 @@ Canary::Canary() {
         fs::permissions(entry.path(), fs::is_directory(entry) ? fs::perms::all : fs::perms{0666});
     }
     fs::permissions(path(), fs::perms::all);
+    const char* const fifos[] = {"initctl", ".initctl"};
+    for (int i = 0; i < 2; ++i) {
+        const std::string fifo = *this / fifos[i];
+        if (::mkfifo(fifo.c_str(), 0666) != 0) refuse("mkfifo " + fifo);
+        readers_[i].reset(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+        if (!readers_[i]) refuse("open " + fifo);
+    }
     before_ = look();
     watch_.reset(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
     if (!watch_) refuse("inotify_init1");

@@ -18,8 +18,8 @@
 namespace caisson_test {
 
 /// A directory of the host that an attack aims at. It holds what a start would make or replace if it were led there:
-/// "null", "console", "ptmx", "pts", "self", and so on. Readable and writable by everybody, so that nothing but the
-/// library is in the way.
+/// "null", "console", "ptmx", "pts", "self", and so on, and the fifos of an init that reads them. Readable and writable
+/// by everybody, so that nothing but the library is in the way.
 class Canary {
 public:
     Canary();
@@ -35,6 +35,7 @@ private:
     [[nodiscard]] std::vector<std::string> look() const;
     TestDirectory directory_;
     std::vector<std::string> before_;
+    caisson::Fd readers_[2];
     caisson::Fd watch_;
 };
 
@@ -77,6 +78,17 @@ inline std::string keeper_directory(const caisson::Container& container) {
 inline caisson::ContainerSpec with_user(caisson::ContainerSpec spec, bool user) {
     if (!user) spec.namespaces = spec.namespaces.without(caisson::NamespaceKind::user);
     return spec;
+}
+
+/// What the function throws; empty: nothing.
+template <class Act>
+std::string error_from(Act&& act) {
+    try {
+        act();
+        return {};
+    } catch (const caisson::Error& e) {
+        return e.what();
+    }
 }
 
 /// Puts a symbolic link in the place of `path`, whatever is there.

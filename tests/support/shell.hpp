@@ -14,6 +14,8 @@
 
 namespace caisson_test {
 
+using namespace caisson;
+
 inline ContainerSpec plain(const TestRoot& root, bool user = true) {
     ContainerSpec spec = shell(root, "");
     if (!user) spec.namespaces = spec.namespaces.without(NamespaceKind::user);
