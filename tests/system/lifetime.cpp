@@ -406,7 +406,7 @@ TEST_CASE("starts go on while another thread forks copies of the host that stay"
         }};
         std::string wrong;
         // Emulated, a machine would take minutes for all.
-        const std::int64_t enough = detail::monotonic_ms() + 60'000;
+        const std::int64_t enough = detail::monotonic_ms() + 15'000;
         for (int i = 0; i < 300 && wrong.empty() && detail::monotonic_ms() < enough; ++i) {
             ContainerSpec spec = shell(root, "exit 0");
             if (i % 3 == 0) spec.namespaces = spec.namespaces | NamespaceSet{NamespaceKind::net};
@@ -429,13 +429,13 @@ TEST_CASE("a command that ends at once has its exact status, and all that it wro
     const LeavesNothing nothing;
     const TestRoot root;
     int wrong = 0;
-    for (int i = 0; i < 500; ++i) {
-        ContainerSpec spec = shell(root, "exit " + std::to_string(i % 256));
+    for (int i = 0; i < 256; ++i) {
+        ContainerSpec spec = shell(root, "exit " + std::to_string(i));
         spec.console.reset();
-        wrong += Container::start(spec).wait() != ExitStatus::exited(i % 256);
+        wrong += Container::start(spec).wait() != ExitStatus::exited(i);
     }
     CHECK(wrong == 0);
-    for (int i = 0; i < 200; ++i) {
+    for (int i = 0; i < 80; ++i) {
         Container container = Container::start(shell(root, "printf %3000d 7"));
         CHECK(container.wait().success());
         std::string all;
