@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -101,13 +102,20 @@ void Controller::hear(detail::Reattached& one) {
     if (one.is_sought) return;
     Event last{.id = one.id, .name = one.events.name()};
     try {
-        while (auto event = one.events.next_event()) {
+        // Once: the others have their turns before what it tells meanwhile.
+        std::optional<Error> error;
+        try {
+            last.status = one.events.try_wait();
+        } catch (const Error& e) {
+            error = e;
+        }
+        while (auto event = one.events.take_event()) {
             event->id = one.id;
             // A restart has failed. The end before it, which its helper tells as well, was told by `restarting`.
             if (event->kind == Event::Kind::failed) return end_reattached(one, std::move(*event));
             push(std::move(*event));
         }
-        last.status = one.events.try_wait();
+        if (error) throw Error{*error};
         if (!last.status) {
             one.lost_at = 0;
             return;

@@ -209,6 +209,10 @@ std::optional<Event> Helper::next_event() {
     } catch (const Error&) {
         if (events_.empty()) throw;  // else it is told behind them
     }
+    return take_event();
+}
+
+std::optional<Event> Helper::take_event() {
     if (events_.empty()) return std::nullopt;
     const std::string plain = std::move(events_.front());
     events_.erase(events_.begin());

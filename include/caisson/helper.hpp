@@ -247,7 +247,8 @@ public:
     [[nodiscard]] std::optional<ExitStatus> try_wait() {
         require_started();
         detail::Message message;
-        while (!status_) {
+        // The rest stays readable, where a helper tells faster than anybody can listen.
+        for (int count = 0; !status_ && count < most_at_once; ++count) {
             const auto taken = detail::take_message(socket_.get(), message, nullptr);
             if (taken == detail::Taken::nothing_yet) return std::nullopt;
             note(taken, message);
@@ -275,6 +276,7 @@ public:
 
 private:
     static constexpr std::int64_t answer_ms = 10000;
+    static constexpr int most_at_once = 256;
 
     Helper(std::string name, Process process, Fd socket)
         : name_{std::move(name)}, process_{std::move(process)}, socket_{std::move(socket)} {}
@@ -314,6 +316,8 @@ private:
         const std::string outer = "container " + detail::quote(name_);
         return e.context().find(outer) != std::string_view::npos ? e : e.in(outer);
     }
+    /// The first event that has been taken from the socket.
+    std::optional<Event> take_event();
     /// The container's end, if that is what has come.
     void note(detail::Taken taken, const detail::Message& message) {
         if (taken == detail::Taken::closed) {
@@ -326,7 +330,7 @@ private:
             if (!reconnect()) status_ = ExitStatus::killed(SIGKILL);
         } else if (message.kind == detail::Message::Kind::exited) {
             status_ = detail::decode<detail::PlainStatus>(message.body).status();
-        } else if (message.kind == detail::Message::Kind::event) {
+        } else if (message.kind == detail::Message::Kind::event && watches_) {
             events_.push_back(message.body);
         }
     }
@@ -339,14 +343,14 @@ private:
         const std::int64_t deadline = detail::monotonic_ms() + answer_ms;
         detail::Message message;
         while (!status_) {
+            const std::int64_t left = deadline - detail::monotonic_ms();
+            if (left <= 0) {
+                ++late_;
+                throw Error{Step::helper, ETIMEDOUT, what(),
+                            "process " + std::to_string(process_.pid()) + " does not answer"};
+            }
             const auto taken = detail::take_message(socket_.get(), message, passed);
             if (taken == detail::Taken::nothing_yet) {
-                const std::int64_t left = deadline - detail::monotonic_ms();
-                if (left <= 0) {
-                    ++late_;
-                    throw Error{Step::helper, ETIMEDOUT, what(),
-                                "process " + std::to_string(process_.pid()) + " does not answer"};
-                }
                 (void)detail::wait_readable(socket_.get(), left);
                 continue;
             }

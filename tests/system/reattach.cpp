@@ -3,15 +3,19 @@
 
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <caisson/detail/helper_wire.hpp>
 #include <caisson/detail/owner.hpp>
 #include <caisson/helper.hpp>
 #include <caisson/sweep.hpp>
@@ -54,6 +58,35 @@ std::string read_until(const Fd& console, const std::string& word) {
         text.append(buffer, static_cast<std::size_t>(n));
     }
     return text;
+}
+
+/// As a helper says it.
+detail::Message event_of_a_helper(const Place& place) {
+    Helper helper = Helper::start(place.spec("real"), place.options);
+    const Fd client = connect_to(place.run + "/real/sock");
+    REQUIRE(detail::send_message(client.get(), {.kind = detail::Message::Kind::watch}));
+    detail::Message message;
+    do {
+        if (message.kind == detail::Message::Kind::done) helper.set_note("another");
+        REQUIRE(detail::wait_readable(client.get(), 10'000));
+        REQUIRE(detail::take_message(client.get(), message, nullptr) == detail::Taken::message);
+    } while (message.kind != detail::Message::Kind::event);
+    (void)helper.kill();
+    return message;
+}
+
+/// In the place of a helper.
+Fd listen_at(const std::string& directory) {
+    Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const std::string path = directory + "/sock";
+    REQUIRE(path.size() < sizeof address.sun_path);
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    REQUIRE(std::filesystem::create_directories(directory));
+    REQUIRE(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    REQUIRE(::listen(socket.get(), 8) == 0);
+    return socket;
 }
 
 template <class Call>
@@ -269,6 +302,43 @@ TEST_CASE("a controller that did not listen for long is let go by the helper, an
     while (event && event->kind != Event::Kind::exited);
     CHECK(event);
     CHECK(place.empty());
+}
+
+TEST_CASE("a helper that tells without end keeps neither its controller nor the other containers from theirs") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Controller controller;
+    const ContainerId other = controller.start(place.spec("other"));
+    const detail::Message words = event_of_a_helper(place);
+    const Fd listener = listen_at(place.run + "/web");
+    const pid_t liar = ::fork();
+    REQUIRE(liar >= 0);
+    if (liar == 0) {
+        // Not for ever: who does not bear it is to fail, and not to hang.
+        (void)::alarm(10);
+        const Fd client{::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)};
+        (void)detail::send_message(client.get(), {.kind = detail::Message::Kind::done});
+        while (detail::send_message(client.get(), words)) {
+        }
+        ::_exit(0);
+    }
+    const ContainerId id = controller.reattach("web", place.run);
+    (void)controller.kill(other);
+    bool has_ended = false;
+    int told = 0;
+    for (int turns = 0; !has_ended && turns < 200'000; ++turns) {
+        const auto event = controller.next();
+        if (!event) (void)detail::wait_readable(controller.fd(), 1000);
+        else if (event->id == id) ++told;
+        else has_ended = event->id == other && event->is_last();
+    }
+    CHECK(has_ended);
+    CHECK(told > 0);
+    CHECK(::kill(liar, SIGKILL) == 0);
+    int status = 0;
+    CHECK(::waitpid(liar, &status, 0) == liar);
+    CHECK((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+    std::filesystem::remove_all(place.run);
 }
 
 TEST_CASE("a helper serves each console, to viewers, too, and logs what comes out") {
