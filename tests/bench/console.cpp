@@ -1,5 +1,5 @@
-// console [--rounds N] [--flood GiB]: what a console carries in a second and what that costs, beside a forwarder
-// between two terminals that does nothing else, and beside lxc-execute and conmon. With --flood, the memory of a
+// console [--rounds N] [--flood GiB]: what a console carries in a second and what that costs, beside forwarders that do
+// nothing else, to the same kind of reader, and beside lxc-execute and conmon. With --flood, the memory of a
 // controller whose console is flooded while its only viewer sleeps.
 #include <array>
 #include <cerrno>
@@ -17,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -97,14 +98,39 @@ void add(Result& result, double wall, double cpu) {
     result.cpu.add(cpu / mebibytes);
 }
 
-/// Two terminals, an epoll set and 64 KiB: nothing that could be left out.
-void forward(const std::string& flood, Result& result) {
+enum class Reader { terminal, viewer, none };
+
+/// What a forwarder writes to, and who reads it: a terminal, a socket, or a file that nobody reads.
+struct Outer {
+    Outer(Reader who, const std::string& log) {
+        if (who == Reader::terminal) {
+            terminal.emplace(Pty::open());
+            terminal->make_raw();
+            fd.reset(::fcntl(terminal->fd(), F_DUPFD_CLOEXEC, 0));
+            user = terminal->open_peer();
+        } else if (who == Reader::viewer) {
+            int pair[2];
+            if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) fail("socketpair");
+            fd.reset(pair[0]);
+            user.reset(pair[1]);
+        } else {
+            fd.reset(::open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600));
+        }
+        if (!fd) fail("what a forwarder writes to");
+        (void)::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
+    }
+    std::optional<Pty> terminal;
+    Fd fd;
+    Fd user;
+};
+
+/// A terminal, an epoll set and 64 KiB: nothing that could be left out.
+void forward(const std::string& flood, Reader who, const std::string& log, Result& result) {
     Pty inner = Pty::open();
-    Pty outer = Pty::open();
-    outer.make_raw();
-    const Fd user = outer.open_peer();
+    const Outer outer{who, log};
     const Fd terminal = inner.open_peer();
-    const Reading reader{user.get()};
+    std::optional<Reading> reader;
+    if (outer.user) reader.emplace(outer.user.get());
     const pid_t writer = ::fork();
     if (writer < 0) fail("fork");
     if (writer == 0) {
@@ -112,12 +138,13 @@ void forward(const std::string& flood, Result& result) {
         ::execl(flood.c_str(), flood.c_str(), nullptr);
         ::_exit(1);
     }
-    for (const int fd : {inner.fd(), outer.fd()}) (void)::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+    (void)::fcntl(inner.fd(), F_SETFL, ::fcntl(inner.fd(), F_GETFL) | O_NONBLOCK);
     const Fd set{::epoll_create1(EPOLL_CLOEXEC)};
     epoll_event in{EPOLLIN, {.fd = inner.fd()}};
-    epoll_event out{0, {.fd = outer.fd()}};
+    epoll_event out{0, {.fd = outer.fd.get()}};
     if (::epoll_ctl(set.get(), EPOLL_CTL_ADD, inner.fd(), &in) != 0) fail("epoll");
-    if (::epoll_ctl(set.get(), EPOLL_CTL_ADD, outer.fd(), &out) != 0) fail("epoll");
+    // A file is always ready, and epoll(7) takes none.
+    if (reader && ::epoll_ctl(set.get(), EPOLL_CTL_ADD, outer.fd.get(), &out) != 0) fail("epoll");
     static char buffer[65536];
     std::size_t begin = 0;
     std::size_t end = 0;
@@ -133,7 +160,8 @@ void forward(const std::string& flood, Result& result) {
             begin = 0;
             end = n > 0 ? static_cast<std::size_t>(n) : 0;
         }
-        const ssize_t n = begin < end ? ::write(outer.fd(), buffer + begin, end - begin) : 0;
+        const ssize_t n = begin < end ? ::write(outer.fd.get(), buffer + begin, end - begin) : 0;
+        if (n < 0 && errno != EAGAIN) fail("write");
         if (n > 0) {
             begin += static_cast<std::size_t>(n);
             moved += static_cast<std::size_t>(n);
@@ -142,11 +170,11 @@ void forward(const std::string& flood, Result& result) {
         if (wants_out == out.events) continue;
         out.events = wants_out;
         in.events = wants_out != 0 ? 0u : std::uint32_t{EPOLLIN};
-        (void)::epoll_ctl(set.get(), EPOLL_CTL_MOD, outer.fd(), &out);
+        (void)::epoll_ctl(set.get(), EPOLL_CTL_MOD, outer.fd.get(), &out);
         (void)::epoll_ctl(set.get(), EPOLL_CTL_MOD, inner.fd(), &in);
     }
     const double cpu = own_cpu() - before;
-    (void)caisson::detail::wait_readable(reader.fd(), -1);
+    if (reader) (void)caisson::detail::wait_readable(reader->fd(), -1);
     add(result, now() - from, cpu);
     (void)::waitpid(writer, nullptr, 0);
 }
@@ -159,8 +187,6 @@ caisson::ContainerSpec flooding(const BenchRoot& root, const std::string& flood)
     spec.console = caisson::ConsoleSpec{};
     return spec;
 }
-
-enum class Reader { terminal, viewer, none };
 
 /// A container's flood through a controller, to one reader or to a log alone.
 void relay(const caisson::ContainerSpec& spec, Reader who, Result& result) {
@@ -286,6 +312,36 @@ void flood_without_reader(caisson::ContainerSpec spec, double gibibytes) {
         gibibytes, most - before, longest / 1e3, static_cast<unsigned long long>(lost));
 }
 
+/// Each beside the forwarder that writes to the same kind of thing, and beside the one between two terminals.
+void print(const std::array<Result, 8>& results) {
+    struct Row {
+        const char* name;
+        std::size_t floor;
+    };
+    constexpr std::array<Row, 8> rows{{{"a forwarder between two terminals", 0},
+                                       {"caisson, to a terminal of the host", 0},
+                                       {"lxc-execute, to a terminal of the host", 0},
+                                       {"a forwarder to a socket", 3},
+                                       {"caisson, to a viewer", 3},
+                                       {"a forwarder to a file", 5},
+                                       {"caisson, to a log", 5},
+                                       {"conmon, to its log", 5}}};
+    std::printf("%-40s %8s %8s %10s %11s %8s %10s\n", "64 MiB of a raw terminal, p50", "MiB/s", "x floor", "x terminal",
+                "CPU us/MiB", "x floor", "x terminal");
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        if (results[i].rate.empty()) continue;
+        const auto columns = [&](Samples Result::*what, int width) {
+            const auto p50 = [&](std::size_t row) { return (results[row].*what).percentile(50); };
+            std::printf(" %*.*f %8.2f %10.2f", width, width == 8 ? 1 : 0, p50(i), p50(i) / p50(rows[i].floor),
+                        p50(i) / p50(0));
+        };
+        std::printf("%-40s", rows[i].name);
+        columns(&Result::rate, 8);
+        columns(&Result::cpu, 11);
+        std::printf("\n");
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -307,29 +363,19 @@ int main(int argc, char** argv) {
     logged.console->log = root.path() + "/log";
     logged.console->log_append = false;
     Supervisors peers{root.path()};
-    std::array<Result, 6> results;
+    std::array<Result, 8> results;
     // In turns, so that what the machine does meanwhile is the same for all.
     for (int round = 0; round < rounds; ++round) {
-        forward(flood, results[0]);
+        const std::string log = root.path() + "/forwarded.log";
+        forward(flood, Reader::terminal, log, results[0]);
         relay(spec, Reader::terminal, results[1]);
-        relay(spec, Reader::viewer, results[2]);
-        relay(logged, Reader::none, results[3]);
-        lxc_execute(peers, results[4]);
-        conmon(peers, root.path() + "/conmon.log", results[5]);
+        lxc_execute(peers, results[2]);
+        forward(flood, Reader::viewer, log, results[3]);
+        relay(spec, Reader::viewer, results[4]);
+        forward(flood, Reader::none, log, results[5]);
+        relay(logged, Reader::none, results[6]);
+        conmon(peers, root.path() + "/conmon.log", results[7]);
     }
-    std::printf("%-44s %10s %8s %14s %8s\n", "64 MiB of a raw terminal, p50", "MiB/s", "ratio", "CPU us/MiB", "ratio");
-    const std::array<const char*, 6> names{"a forwarder between two terminals",
-                                           "caisson, to a terminal of the host",
-                                           "caisson, to a viewer",
-                                           "caisson, to a log",
-                                           "lxc-execute, to a terminal of the host",
-                                           "conmon, to its log"};
-    for (std::size_t i = 0; i < results.size(); ++i) {
-        if (results[i].rate.empty()) continue;
-        const auto p50 = [](const Samples& samples) { return samples.percentile(50); };
-        std::printf("%-44s %10.1f %8.2f %14.0f %8.2f\n", names[i], p50(results[i].rate),
-                    p50(results[i].rate) / p50(results[0].rate), p50(results[i].cpu),
-                    p50(results[i].cpu) / p50(results[0].cpu));
-    }
+    print(results);
     return 0;
 }
