@@ -4,9 +4,12 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -68,6 +71,43 @@ struct Contender {
     Samples warm{};
 };
 
+/// Ends the containers of others when this process does, however that is: a child waits for its end.
+class Ending {
+public:
+    Ending(const std::vector<Visitor>& visitors, PeerRunner& runner, int output,
+           const std::vector<std::string>& directories) {
+        int ends[2];
+        if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error{"no pipe"};
+        const caisson::Fd other{ends[0]};
+        alive_.reset(ends[1]);
+        pid_ = ::fork();
+        if (pid_ < 0) throw std::runtime_error{"no process"};
+        if (pid_ > 0) return;
+        for (const int number : {SIGINT, SIGTERM, SIGHUP}) (void)::signal(number, SIG_IGN);
+        alive_.reset();
+        (void)caisson::detail::wait_readable(other.get(), -1);
+        for (const Visitor& visitor : visitors) {
+            if (visitor.end.command.empty()) continue;
+            runner.enter(visitor.end);
+            (void)runner.run(visitor.end, output);
+            runner.leave();
+        }
+        std::error_code ignored;
+        for (const std::string& directory : directories) std::filesystem::remove_all(directory, ignored);
+        ::_exit(0);
+    }
+    Ending(const Ending&) = delete;
+    Ending& operator=(const Ending&) = delete;
+    ~Ending() {
+        alive_.reset();
+        (void)::waitpid(pid_, nullptr, 0);
+    }
+
+private:
+    caisson::Fd alive_;
+    pid_t pid_ = -1;
+};
+
 void take(Contender& c, int runs) {
     c.enter();
     for (int i = 0; i < runs; ++i) {
@@ -114,6 +154,7 @@ int main(int argc, char** argv) try {
     const caisson::Fd output{::open((work.path() + "/log").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600)};
     const std::vector<Visitor> visitors =
         with_peers ? installed_visitors(root.path(), work.path(), container.init().pid()) : std::vector<Visitor>{};
+    std::optional<Ending> ending{std::in_place, visitors, runner, output.get(), std::vector{root.path(), work.path()}};
     const auto once = [&](const Peer& peer) {
         if (peer.command.empty()) return true;
         runner.enter(peer);
@@ -134,8 +175,8 @@ int main(int argc, char** argv) try {
     for (int i = 0; i < blocks; ++i) {
         for (Contender& c : all) take(c, 6);
     }
-    for (const Visitor& visitor : visitors) (void)once(visitor.end);
     (void)container.kill();
+    ending.reset();
 
     std::printf("%-32s %10s %8s %10s %8s\n", "command to its status, us", "p10", "x floor", "p50", "x floor");
     for (const Contender& c : all) {

@@ -181,7 +181,7 @@ void one_group(const BenchRoot& root, const std::string& domain) {
         caisson::detail::CpuCounters counters;
         const std::string path = d.parent_path + "/" + group.name();
         if (!counters.open(caisson::Fd{::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)})) continue;
-        measure("each CPU by perf events (on v2, a part of cpu)", 20000, [&] { counters.read(usage.cpu_each); });
+        measure("each CPU by perf events (on v2, a part of cpu)", 20000, [&] { (void)counters.read(usage.cpu_each); });
     }
     const std::vector<std::string> files = files_of(group);
     std::string text;
