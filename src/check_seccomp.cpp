@@ -98,10 +98,16 @@ void check_seccomp(const ContainerSpec& spec) {
     const bool compat = wanted.compat || spec.personality == Personality::linux32;
     for (auto&& [i, rule] : views::enumerate(wanted.rules)) {
         const std::string field = indexed("seccomp.rules", i);
-        const seccomp::Known known = seccomp::find_call(rule.call);
+        const seccomp::Known known = seccomp::find_call(rule.call, compat);
         if (rule.call.find('\0') != std::string::npos || known == seccomp::Known::no) {
             refuse(field + ".call", quote(rule.call) + " is no system call that libseccomp knows",
                    "write it as syscalls(2) does");
+        }
+        if (known == seccomp::Known::foreign) {
+            refuse(field + ".call", quote(rule.call) + " is no system call that the container's programs could make",
+                   compat ? "leave it out"
+                          : "name the one that does the same (umount2, not umount), or set seccomp.compat where 32-bit "
+                            "programs are meant");
         }
         if (compat && known == seccomp::Known::native_only) {
             refuse(field + ".call",
@@ -110,8 +116,8 @@ void check_seccomp(const ContainerSpec& spec) {
                        "programs",
                    "build with a newer libseccomp, or without seccomp.compat");
         }
-        if (rule.action == SeccompRule::Action::refuse && (rule.errnum < 1 || rule.errnum > 4095)) {
-            refuse(field + ".errnum", std::to_string(rule.errnum) + " is no error number", "they are 1 to 4095");
+        if (rule.action == SeccompRule::Action::refuse && (rule.errnum < 1 || rule.errnum > 4094)) {
+            refuse(field + ".errnum", std::to_string(rule.errnum) + " is no error number", "they are 1 to 4094");
         }
         check_arguments(field, rule, compat);
         const bool is_needed =

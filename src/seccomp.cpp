@@ -146,8 +146,14 @@ std::uint32_t completed(std::uint32_t action, const ContainerSpec& spec) {
 
 const bool seccomp::available = true;
 
-seccomp::Known seccomp::find_call(const std::string& name) {
-    if (::seccomp_syscall_resolve_name(name.c_str()) != __NR_SCMP_ERROR) return Known::yes;
+seccomp::Known seccomp::find_call(const std::string& name, bool compat) {
+    // What an architecture lacks has a negative number there.
+    const int number = ::seccomp_syscall_resolve_name(name.c_str());
+    if (number != __NR_SCMP_ERROR) {
+        const bool is_made =
+            number >= 0 || (compat && ::seccomp_syscall_resolve_name_arch(compat_architecture, name.c_str()) >= 0);
+        return is_made ? Known::yes : Known::foreign;
+    }
     return new_call(name) >= 0 ? Known::native_only : Known::no;
 }
 

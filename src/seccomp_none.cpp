@@ -7,7 +7,7 @@ namespace caisson::inline v0 {
 
 const bool seccomp::available = false;
 
-seccomp::Known seccomp::find_call(const std::string& /*name*/) {
+seccomp::Known seccomp::find_call(const std::string& /*name*/, bool /*compat*/) {
     return Known::no;
 }
 // check() has refused what would need one.

@@ -39,9 +39,9 @@ struct SeccompArgument {
 /// What is to happen to a system call, whatever the profile says of it.
 struct SeccompRule {
     enum class Action : std::uint8_t { allow, refuse, kill };
-    std::string call{};  ///< the kernel's name: "mount"
+    std::string call{};  ///< the kernel's name, "mount"; an error where no program of the container could call it
     Action action = Action::refuse;
-    std::int32_t errnum = 1;                   ///< refuse: what the caller gets, EPERM if nothing is said
+    std::int32_t errnum = 1;                   ///< refuse: what the caller gets, 1 to 4094; EPERM if nothing is said
     std::vector<SeccompArgument> arguments{};  ///< all must hold; none: every call of this name
     friend bool operator==(const SeccompRule&, const SeccompRule&) = default;
 };

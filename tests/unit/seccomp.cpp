@@ -335,9 +335,10 @@ TEST_CASE("a rule that cannot be is refused with its place, its value and what t
           "seccomp.rules[0].call: '' is no system call that libseccomp knows: write it as syscalls(2) does");
     CHECK(refusal(complete({{std::string{"mount\0x", 7}}})).find("seccomp.rules[0].call: ") == 0);
     CHECK(refusal(complete({{"mount", Action::refuse, 0}})) ==
-          "seccomp.rules[0].errnum: 0 is no error number: they are 1 to 4095");
-    CHECK(refusal(complete({{"mount", Action::refuse, 4096}})) ==
-          "seccomp.rules[0].errnum: 4096 is no error number: they are 1 to 4095");
+          "seccomp.rules[0].errnum: 0 is no error number: they are 1 to 4094");
+    CHECK(refusal(complete({{"mount", Action::refuse, 4095}})) ==
+          "seccomp.rules[0].errnum: 4095 is no error number: they are 1 to 4094");
+    CHECK(refusal(complete({{"mount", Action::refuse, 4094}})) == "it is accepted");
     CHECK(refusal(complete({{"mount", Action::allow, 0}})) == "it is accepted");
     CHECK(refusal(complete({{"mount", Action::refuse, 1, {{6}}}})) ==
           "seccomp.rules[0].arguments[0].index: 6 is no argument's number: they are 0 to 5");
@@ -358,6 +359,18 @@ TEST_CASE("a rule that cannot be is refused with its place, its value and what t
                                    "': leave them out, or do without seccomp.compat and Personality::linux32");
         both.seccomp.rules.erase(both.seccomp.rules.begin());
         CHECK(refusal(both) == "it is accepted");
+    }
+    for (const char* call : {"umount", "socketcall", "breakpoint"}) {
+        CAPTURE(call);
+        ContainerSpec foreign = complete({{call}});
+        const std::string none = "seccomp.rules[0].call: '" + std::string{call} +
+                                 "' is no system call that the container's programs could make: ";
+        CHECK(refusal(foreign) == none +
+                                      "name the one that does the same (umount2, not umount), or set seccomp.compat "
+                                      "where 32-bit programs are meant");
+        foreign.seccomp.compat = true;
+        const bool is_of_arm = std::string{call} == "breakpoint";
+        CHECK(refusal(foreign) == (is_of_arm ? none + "leave it out" : "it is accepted"));
     }
 #endif
     ContainerSpec spec = complete({{"statmount"}});
