@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -85,6 +86,7 @@ void check_command(const ContainerSpec& spec) {
         check_length(indexed("command", i), argument.size());
         total += argument.size() + 1;
     }
+    std::set<std::string_view> names;
     for (auto&& [i, variable] : views::enumerate(spec.environment)) {
         const auto& [name, value] = variable;
         const std::string field = indexed("environment", i);
@@ -95,7 +97,16 @@ void check_command(const ContainerSpec& spec) {
         check_no_nul(field, value);
         check_length(field, name.size() + 1 + value.size());
         total += name.size() + value.size() + 2;
+        if (!names.insert(name).second) {
+            refuse(field, quote(name) + " is given twice", "programs differ in which of the two they take");
+        }
     }
+    constexpr std::size_t longest_uuid = longest_string - std::string_view{"container_uuid="}.size();
+    if (spec.uuid.size() > longest_uuid) {
+        refuse("uuid", "it has " + std::to_string(spec.uuid.size()) + " bytes",
+               std::to_string(longest_uuid) + " are possible");
+    }
+    total += spec.uuid.size();
     if (total > most_bytes_of_strings) {
         refuse("command and environment", "they have " + std::to_string(total) + " bytes", "1048576 are possible");
     }

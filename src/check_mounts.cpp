@@ -2,6 +2,7 @@
 #include "check_parts.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,6 +10,7 @@
 #include <range/v3/view/enumerate.hpp>
 
 #include <caisson/detail/fscontext.hpp>
+#include <caisson/detail/plan_mounts.hpp>
 
 namespace caisson::inline v0::checking {
 namespace {
@@ -29,6 +31,18 @@ void check_upper(const std::string& field, const std::string& upper, const std::
     if (upper == work) {
         refuse(field + ".work", quote(work) + " is the upper directory", "name an empty one beside it");
     }
+    const auto is_in = [](const std::string& path, const std::string& above) {
+        const auto parts = detail::path_parts(path);
+        const auto first = detail::path_parts(above);
+        return parts.size() >= first.size() && std::equal(first.begin(), first.end(), parts.begin());
+    };
+    if (is_in(work, upper)) {
+        refuse(field + ".work", quote(work) + " is in the upper directory " + quote(upper),
+               "name an empty one beside it");
+    }
+    if (is_in(upper, work)) {
+        refuse(field + ".upper", quote(upper) + " is in the work directory " + quote(work), "name another beside it");
+    }
 }
 
 void check_overlay(const std::string& field, const MountSpec& mount) {
@@ -36,6 +50,11 @@ void check_overlay(const std::string& field, const MountSpec& mount) {
     const std::vector<std::string> lower = detail::split_escaped(mount.source, ':');
     for (const std::string& path : lower) check_path(field + ".source", path);
     check_upper(field, mount.upper, mount.work);
+    for (const auto& [key, value] : detail::split_options(mount.data)) {
+        constexpr std::string_view layers[] = {"lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"};
+        if (std::find(std::begin(layers), std::end(layers), key) == std::end(layers)) continue;
+        refuse(field + ".data", quote(key + value) + " names a directory", "use source, upper and work");
+    }
     if (mount.upper.empty() && lower.size() < 2) {
         refuse(field + ".source", "an overlay without upper needs two lower directories", "bind a single one");
     }

@@ -28,6 +28,10 @@ TEST_CASE("each refusal names the field, the value and the remedy") {
     CHECK(refusal([](S& s) {
               s.environment = {{"A=B", "c"}};
           }) == "environment[0]: 'A=B' is no name of a variable: it must not be empty nor hold '='");
+    CHECK(refusal([](S& s) {
+              s.environment = {{"A", "1"}, {"B", "2"}, {"A", "3"}};
+          }) == "environment[2]: 'A' is given twice: programs differ in which of the two they take");
+    CHECK(refusal([](S& s) { s.uuid = std::string(131057, 'x'); }) == "uuid: it has 131057 bytes: 131056 are possible");
     CHECK(refusal([](S& s) { s.command.push_back(std::string(131072, 'x')); }) ==
           "command[1]: it has 131072 bytes: 131071 are possible");
     CHECK(refusal([](S& s) {

@@ -47,6 +47,11 @@ TEST_CASE("what contradicts itself in an overlay of the root is refused by name"
           "root_overlay.upper: it is empty: an overlay takes upper and work together, or none of them");
     CHECK(overlay({{}, "/u", "/u", 0}) ==
           "root_overlay.work: '/u' is the upper directory: name an empty one beside it");
+    CHECK(overlay({{}, "/u", "/u/./w", 0}) ==
+          "root_overlay.work: '/u/./w' is in the upper directory '/u': name an empty one beside it");
+    CHECK(overlay({{}, "/w//u", "/w/", 0}) ==
+          "root_overlay.upper: '/w//u' is in the work directory '/w/': name another beside it");
+    CHECK(overlay({{}, "/u", "/u-work", 0}) == "accepted");
     CHECK(overlay({{}, "u", "/w", 0}) == "root_overlay.upper: 'u' is not absolute: begin it with '/'");
     CHECK(overlay({{"/l", "m"}, "", "", 0}) == "root_overlay.lower[1]: 'm' is not absolute: begin it with '/'");
     CHECK(overlay({{}, "/u", "/w", 1}) ==
@@ -88,6 +93,19 @@ TEST_CASE("a mount that cannot be is refused by its number, field and remedy") {
     CHECK(mount(Type::overlay, [](M& m) { m.source = "/a:/b"; }) == "accepted");
     CHECK(mount(Type::overlay, [](M& m) { m.source = "/a\\:b"; }) ==
           "mounts[0].source: an overlay without upper needs two lower directories: bind a single one");
+    for (const char* data : {"lowerdir=/c", "xino=off,upperdir=/c", "workdir", "lowerdir+=/c", "datadir+=/c"}) {
+        CAPTURE(data);
+        const std::string text = mount(Type::overlay, [&](M& m) {
+            m.source = "/a:/b";
+            m.data = data;
+        });
+        CHECK(text.find("mounts[0].data: '") == 0);
+        CHECK(text.find("' names a directory: use source, upper and work") != std::string::npos);
+    }
+    CHECK(mount(Type::overlay, [](M& m) {
+              m.source = "/a:/b";
+              m.data = "xino=off,volatile";
+          }) == "accepted");
     CHECK(mount(Type::overlay, [](M& m) { m.source = "/a:b"; }) ==
           "mounts[0].source: 'b' is not absolute: begin it with '/'");
     CHECK(mount(Type::overlay, [](M& m) { m.upper = "/u"; }) ==
