@@ -332,12 +332,14 @@ private:
         const auto type = detail::find_file_system(content.get());
         if (!type) {
             throw Error{Step::mount, EINVAL, what + ": no file system is found in it",
-                        "make one: ext4, squashfs, erofs, xfs and btrfs are known"};
+                        "ext4, squashfs, erofs, xfs and btrfs are known; of partitions, or what is encrypted, name the "
+                        "block device of what is inside"};
         }
         options.read_only = options.read_only || type->read_only;
         Loop loop;
         if (S_ISREG(st.st_mode)) loop = Loop::make(source, options.read_only);
         detail::FsContext context{type->name, what + " (" + type->name + ")"};
+        context.explain_invalid("it is cut short or damaged, or an option of its data is not one that it takes");
         context.set("source", loop ? loop.path() : detail::magic_path(source));
         if (options.read_only) context.set_flag("ro");
         const auto settings = detail::split_options(data);

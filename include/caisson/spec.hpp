@@ -79,7 +79,7 @@ struct MountSpec {
         m.type = Type::bind_inside;
         return m;
     }
-    /// An empty file system in memory that holds at most `bytes`.
+    /// An empty file system in memory that holds at most `bytes`; 0: without a limit.
     [[nodiscard]] static MountSpec tmpfs(std::string target, std::uint64_t bytes, MountOptions options = {}) {
         MountSpec m;
         m.type = Type::tmpfs;

@@ -192,9 +192,10 @@ TEST_CASE("what is wrong with the root or the command is found before start retu
                                 "': No such file or directory: make the directory "
                                 "and put a root file system into it");
     spec.root = root / "/bin/busybox";
-    CHECK(error_of(spec) == "container 'test': image '" + spec.root +
-                                "': no file system is found in it: Invalid argument: make one: ext4, squashfs, erofs, "
-                                "xfs and btrfs are known");
+    CHECK(error_of(spec) ==
+          "container 'test': image '" + spec.root +
+              "': no file system is found in it: Invalid argument: ext4, squashfs, erofs, xfs and btrfs are known; of "
+              "partitions, or what is encrypted, name the block device of what is inside");
     spec.root = "/dev/null";
     CHECK(error_of(spec) ==
           "container 'test': root '/dev/null': Invalid argument: name a directory, a block device, or a file with a "
@@ -207,9 +208,9 @@ TEST_CASE("what is wrong with the root or the command is found before start retu
               "no such file in root '") == 0);
     root.write("/sbin/init", "#!/bin/sh\n", 0644);
     CHECK(error_of(spec) ==
-          "container 'test': command '/sbin/init' (in the child): Permission denied: it is not "
-          "executable: chmod +x " +
-              root.path() + "/sbin/init");
+          "container 'test': command '/sbin/init' (in the child): Permission denied: it is no file that its user may "
+          "execute: chmod +x it in root '" +
+              root.path() + "', unless what it lies on is mounted noexec");
     root.write("/sbin/init", "true\n", 0755);
     CHECK(error_of(spec) ==
           "container 'test': command '/sbin/init' (in the child): Exec format error: it is no program: "
@@ -221,6 +222,19 @@ TEST_CASE("what is wrong with the root or the command is found before start retu
     spec = shell(root, "true");
     spec.mounts.push_back(MountSpec::bind("/does/not/exist", "/mnt"));
     CHECK(error_of(spec).find("container 'test': bind '/does/not/exist': No such file or directory") == 0);
+
+    root.write("/etc/file", "x");
+    spec.mounts = {MountSpec::bind(root.path() + "/bin", "/etc/file")};
+    CHECK(error_of(spec) == "container 'test': mount '" + root.path() +
+                                "/bin' on '/etc/file' (in the child): Invalid argument: a directory goes on a "
+                                "directory, and a file on a file");
+    const std::string memory =
+        "' (in the child): Invalid argument: it goes on a directory, and takes no options but its own, see mount(8)";
+    spec.mounts = {MountSpec::tmpfs("/etc/file", 1 << 20)};
+    CHECK(error_of(spec) == "container 'test': mount 'tmpfs' on '/etc/file" + memory);
+    spec.mounts = {MountSpec::tmpfs("/mnt", 1 << 20)};
+    spec.mounts.front().data = "size=much";
+    CHECK(error_of(spec) == "container 'test': mount 'tmpfs' on '/mnt" + memory);
 }
 
 TEST_CASE("stop asks first, kills after the grace, and says how it ended") {

@@ -3,6 +3,7 @@
 #include <caisson/mount.hpp>
 
 #include <cerrno>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -241,8 +242,8 @@ TEST_CASE("an image that is none, or is damaged, is told with the remedy, and le
     (void)new_file(dir / "zeros");
     CHECK(error_of([&] { (void)Mount::image(dir / "zeros"); }) ==
           "image '" + (dir / "zeros") +
-              "': no file system is found in it: Invalid argument: make one: ext4, squashfs, erofs, xfs and btrfs are "
-              "known");
+              "': no file system is found in it: Invalid argument: ext4, squashfs, erofs, xfs and btrfs are known; of "
+              "partitions, or what is encrypted, name the block device of what is inside");
     CHECK(error_of([&] { (void)Mount::image(dir.path()); }) ==
           "image '" + dir.path() + "': Invalid argument: name a block device, or a file with a file system in it");
     CHECK(error_of([&] { (void)Mount::image(dir / "none"); }) ==
@@ -261,6 +262,16 @@ TEST_CASE("an image that is none, or is damaged, is told with the remedy, and le
     const std::string text = error_of([&] { (void)Mount::image(dir / "damaged"); });
     CAPTURE(text);
     CHECK(text.find("image '" + (dir / "damaged") + "' (squashfs): ") == 0);
+    const TestDirectory content;
+    if (const std::string reason = make_image(dir / "short", "ext4", content.path()); !reason.empty()) {
+        CAISSON_SKIP(reason.c_str());
+    }
+    std::filesystem::resize_file(dir / "short", 1 << 20);
+    CHECK(error_of([&] { (void)Mount::image(dir / "short"); }) ==
+          "image '" + (dir / "short") +
+              "' (ext4): Invalid argument: it is cut short or damaged, or an option of its data is not one that it "
+              "takes");
+    CHECK(loops_of(dir.path()) == 0);
 }
 
 TEST_CASE("a block device is mounted as it is") {

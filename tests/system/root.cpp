@@ -316,6 +316,22 @@ TEST_CASE("an overlay among the mounts shows its layers' owners as the container
           "container 'test': mount on '/data': lower directory '" + (dir / "none") + "': No such file or directory");
 }
 
+TEST_CASE("an overlay of a directory over itself is told so") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory dir;
+    ContainerSpec spec = shell(root, "true");
+    for (const std::string& layer : {root.path(), dir.path()}) {
+        spec.root_overlay.emplace().lower = {layer, layer};
+        const std::string text = error_of(spec);
+        if (overlay_is_too_old(text)) CAISSON_SKIP(text.c_str());
+        CHECK(text ==
+              "container 'test': root_overlay: mount 'overlay': Too many levels of symbolic links: a directory "
+              "is given twice, or lies in another one of them");
+    }
+}
+
 TEST_CASE("upper and work of a container with mapped ids must be on one mount") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;

@@ -212,6 +212,8 @@ private:
                 "over";
         }
         if (remedy.empty() && (errnum == EINVAL || errnum == ENOENT)) remedy = remedy_of_invalid_;
+        // Overlay's alone.
+        if (remedy.empty() && errnum == ELOOP) remedy = "a directory is given twice, or lies in another one of them";
         if (remedy.empty() && errnum == EUCLEAN) remedy = "it is damaged: repair it with fsck(8)";
         return {Step::mount, errnum, what_ + where + messages(), remedy};
     }

@@ -147,7 +147,6 @@ namespace caisson::inline v0::detail {
 /// instruction's; `is_command`: it is the execve of the command.
 [[nodiscard]] inline std::string remedy_of(const ContainerSpec& spec, Step step, int errnum, std::string_view context,
                                            bool is_command) {
-    const std::string command = spec.command.empty() ? std::string{} : spec.command.front();
     if (refused_by_rule(spec, step, errnum, is_command)) {
         return is_command ? "a rule of seccomp.rules refuses execve with these arguments, and the start needs it"
                           : "a rule of seccomp.rules refuses what the start needs: change it, or set "
@@ -160,7 +159,10 @@ namespace caisson::inline v0::detail {
                 return "there is no such file in root " + quote(spec.root) +
                        ", or the interpreter that its first line or its ELF header names is missing there";
             }
-            if (errnum == EACCES) return "it is not executable: chmod +x " + spec.root + command;
+            if (errnum == EACCES) {
+                return "it is no file that its user may execute: chmod +x it in root " + quote(spec.root) +
+                       ", unless what it lies on is mounted noexec";
+            }
             if (errnum == EPERM && !spec.security_label.empty()) {
                 return spec.no_new_privileges ? "where a policy holds the host's program, no_new_privileges keeps the "
                                                 "command from another label: set it to false"
@@ -186,6 +188,13 @@ namespace caisson::inline v0::detail {
                 }
                 if (errnum == EINVAL) return "what is mounted below it must come along: set recursive";
             }
+            if (errnum == EINVAL && context.starts_with("mount '/")) {
+                return "a directory goes on a directory, and a file on a file";
+            }
+            if (errnum == EINVAL && context.starts_with("mount '")) {
+                return "it goes on a directory, and takes no options but its own, see mount(8)";
+            }
+            if (errnum == EUCLEAN) return "a file system that it goes through is damaged: repair it with fsck(8)";
             if (errnum == EROFS) return "the mount point is missing in a read-only root: make it there";
             if (errnum == ENOSPC) return "the root's file system is full: the mount point cannot be made in it";
             if (errnum == ELOOP) return "a symbolic link stands where a directory must be: replace it in the root";
