@@ -39,6 +39,7 @@ detail::HotplugState Container::hotplug_state() const {
 
 bool Container::note(const detail::Change& change, Fd netlink) {
     running_.equipment.note(change);
+    if (!change.added && change.is_half) return false;
     if (change.kind != detail::Change::Kind::network) return true;
     if (!change.added) {
         running_.links.erase(change.link.index);

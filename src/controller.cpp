@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "changed_spec.hpp"
 #include "consoles.hpp"
 
 namespace caisson::inline v0 {
@@ -241,6 +242,10 @@ void Controller::limit(ContainerId id, const LimitSpec& limits) {
         lock.unlock();
         check_limit_change(limits);
         group.limit(limits);
+        lock.lock();
+        if (Entry* const entry = find(id); entry != nullptr && entry->origin) {
+            detail::apply(limits, entry->origin->spec.limits);
+        }
     } catch (const Error& e) {
         if (!lock) lock.lock();
         const Container& container = require(id).container;

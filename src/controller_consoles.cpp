@@ -67,13 +67,12 @@ void Controller::watch_consoles(Entry& entry) {
     }
 }
 
-std::optional<ContainerSpec> Controller::with_sizes_of_consoles(Entry& entry) {
-    std::optional<ContainerSpec> spec;
+ContainerSpec Controller::with_sizes_of_consoles(const Entry& entry) {
+    ContainerSpec spec = entry.origin->spec;
     for (std::size_t i = 0; entry.consoles && entry.consoles->find(i) != nullptr; ++i) {
         const WindowSize size = entry.consoles->find(i)->size();
-        if (size == detail::console_of(entry.origin->spec, i).size) continue;
-        if (!spec) spec = entry.origin->spec;
-        (i == 0 ? *spec->console : spec->more_consoles[i - 1]).size = size;
+        if (size == detail::console_of(spec, i).size) continue;
+        (i == 0 ? *spec.console : spec.more_consoles[i - 1]).size = size;
     }
     return spec;
 }

@@ -1,5 +1,4 @@
 // controller_devices.cpp - what is attached to a controller's containers, and detached from them.
-#include <algorithm>
 #include <cerrno>
 #include <mutex>
 #include <optional>
@@ -8,6 +7,7 @@
 
 #include <caisson/controller.hpp>
 
+#include "changed_spec.hpp"
 #include "helper_change.hpp"
 
 namespace caisson::inline v0 {
@@ -65,15 +65,11 @@ void Controller::note(ContainerId id, const detail::Change& change, Fd netlink) 
 
 void Controller::note_change(Entry& entry, const detail::Change& change, Fd netlink) {
     if (!entry.container.note(change, std::move(netlink))) return;
-    const std::string what = change.what();
-    if (change.added) entry.attached.push_back(what);
-    else if (const auto found = std::ranges::find(entry.attached, what); found != entry.attached.end()) {
-        entry.attached.erase(found);
-    }
+    if (entry.origin) detail::apply(change, entry.origin->spec);
     push({.kind = change.added ? Event::Kind::device_added : Event::Kind::device_removed,
           .id = entry.id,
           .name = entry.container.name(),
-          .device = what});
+          .device = change.what()});
 }
 
 std::string Controller::attach(ContainerId id, const NetworkSpec& network) {

@@ -87,7 +87,7 @@ std::optional<Event> Controller::next(const StartHook& hook) {
     return event;
 }
 
-detail::Owned<const Controller::Origin> Controller::Origin::of(const ContainerSpec& spec) {
+detail::Owned<Controller::Origin> Controller::Origin::of(const ContainerSpec& spec) {
     detail::Owned<Origin> origin{new Origin{.spec = spec, .kept = {}}};
     if (!borrows(spec)) return origin;
     origin->can_start_again = spec.may_restart();
@@ -338,12 +338,6 @@ void Controller::restart_later(Entry& entry, std::int64_t now) {
                 .status = entry.status,
                 .count = ++entry.restarts,
                 .pause = std::chrono::milliseconds{pause}};
-    for (std::string& what : std::exchange(entry.attached, {})) {
-        push({.kind = Event::Kind::device_removed,
-              .id = entry.id,
-              .name = entry.container.name(),
-              .device = std::move(what)});
-    }
     tell_of_consoles(entry, true);
     if (entry.consoles) entry.consoles->leave();
     hand_over_consoles(entry, event);
@@ -353,27 +347,26 @@ void Controller::restart_later(Entry& entry, std::int64_t now) {
 
 void Controller::start_again(std::unique_lock<std::mutex>& lock, const StartHook& hook) {
     const ContainerId id = to_start_.back();
+    const ContainerSpec spec = with_sizes_of_consoles(*look_up(id));
     to_start_.pop_back();
-    // Who is starting is not forgotten by anybody.
-    const Origin* const origin = look_up(id)->origin.get();
     std::optional<Container> made;
     std::optional<Error> error;
-    std::optional<ContainerSpec> resized = with_sizes_of_consoles(*look_up(id));
     lock.unlock();
     try {
-        made.emplace(Container::start(resized ? *resized : origin->spec, hook));
+        made.emplace(Container::start(spec, hook));
     } catch (...) {
-        error = reason(origin->spec.name);
+        error = reason(spec.name);
     }
     lock.lock();
+    // Who is starting is not forgotten by anybody.
     Entry& entry = *look_up(id);
     entry.starting = false;
     try {
         if (made) return put_in_place(entry, std::move(*made));
     } catch (...) {
-        error = reason(origin->spec.name);
+        error = reason(spec.name);
     }
-    Event event{.kind = Event::Kind::failed, .id = id, .name = origin->spec.name, .error = std::move(error)};
+    Event event{.kind = Event::Kind::failed, .id = id, .name = spec.name, .error = std::move(error)};
     let_consoles_go(entry, detail::monotonic_ms());
     drop(id, std::move(event));
 }

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <climits>
 #include <cstdint>
 #include <iterator>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,7 +18,9 @@
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <caisson/address.hpp>
 #include <caisson/check.hpp>
 #include <caisson/detail/device_control.hpp>
 #include <caisson/detail/device_node.hpp>
@@ -64,9 +68,12 @@ Error not_given(Step step, const std::string& what) {
     return {step, ENOENT, what, "it was not given to the container, or is gone already"};
 }
 
-DeviceControl control_of(const Equipment& equipment) {
+/// What it may use, or, where a device was not wholly taken, perhaps may.
+DeviceControl control_of(const Equipment& equipment, bool perhaps) {
     DeviceControl control;
-    for (const GivenDevice& device : equipment.devices) control.allow(device.rule);
+    for (const GivenDevice& device : equipment.devices) {
+        if (perhaps || !device.leaving) control.allow(device.rule);
+    }
     for (const DeviceRule& rule : equipment.rules) control.allow(rule);
     return control;
 }
@@ -74,6 +81,28 @@ DeviceControl control_of(const Equipment& equipment) {
 std::string what_of(const MountSpec& spec) {
     const bool inside = spec.type == MountSpec::Type::tmpfs;
     return "mount " + quote(inside ? to_string(spec.type) : spec.source) + " on " + quote(spec.target);
+}
+
+/// Where in its mount namespace a descriptor leads, and the number of the mount: without asking the file system.
+struct Place {
+    std::string path;
+    unsigned long mount = 0;
+};
+Place place_of(const Fd& fd) {
+    const std::string number = std::to_string(fd.get());
+    std::string path(PATH_MAX, '\0');
+    const ssize_t length = ::readlink(("/proc/self/fd/" + number).c_str(), path.data(), path.size());
+    if (length < 0) fail(Step::mount, "place of a mount");
+    path.resize(static_cast<std::size_t>(length));
+    std::string text;
+    const std::string_view key = "mnt_id:\t";
+    if (!sys::read_file(AT_FDCWD, ("/proc/self/fdinfo/" + number).c_str(), text))
+        fail(Step::mount, "number of a mount");
+    const std::size_t at = text.find(key);
+    std::string_view rest =
+        at == std::string::npos ? std::string_view{} : std::string_view{text}.substr(at + key.size());
+    return {std::move(path),
+            parse_decimal(take_field(rest, '\n'), std::numeric_limits<unsigned long>::max()).value_or(0)};
 }
 
 DeviceNode node_of(const GivenDevice& device) {
@@ -88,6 +117,14 @@ void Hotplug::require_running() const {
     if (init_.ended()) throw Error{Step::open_namespace, ESRCH, "join the container", "it has ended"};
 }
 
+template <class Add>
+std::vector<Fd> Hotplug::visit(NamespaceKind kind, std::int64_t milliseconds, Add&& add) const {
+    Visit visit{init_, NamespaceKind::user | kind, equipment_.stage_path};
+    visit.enter();
+    add(visit);
+    return visit.run(milliseconds);
+}
+
 Change Hotplug::attach(const NetworkSpec& spec) {
     check_attach(spec);
     if (is_ordinary_user()) {
@@ -100,20 +137,24 @@ Change Hotplug::attach(const NetworkSpec& spec) {
     require_running();
     const Fd outside = open_network("network.bridge: " + quote(spec.bridge));
     links_.reserve(links_.size() + 1);
-    Visit visit{init_, NamespaceKind::user | NamespaceKind::net, equipment_.stage_path};
-    visit.enter();
-    const Slot slot = visit.plan().dynamic();
-    visit.plan().add({.op = Op::open_netlink, .slot = slot}, Step::network, "netlink socket");
-    visit.pass_up(slot, Step::network, "pass up the netlink socket");
-    const std::vector<Fd> passed = visit.run(patience);
+    const std::vector<Fd> passed = visit(NamespaceKind::net, patience, [](Visit& there) {
+        const Slot slot = there.plan().dynamic();
+        there.plan().add({.op = Op::open_netlink, .slot = slot}, Step::network, "netlink socket");
+        there.pass_up(slot, Step::network, "pass up the netlink socket");
+    });
     const int inside = passed.at(0).get();
     const Fd net{::ioctl(inside, SIOCGSKNS)};
     if (!net) fail(Step::network, "network namespace of the netlink socket");
-    NetworkSpec named = spec;
-    name_ends(outside.get(), named, inside);
-    announce({.kind = Change::Kind::network, .link = {0, named.name, named.host_name, true}});
-    links_.push_back(plug_running(outside.get(), named, net.get(), inside, tag_));
-    return {.kind = Change::Kind::network, .link = links_.back()};
+    Change change{.kind = Change::Kind::network, .network_spec = spec};
+    // Not that of one that the container has renamed or removed either: no start could give both.
+    change.network_spec.name = free_name(spec, inside, links_);
+    const auto tell = [&](const std::string& host_name) {
+        change.link = {0, change.network_spec.name, host_name, true};
+        announce(change);
+    };
+    change.link = plug_running(outside.get(), change.network_spec, net.get(), inside, tag_, NameTeller::of(tell));
+    links_.push_back(change.link);
+    return change;
 }
 
 Change Hotplug::detach_network(const std::string& name) {
@@ -148,21 +189,21 @@ Fd Hotplug::open_network(const std::string& what) const {
 }
 
 Fd Hotplug::open_dev() const {
-    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
-    visit.enter();
-    PlanBuilder& plan = visit.plan();
-    const Slot slot = plan.dynamic();
-    plan.add({.op = Op::open_path,
-              .slot = slot,
-              .a = plan.text("/dev"),
-              .x = clone_no_symlinks,
-              // There, where the deadline holds, and not here: who asks a file system of the container's for its
-              // number may wait for ever. By its number: it may be a directory of the host's disk, too.
-              .y = equipment_.dev_number},
-             Step::mount, "directory '/dev'");
-    visit.pass_up(slot, Step::mount, "pass up the directory '/dev'");
     try {
-        return std::move(visit.run(patience).at(0));
+        return std::move(visit(NamespaceKind::mount, patience, [&](Visit& there) {
+                             PlanBuilder& plan = there.plan();
+                             const Slot slot = plan.dynamic();
+                             plan.add({.op = Op::open_path,
+                                       .slot = slot,
+                                       .a = plan.text("/dev"),
+                                       .x = clone_no_symlinks,
+                                       // There, where the deadline holds, and not here: who asks a file system of the
+                                       // container's for its number may wait for ever. By its number: it may be a
+                                       // directory of the host's disk, too.
+                                       .y = equipment_.dev_number},
+                                      Step::mount, "directory '/dev'");
+                             there.pass_up(slot, Step::mount, "pass up the directory '/dev'");
+                         }).at(0));
     } catch (const Error& e) {
         if (e.code().value() != ESTALE) throw;
         throw e.with_remedy("the container has put something else in its place");
@@ -170,7 +211,7 @@ Fd Hotplug::open_dev() const {
 }
 
 bool Hotplug::change_rules(const Equipment& before, const Equipment& after) const {
-    return group_ && control_of(after).change(*group_, control_of(before));
+    return group_ && control_of(after, false).change(*group_, control_of(before, true));
 }
 
 Change Hotplug::attach(const DeviceSpec& spec) {
@@ -192,7 +233,7 @@ Change Hotplug::attach(const DeviceSpec& spec) {
     Equipment after = equipment_;
     after.devices.push_back(given);
     const Fd dev = open_dev();
-    const Change change{.kind = Change::Kind::device, .device = given};
+    const Change change{.kind = Change::Kind::device, .device = given, .device_spec = spec};
     announce(change);
     // The node first: what has failed before the right is given leaves none.
     node.make(dev.get(), outside(equipment_.uid_map, spec.uid), outside(equipment_.gid_map, spec.gid),
@@ -217,6 +258,7 @@ Change Hotplug::detach_device(const std::string& path) {
     require_running();
     Change change{.kind = Change::Kind::device, .added = false, .device = *found};
     after.devices.erase(std::next(found).base());
+    announce(change);
     // The right first: nothing that the container does keeps it.
     const bool is_held = change_rules(equipment_, after);
     const std::string what = "device " + quote("/dev/" + below);
@@ -250,18 +292,17 @@ Fd Hotplug::make_mount(const MountSpec& spec) const {
         return made.release();
     }
     // Who makes it owns it.
-    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
-    visit.enter();
-    PlanBuilder& plan = visit.plan();
-    const Slot slot = plan.dynamic();
-    plan.add({.op = Op::new_filesystem,
-              .slot = slot,
-              .a = plan.text(to_string(spec.type)),
-              .b = plan.pairs(plan_options(spec.data)),
-              .x = Mount::attributes(spec.options)},
-             Step::mount, what_of(spec));
-    visit.pass_up(slot, Step::mount, "pass up the mount on " + quote(spec.target));
-    return std::move(visit.run(patience).at(0));
+    return std::move(visit(NamespaceKind::mount, patience, [&](Visit& there) {
+                         PlanBuilder& plan = there.plan();
+                         const Slot slot = plan.dynamic();
+                         plan.add({.op = Op::new_filesystem,
+                                   .slot = slot,
+                                   .a = plan.text(to_string(spec.type)),
+                                   .b = plan.pairs(plan_options(spec.data)),
+                                   .x = Mount::attributes(spec.options)},
+                                  Step::mount, what_of(spec));
+                         there.pass_up(slot, Step::mount, "pass up the mount on " + quote(spec.target));
+                     }).at(0));
 }
 
 Change Hotplug::attach(const MountSpec& spec) {
@@ -273,18 +314,17 @@ Change Hotplug::attach(const MountSpec& spec) {
     require_running();
     const Fd made = make_mount(spec);
     const GivenMount given{spec.target, MountNumber::of(made.get()).id, MountNumber::of(made.get(), STATX_MNT_ID).id};
-    const Change change{.kind = Change::Kind::mount, .mount = given};
+    const Change change{.kind = Change::Kind::mount, .mount = given, .mount_spec = spec};
     equipment_.mounts.reserve(equipment_.mounts.size() + 1);
     announce(change);
-    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
-    visit.enter();
-    visit.plan().add({.op = Op::place,
-                      .slot = visit.plan().inherit(made.get()),
-                      .a = visit.plan().text(spec.target),
-                      .x = place_make_same_kind},
-                     Step::mount, what_of(spec));
     try {
-        (void)visit.run(patience);
+        (void)visit(NamespaceKind::mount, patience, [&](Visit& there) {
+            there.plan().add({.op = Op::place,
+                              .slot = there.plan().inherit(made.get()),
+                              .a = there.plan().text(spec.target),
+                              .x = place_make_same_kind},
+                             Step::mount, what_of(spec));
+        });
     } catch (const Error& e) {
         take_back(change.mount);
         if (inside || e.code().value() != EINVAL) throw;
@@ -305,22 +345,71 @@ void Hotplug::take_back(const GivenMount& mount) const noexcept {
 }
 
 void Hotplug::unmount(const GivenMount& mount, std::int64_t milliseconds) const {
-    Visit visit{init_, NamespaceKind::user | NamespaceKind::mount, equipment_.stage_path};
-    visit.enter();
-    visit.plan().add(
-        {.op = Op::unmount, .a = visit.plan().text(mount.target), .x = mount.id, .y = MountNumber::mask_of_kernel()},
-        Step::mount, "unmount " + quote(mount.target));
-    (void)visit.run(milliseconds);
+    unmount(mount.target, mount.id, MountNumber::mask_of_kernel(), milliseconds);
+}
+
+void Hotplug::unmount(const std::string& target, std::uint64_t id, unsigned mask, std::int64_t milliseconds) const {
+    (void)visit(NamespaceKind::mount, milliseconds, [&](Visit& there) {
+        there.plan().add({.op = Op::unmount, .a = there.plan().text(target), .x = id, .y = mask}, Step::mount,
+                         "unmount " + quote(target));
+    });
+}
+
+Fd Hotplug::open_target(const std::string& target) const {
+    try {
+        return std::move(visit(NamespaceKind::mount, patience, [&](Visit& there) {
+                             const Slot slot = there.plan().dynamic();
+                             there.plan().add({.op = Op::open_path, .slot = slot, .a = there.plan().text(target)},
+                                              Step::mount, "look at " + quote(target));
+                             there.pass_up(slot, Step::mount, "pass up " + quote(target));
+                         }).at(0));
+    } catch (const Error& e) {
+        if (e.code().value() != ENOENT) throw;
+        return Fd{};
+    }
+}
+
+std::string Hotplug::mounts_seen() const {
+    const std::string file = "/proc/" + std::to_string(init_.pid()) + "/mountinfo";
+    std::string text;
+    if (!sys::read_file(AT_FDCWD, file.c_str(), text, most_mounts)) fail(Step::mount, "read " + quote(file));
+    return text;
+}
+
+void Hotplug::unmount_first(const std::string& target) const {
+    const Fd there = open_target(target);
+    if (!there) return;
+    const Place place = place_of(there);
+    const MountView view{mounts_seen()};
+    const auto is_there = [&](const MountLine& line) { return line.point == place.path; };
+    const auto& lines = view.lines();
+    const auto on_top = std::ranges::find_if(lines, [&](const MountLine& line) { return line.id == place.mount; });
+    // It is gone already, as is wanted.
+    if (on_top == lines.end() || !is_there(*on_top)) return;
+    const auto refuse_busy = [&](const char* why) { throw Error{Step::mount, EBUSY, "unmount " + quote(target), why}; };
+    if (place.path == "/proc" || place.path == "/sys" || place.path == "/dev")
+        refuse_busy("the container needs it: start it without");
+    if (MountView::is_mask(*on_top)) refuse_busy("a mask of masked_paths lies on it");
+    const auto given =
+        std::ranges::count_if(equipment_.mounts, [&](const GivenMount& m) { return m.target == target; });
+    if (std::ranges::count_if(lines, is_there) > given) refuse_busy("something else lies on it by now");
+    if (std::ranges::any_of(lines,
+                            [&](const MountLine& l) { return l.parent == place.mount && MountView::is_mask(l); })) {
+        refuse_busy("a mask of masked_paths lies below it");
+    }
+    try {
+        unmount(target, place.mount, STATX_MNT_ID, patience);
+    } catch (const Error& e) {
+        if (e.code().value() != EINVAL) throw;
+        throw e.with_remedy("init has gone on to namespaces that it has made, where nobody can take it");
+    }
 }
 
 void Hotplug::unmount_moved(const GivenMount& mount) const {
-    const std::string file = "/proc/" + std::to_string(init_.pid()) + "/mountinfo";
     // Who renames a directory above it all the time may win once or twice. If that is all there is, the kernel has
     // given its number in the list to another one.
     for (int attempt = 0; attempt < 8; ++attempt) {
-        std::string text;
-        if (!sys::read_file(AT_FDCWD, file.c_str(), text, most_mounts)) fail(Step::mount, "read " + quote(file));
-        const MountView view{text};
+        const MountView view{mounts_seen()};
         const auto is_it = [&](const MountLine& line) { return line.id == mount.listed; };
         const auto found = std::find_if(view.lines().begin(), view.lines().end(), is_it);
         if (found == view.lines().end()) return;
@@ -339,11 +428,19 @@ Change Hotplug::detach_mount(const std::string& target) {
         std::find_if(mounts.rbegin(), mounts.rend(), [&](const GivenMount& mount) { return mount.target == target; });
     if (found == mounts.rend()) throw not_given(Step::mount, "mount on " + quote(target));
     require_running();
+    const auto later = std::find_if(found.base(), mounts.end(), [&](const GivenMount& mount) {
+        return mount.target.starts_with(target.ends_with('/') ? target : target + "/");
+    });
+    if (later != mounts.end()) {
+        throw Error{Step::mount, EBUSY, "unmount " + quote(target),
+                    quote(later->target) + " was mounted below it: detach that first"};
+    }
     Change change{.kind = Change::Kind::mount, .added = false, .mount = *found};
     try {
-        unmount(change.mount, patience);
+        if (change.mount.id == 0) unmount_first(target);
+        else unmount(change.mount, patience);
     } catch (const Error& e) {
-        if (e.code().value() == ETIMEDOUT || init_.ended()) throw;
+        if (change.mount.id == 0 || e.code().value() == ETIMEDOUT || init_.ended()) throw;
         unmount_moved(change.mount);
     }
     mounts.erase(std::next(found).base());
@@ -351,6 +448,7 @@ Change Hotplug::detach_mount(const std::string& target) {
 }
 
 void Hotplug::undo(const Change& change) noexcept {
+    tell_ = nullptr;
     try {
         switch (change.kind) {
             case Change::Kind::network: {

@@ -263,12 +263,13 @@ std::string random_name() {
 /// The pair itself, in one request. The outer end gets a MAC above all others, lest a bridge that takes the lowest one
 /// of its ports changes its own as containers come and go.
 Link make_pair(Netlink& host, const Link& bridge, const NetworkSpec& spec, const std::string& inner, int netns,
-               Netlink& inside, std::string_view context) {
+               Netlink& inside, std::string_view context, NameTeller teller) {
     Pair pair{spec.host_name, random_mac(std::array<std::uint8_t, 1>{0xfe}), inner,
               spec.mac ? spec.mac->octets : random_mac(std::array<std::uint8_t, 3>{0x52, 0x54, 0x00}),
               spec.mtu.value_or(bridge.mtu)};
     for (int attempt = 0;; ++attempt) {
         if (spec.host_name.empty()) pair.outer = random_name();
+        if (teller.tell != nullptr) teller.tell(teller.who, pair.outer);
         Made made = ask_pair(host, pair, bridge.index, netns, context);
         const int error = made.answer.error;
         if (error == EEXIST) {
@@ -287,7 +288,7 @@ Link make_pair(Netlink& host, const Link& bridge, const NetworkSpec& spec, const
 }
 
 PluggedLink lay(Netlink& host, const Link& bridge, const NetworkSpec& spec, const std::string& inner, int netns,
-                int netlink_inside, const std::string& alias) {
+                int netlink_inside, const std::string& alias, NameTeller teller = {}) {
     check_link_name(inner, "interface");
     if (!spec.host_name.empty()) check_link_name(spec.host_name, "interface");
     Netlink inside{netlink_inside};
@@ -295,7 +296,7 @@ PluggedLink lay(Netlink& host, const Link& bridge, const NetworkSpec& spec, cons
     check_mtu(spec.mtu, whose);
     const std::string context = whose + " on bridge " + quote(bridge.name);
 
-    const Link outer = make_pair(host, bridge, spec, inner, netns, inside, context);
+    const Link outer = make_pair(host, bridge, spec, inner, netns, inside, context, teller);
     Undo undo{host, outer.index};
     // There is no carrier until the inner end is up, so the kernel makes up no address before it is told not to.
     if (spec.isolated) isolate(host, outer.index, "isolated port for " + context);
@@ -413,41 +414,35 @@ bool delete_link_quietly(int netlink, unsigned index) noexcept {
     }
 }
 
-namespace {
-
-/// The name that the inner end gets.
-std::string free_name(const NetworkSpec& spec, int netlink_inside) {
+std::string free_name(const NetworkSpec& spec, int netlink_inside, const std::vector<PluggedLink>& given) {
+    const auto is_given = [&](const std::string& name) {
+        return std::ranges::any_of(given, [&](const PluggedLink& link) { return link.name == name; });
+    };
     std::string inner = spec.name;
-    if (!inner.empty()) return inner;
+    if (!inner.empty()) {
+        if (!is_given(inner)) return inner;
+        throw Error{Step::network, EEXIST, "interface " + quote(inner) + " on bridge " + quote(spec.bridge),
+                    "the container was given one of that name: choose another, or detach that one first"};
+    }
     Netlink inside{netlink_inside};
     unsigned number = 0;
     do inner = "eth" + std::to_string(number++);
-    while (inside.find(inner));
+    while (is_given(inner) || inside.find(inner));
     return inner;
-}
-
-}  // namespace
-
-void name_ends(int netlink, NetworkSpec& spec, int netlink_inside) {
-    spec.name = free_name(spec, netlink_inside);
-    Netlink host{netlink};
-    while (spec.host_name.empty()) {
-        std::string name = random_name();
-        if (!host.find(name)) spec.host_name = std::move(name);
-    }
 }
 
 unsigned plug_link(int netlink, unsigned bridge, const NetworkSpec& spec, int netns, int netlink_inside) {
     Netlink host{netlink};
-    const std::string inner = free_name(spec, netlink_inside);
+    const std::string inner = free_name(spec, netlink_inside, {});
     return lay(host, require_link(host, bridge), spec, inner, netns, netlink_inside, own_alias()).index;
 }
 
-PluggedLink plug_running(int netlink, const NetworkSpec& spec, int netns, int netlink_inside, const std::string& tag) {
+PluggedLink plug_running(int netlink, const NetworkSpec& spec, int netns, int netlink_inside, const std::string& tag,
+                         NameTeller teller) {
     check_link_name(spec.bridge, "bridge");
     Netlink host{netlink};
     const Link bridge = require_bridge(host, spec.bridge);
-    PluggedLink link = lay(host, bridge, spec, spec.name, netns, netlink_inside, alias_of(tag));
+    PluggedLink link = lay(host, bridge, spec, spec.name, netns, netlink_inside, alias_of(tag), teller);
     link.late = true;
     return link;
 }

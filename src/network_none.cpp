@@ -43,13 +43,13 @@ unsigned plug_link(int, unsigned, const NetworkSpec&, int, int) {
 void check_network(const std::vector<NetworkSpec>& networks) {
     if (!networks.empty()) refuse();
 }
-void name_ends(int, NetworkSpec&, int) {
+std::string free_name(const NetworkSpec&, int, const std::vector<PluggedLink>&) {
     refuse();
 }
 unsigned find_plugged(int, const std::string&, const std::string&) {
     return 0;
 }
-PluggedLink plug_running(int, const NetworkSpec&, int, int, const std::string&) {
+PluggedLink plug_running(int, const NetworkSpec&, int, int, const std::string&, NameTeller) {
     refuse();
 }
 PluggedLink plug_container(int, const NetworkSpec&, unsigned, int, int) {

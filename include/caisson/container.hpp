@@ -198,9 +198,10 @@ public:
     }
 
     /// Lays a veth pair from a bridge of the host into the running container, up and with its addresses and routes; the
-    /// interface's name inside: without one in the spec, the first free of eth0, eth1, ... The host's end goes with the
-    /// container; should this process die first, a moment after it. EXDEV where the calling thread is in another
-    /// network namespace than the container's links were made in; so does detach_network.
+    /// interface's name inside: without one in the spec, the first of eth0, eth1, ... that is free and that it was
+    /// given for no other. The host's end goes with the container; should this process die first, a moment after it.
+    /// EXDEV where the calling thread is in another network namespace than the container's links were made in; so does
+    /// detach_network.
     ///
     /// This and the five that follow are all or nothing: what they refuse changes nothing, and throws as a start does
     /// for the same thing, with `Step::open_namespace` and ESRCH if the container has ended. They are carried out by a
@@ -219,16 +220,17 @@ public:
     /// Removes a node, "/dev/fuse" or "fuse", of `devices` or attached, and takes the right to open the device, unless
     /// another node or rule gives it; who has it open keeps it. ENOENT if there is none.
     [[gnu::visibility("default")]] void detach_device(const std::string& path);
-    /// Unmounts what was attached at `target`, busy or not, and nothing else: ESTALE where something else is
-    /// mounted there by now; what is gone already counts as detached. ENOENT if nothing was attached there while the
-    /// container ran.
+    /// Unmounts what was attached at `target`, or is one of `mounts`, busy or not, and nothing else: ESTALE or EBUSY
+    /// where something else is mounted there by now; what is gone already counts as detached, and what the container
+    /// has put in the place of one of `mounts` as that one. EBUSY, too, for /proc, /sys and /dev, and where a mask or a
+    /// later mount lies below or over it. ENOENT if there is none.
     [[gnu::visibility("default")]] void detach_mount(const std::string& target);
     /// For who does the same elsewhere: see Hotplug. `what` is what it is for.
     [[nodiscard]] [[gnu::visibility("default")]] detail::Hotplug hotplug(const char* what);
     [[nodiscard]] [[gnu::visibility("default")]] detail::HotplugState hotplug_state() const;
     /// What a `Hotplug` has done; who cannot note it undoes it. `netlink`: of a network that was added, a socket of the
-    /// network namespace that its bridge is in, where this process cannot open it. False if it is of a link without an
-    /// index, and there is no such link: then nothing is noted.
+    /// network namespace that its bridge is in, where this process cannot open it. False if nothing is there or gone by
+    /// it for certain: of a link without an index there is no link, or it was half taken away.
     [[gnu::visibility("default")]] bool note(const detail::Change& change, Fd netlink = Fd{});
 
     /// Makes every process of the container stand still (freezer(7)); returns once all do. Files, memory, networks stay

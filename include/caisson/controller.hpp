@@ -74,9 +74,10 @@ class [[gnu::visibility("default")]] Controller;
 /// until its user has read all, or nothing for 2 seconds.
 ///
 /// Ends: what follows is as the spec's `on_poweroff`, `on_reboot` and `on_crash` say. A container that is started again
-/// keeps its id and the terminal of its relayed console, and is a fresh one in all else. What was attached to it is
-/// gone, of which `device_removed` tells before `restarting`. What `stdio` and `descriptors` of a spec name that may
-/// restart by itself is held open until it does so no more.
+/// keeps its id, the terminal of its relayed console, its limits as they were changed, and what was attached to it, and
+/// does without what was detached; it is a fresh one in all else. What was attached is looked up anew, as all that the
+/// spec names, by and where this process is: if it is not there any more, `failed` tells. What `stdio` and
+/// `descriptors` of a spec name that may restart by itself is held open until it does so no more.
 ///
 /// Throws `Step::event_loop` where the kernel refuses, and `std::logic_error` for an id that it never gave out.
 class Controller {
@@ -260,21 +261,20 @@ private:
     // With `part_data`, the number of a raw console; with `part_console`, what a relay is told.
     enum Part : std::uint64_t { part_end, part_oom, part_pressure, part_data = 0x4000, part_console = 0x8000 };
 
-    /// What a container is started again from.
+    /// What a container is started again from: its spec, with what it was changed to while it ran.
     struct Origin {
         ContainerSpec spec;
         std::vector<Fd> kept;         // what `spec` borrows, where it may restart by itself
         bool can_start_again = true;  // else its descriptors are the caller's no more
-        static detail::Owned<const Origin> of(const ContainerSpec& spec);
+        static detail::Owned<Origin> of(const ContainerSpec& spec);
     };
     enum class Asked : std::uint8_t { nothing, reboot, shutdown, stop };
 
     struct Entry {
         ContainerId id;
         Container container;
-        int end_fd = -1;                       // what is watched for its end
-        std::vector<std::string> attached{};   // while it runs: see Change::what
-        detail::Owned<const Origin> origin{};  // nothing for one that was adopted
+        int end_fd = -1;                 // what is watched for its end
+        detail::Owned<Origin> origin{};  // nothing for one that was adopted
         Asked asked = Asked::nothing;
         bool starting = false;
         bool preserved = false;
@@ -396,7 +396,7 @@ private:
     [[nodiscard]] static detail::ConsolesOwner consoles_for(const ContainerSpec& spec, ConsoleUse use);
     void watch_consoles(Entry& entry);
     /// What a restart begins with, where the size of a console is another by now.
-    [[nodiscard]] static std::optional<ContainerSpec> with_sizes_of_consoles(Entry& entry);
+    [[nodiscard]] static ContainerSpec with_sizes_of_consoles(const Entry& entry);
     void leave_consoles(Entry& entry);
     void end_consoles(Entry& entry);
     [[nodiscard]] static bool consoles_are_finished(const Entry& entry) noexcept;

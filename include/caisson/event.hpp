@@ -56,7 +56,7 @@ struct Event {
         console_lost,
         console_log_failed,  ///< `count` bytes could not be written to its log; told as often
         device_added,        ///< `device` was attached while it ran
-        device_removed,      ///< and was detached, or is gone with a container that is about to be started again
+        device_removed,      ///< was detached
         noted,               ///< by Helper::set_note, which Helper::next_event alone tells of: its note is another
         stuck,  ///< it was killed, and has not ended half a second later: `error` names the process that waits
     };

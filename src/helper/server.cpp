@@ -124,8 +124,6 @@ void Server::handle(const Event& event) {
     const bool is_over = event.is_last() && !event.preserved;
     if (event.status) ward.last_status = *event.status;
     const bool starts_again = event.kind == Event::Kind::started;
-    const bool is_noted = starts_again && ward.info.note != ward.first_note;
-    if (is_noted) ward.info.note = ward.first_note;
     if (!is_over && (event.preserved || starts_again)) renew(ward, event);
     if (event.kind == Event::Kind::exited && is_over) {
         end(ward, ward.last_status);
@@ -133,7 +131,6 @@ void Server::handle(const Event& event) {
         return;
     }
     tell_watchers(ward, event);
-    if (is_noted) tell_watchers(ward, {.kind = Event::Kind::noted});
     forget_closed(ward);
     if (!is_over) return;
     // A restart has failed: the end that it was to follow is the last one.

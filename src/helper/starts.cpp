@@ -45,7 +45,6 @@ Server::Starting& Server::prepare(detail::StartRequest request, Client& client) 
     made->ward->has_command_below = request.spec.init;
     made->ward->restarts_on_reboot = request.spec.on_reboot == EndAction::restart;
     made->ward->can_start_again = group_ || request.spec.may_restart();
-    if (made->ward->can_start_again) made->ward->first_note = request.note;
     made->ward->info = {.name = request.spec.name, .note = std::move(request.note)};
     made->opens_console = request.open_console && request.spec.console;
     made->spec = std::move(request.spec);

@@ -26,7 +26,7 @@ struct Client {
     Fd socket;
     bool watches = false;  ///< it is told of what happens
     Process changes{};  ///< an init; whatever it attaches to that container, or detaches, it has not told the outcome
-    /// What it was about to attach then, with its netlink socket.
+    /// What it was about to do then, with its netlink socket.
     std::optional<detail::Change> intended{};
     Fd netlink{};
     /// What it has passed on, for the start that it asks for next.
@@ -44,7 +44,6 @@ struct Ward {
     ExitStatus last_status{};  ///< once it has ended
     bool released = false;     ///< it was preserved
     detail::Info info{};
-    std::string first_note{};  ///< where it may be started again
     Fd info_file{};
     Fd kept_note{};  ///< where the note is kept for who takes this process's place
     Fd listener{};
@@ -82,7 +81,7 @@ void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed);
 /// Who does not take what is sent is let go: nobody waits for a client.
 void tell(Client& client, const Message& message, int pass = -1);
 
-/// Who was about to attach something has gone away.
+/// Who was about to attach or detach something has gone away.
 void keep_intended(Controller& controller, const Ward& ward, Client& client) noexcept;
 
 }  // namespace caisson_helper

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -91,10 +92,9 @@ TEST_CASE("a network that cannot come leaves nothing, and says why") {
     CHECK(refused({}, 0) == "container 'test': network.bridge: it is empty: name a bridge of the host");
     CHECK(refused({.bridge = "br9"}, ENODEV) ==
           "container 'test': bridge 'br9': No such device: create it with 'ip link add br9 type bridge'");
-    CHECK(
-        refused({.bridge = "br0", .name = "eth0"}, EEXIST) ==
-        "container 'test': interface 'eth0' on bridge 'br0': File exists: the name is taken in the container's network "
-        "namespace");
+    CHECK(refused({.bridge = "br0", .name = "eth0"}, EEXIST) ==
+          "container 'test': interface 'eth0' on bridge 'br0': File exists: the container was given one of that name: "
+          "choose another, or detach that one first");
     CHECK(refused({.bridge = "br0", .host_name = "br0"}, EEXIST) ==
           "container 'test': interface 'br0': File exists: the name is taken on the host: choose another, or none");
     NetworkSpec far;
@@ -249,66 +249,6 @@ TEST_CASE("devices that cannot come are refused with their field") {
           "container 'test': device.target: there is no /dev of the container's own: start it with dev");
 }
 
-TEST_CASE("a directory, a file and memory are mounted in a container that runs, and unmounted") {
-    if (!can_run()) CAISSON_SKIP(why_not());
-    const LeavesNothing nothing;
-    const TestRoot root;
-    const TestDirectory data;
-    for (const char* const name : {"a", "b"}) {
-        const Fd file = Fd{::open((data / name).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)};
-        REQUIRE(::write(file.get(), name, 1) == 1);
-    }
-    for (const bool user : {true, false}) {
-        CAPTURE(user);
-        Shell shell{plain(root, user)};
-        shell->attach(MountSpec::bind(data.path(), "/mnt/data", {.read_only = true}));
-        CHECK(shell.ask("cat /mnt/data/a /mnt/data/b; stat -c %u /mnt/data/a; (: >/mnt/data/c)") ==
-              "ab0\n/bin/sh: eval: line 0: can't create /mnt/data/c: Read-only file system\n");
-        shell->attach(MountSpec::bind(data / "b", "/mnt/file"));
-        CHECK(shell.ask("cat /mnt/file") == "b");
-        shell->attach(MountSpec::tmpfs("/mnt/memory", 1 << 20));
-        CHECK(shell.ask("stat -f -c %T /mnt/memory; stat -c %u /mnt/memory; : >/mnt/memory/x && echo ok") ==
-              "tmpfs\n0\nok\n");
-        // Over one of them, and busy.
-        (void)shell.ask("cd /mnt/memory");
-        shell->attach(MountSpec::bind(data.path(), "/mnt/memory"));
-        CHECK(shell.ask("cat /mnt/memory/a") == "a");
-        shell->detach_mount("/mnt/memory");
-        shell->detach_mount("/mnt/memory");
-        shell->detach_mount("/mnt/file");
-        shell->detach_mount("/mnt/data");
-        CHECK(shell.ask("cd /; grep -c /mnt /proc/self/mountinfo") == "0\n");
-        CHECK(
-            refusal([&] { shell->detach_mount("/mnt/data"); }, ENOENT) ==
-            "container 'test': mount on '/mnt/data': No such file or directory: it was not given to the container, or "
-            "is gone already");
-    }
-}
-
-TEST_CASE("nothing but the very mount is unmounted") {
-    if (!can_run()) CAISSON_SKIP(why_not());
-    const LeavesNothing nothing;
-    const TestRoot root;
-    const TestDirectory data;
-    ContainerSpec spec = plain(root);
-    spec.capabilities = CapabilitySet::system();
-    spec.seccomp.profile = SeccompProfile::system;
-    Shell shell{spec};
-    shell->attach(MountSpec::bind(data.path(), "/mnt"));
-    CHECK(shell.ask("mount -t tmpfs over /mnt && echo ok") == "ok\n");
-    const std::string text = refusal([&] { shell->detach_mount("/mnt"); }, ESTALE);
-    CHECK(text ==
-          "container 'test': unmount '/mnt' (in the child): Stale file handle: something else is mounted there by now");
-    CHECK(shell.ask("grep -c ' /mnt ' /proc/self/mountinfo; umount /mnt && echo ok") == "2\nok\n");
-    shell->detach_mount("/mnt");
-    CHECK(shell.ask("grep -c ' /mnt ' /proc/self/mountinfo") == "0\n");
-    // What the container has taken out itself is out.
-    shell->attach(MountSpec::bind(data.path(), "/mnt"));
-    CHECK(shell.ask("umount /mnt && echo ok") == "ok\n");
-    shell->detach_mount("/mnt");
-    CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ENOENT).ends_with("or is gone already"));
-}
-
 TEST_CASE("mounts that cannot come are refused with their field, and leave nothing") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
@@ -370,7 +310,7 @@ TEST_CASE("a container that has ended gets nothing") {
     CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ESRCH) == gone);
 }
 
-TEST_CASE("an interface that the container has renamed can be taken away, as can the one that got its name") {
+TEST_CASE("an interface that the container has renamed keeps its name for who takes it away") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const TestRoot root;
@@ -381,12 +321,36 @@ TEST_CASE("an interface that the container has renamed can be taken away, as can
     Shell shell{spec};
     CHECK(shell->attach(NetworkSpec{.bridge = "br0", .host_name = "first0"}) == "eth0");
     CHECK(shell.ask("ip link set eth0 down && ip link set eth0 name kept && echo ok") == "ok\n");
-    CHECK(shell->attach(NetworkSpec{.bridge = "br0", .host_name = "second0"}) == "eth0");
-    shell->detach_network("eth0");
-    CHECK(contains(links(), "first0"));
-    CHECK_FALSE(contains(links(), "second0"));
+    CHECK(shell->attach(NetworkSpec{.bridge = "br0", .host_name = "second0"}) == "eth1");
+    CHECK(refusal([&] { (void)shell->attach(NetworkSpec{.bridge = "br0", .name = "kept"}); }, EEXIST) ==
+          "container 'test': interface 'kept' on bridge 'br0': File exists: the name is taken in the container's "
+          "network namespace");
     shell->detach_network("eth0");
     CHECK_FALSE(contains(links(), "first0"));
+    CHECK(contains(links(), "second0"));
+}
+
+TEST_CASE("a name on the host that somebody else was quicker to take is chosen anew, which is told before") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const OwnNetwork own;
+    const Bridge bridge = Bridge::create("br0");
+    Shell shell{plain(root)};
+    detail::Hotplug plug = shell->hotplug("attach to");
+    std::vector<std::string> told;
+    std::optional<Bridge> quicker;
+    const auto tell = [&](const detail::Change& change) {
+        told.push_back(change.link.host_name);
+        if (!quicker) quicker.emplace(Bridge::create(change.link.host_name));
+    };
+    plug.tell_before(tell);
+    const detail::Change change = plug.attach(NetworkSpec{.bridge = "br0"});
+    (void)shell->note(change);
+    REQUIRE(told.size() == 2);
+    CHECK(told[0] != told[1]);
+    CHECK(change.link.host_name == told[1]);
+    shell->detach_network("eth0");
 }
 
 TEST_CASE("a link of another network namespace is never taken for a container's") {
@@ -422,26 +386,6 @@ TEST_CASE("a link of another network namespace is never taken for a container's"
     CHECK(shell->usage(UsagePart::network).networks.size() == 1);
     (void)shell->kill();
     CHECK_FALSE(contains(links(), "late0"));
-}
-
-TEST_CASE("files are never shown by an id map that the container has made") {
-    if (!can_run()) CAISSON_SKIP(why_not());
-    const LeavesNothing nothing;
-    const TestRoot root;
-    const TestDirectory data;
-    ContainerSpec spec = plain(root);
-    spec.capabilities = CapabilitySet::system();
-    spec.seccomp.profile = SeccompProfile::system;
-    Shell shell{spec};
-    (void)shell.ask(
-        "exec unshare -U -m -r sh -c 'echo; echo ==; while read -r line; do eval \"$line\" 2>&1; echo; echo ==; done'");
-    CHECK(shell.ask("cat /proc/1/uid_map | wc -l") == "1\n");
-    CHECK(
-        refusal([&] { shell->attach(MountSpec::bind(data.path(), "/mnt")); }, ESTALE) ==
-        "container 'test': mount '" + data.path() +
-            "' on '/mnt': Stale file handle: init has gone on to a user namespace that it has made: attach a tmpfs, or "
-            "start with the mount");
-    CHECK(shell.ask("grep -c ' /mnt ' /proc/self/mountinfo") == "0\n");
 }
 
 TEST_CASE("a copy of the process attaches nothing to its original's containers") {

@@ -16,25 +16,32 @@ namespace caisson::inline v0::detail {
 
 /// A node of a device of the host's.
 struct GivenDevice {
-    std::string path{};  ///< below /dev
-    DeviceRule rule{};   ///< which device, and what may be done with it
+    std::string path{};    ///< below /dev
+    DeviceRule rule{};     ///< which device, and what may be done with it
+    bool leaving = false;  ///< who was taking it died at that: the node may be there, the right goes as soon as can be
 };
 
-/// A mount that has been attached.
+/// A mount of `ContainerSpec::mounts`, or one that has been attached.
 struct GivenMount {
     std::string target{};
-    std::uint64_t id = 0;      ///< the kernel's, see statx(2)
+    std::uint64_t id = 0;      ///< the kernel's, see statx(2); 0: init made it at the start, and nobody has asked
     std::uint64_t listed = 0;  ///< its number in mountinfo, which the kernel may give again
+    friend bool operator==(const GivenMount&, const GivenMount&) = default;
 };
 
-/// One thing that was given to a container, or taken from it.
+/// One thing that was given to a container, or taken from it. What was given comes with its spec, as a container that
+/// is started again gets it: with the name that the interface has inside.
 struct Change {
     enum class Kind : std::uint8_t { network, device, mount };
     Kind kind = Kind::network;
     bool added = true;
+    bool is_half = false;  ///< somebody is about to make it; if he dies, nobody knows how far he came
     PluggedLink link{};
     GivenDevice device{};
     GivenMount mount{};
+    NetworkSpec network_spec{};
+    DeviceSpec device_spec{};
+    MountSpec mount_spec{};
 
     /// "network 'eth1'", "device '/dev/fuse'", "mount '/mnt'"
     [[nodiscard]] std::string what() const {
@@ -57,7 +64,7 @@ struct Equipment {
     std::vector<IdMap> gid_map{};
     std::vector<DeviceRule> rules{};  ///< those that no device of `devices` needs
     std::vector<GivenDevice> devices{};
-    std::vector<GivenMount> mounts{};  ///< those that came while it ran
+    std::vector<GivenMount> mounts{};  ///< in the order in which they came
     std::string stage_path{};          ///< see ContainerSpec
 
     void note(const Change& change);
@@ -68,6 +75,13 @@ inline void Equipment::note(const Change& change) {
         const auto found = std::find_if(all.rbegin(), all.rend(), is_it);
         if (found != all.rend()) all.erase(std::next(found).base());
     };
+    if (!change.added && change.is_half) {
+        // Of another kind, it is there or gone as a whole.
+        const auto is_it = [&](const GivenDevice& d) { return d.path == change.device.path; };
+        const auto found = std::find_if(devices.rbegin(), devices.rend(), is_it);
+        if (found != devices.rend() && change.kind == Change::Kind::device) found->leaving = true;
+        return;
+    }
     switch (change.kind) {
         case Change::Kind::network: return;  // those are with the links
         case Change::Kind::device:
@@ -76,14 +90,14 @@ inline void Equipment::note(const Change& change) {
             return;
         case Change::Kind::mount:
             if (change.added) mounts.push_back(change.mount);
-            else erase_last(mounts, [&](const GivenMount& m) { return m.id == change.mount.id; });
+            else erase_last(mounts, [&](const GivenMount& m) { return m == change.mount; });
     }
 }
 
 template <class A, SameButConst<GivenDevice> S>
 void fields(A& archive, S& s) {
-    auto& [path, rule] = s;
-    archive(path, rule);
+    auto& [path, rule, leaving] = s;
+    archive(path, rule, leaving);
 }
 template <class A, SameButConst<GivenMount> S>
 void fields(A& archive, S& s) {
@@ -105,9 +119,9 @@ void fields(A& archive, S& s) {
 
 template <class A, SameButConst<Change> S>
 void fields(A& archive, S& s) {
-    auto& [kind, added, link, device, mount] = s;
+    auto& [kind, added, is_half, link, device, mount, network_spec, device_spec, mount_spec] = s;
     archive.enumerator(kind, Change::Kind::mount);
-    archive(added, link, device, mount);
+    archive(added, is_half, link, device, mount, network_spec, device_spec, mount_spec);
 }
 
 }  // namespace caisson::inline v0::detail

@@ -57,7 +57,7 @@ struct Message {
         reboot,
         stuck,
         equipment,  ///< of who attaches something, or detaches it: as `process`
-        intent,     ///< the Change that will be made, which counts as made if the client goes away; else as `change`
+        intent,     ///< the Change that will be made, `is_half`, noted if the client goes away; else as `change`
         change,  ///< the Change that was made, or nothing: then none was; with a netlink socket where it is a network
         viewer,  ///< see Helper::attach_console; `body`: ViewerOptions
         detach,  ///< see Helper::detach_viewers; `number`: which console

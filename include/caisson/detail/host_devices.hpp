@@ -63,6 +63,7 @@ public:
         for (std::size_t i = 0; i < nodes_.size(); ++i) {
             equipment.devices.push_back({nodes_[i].path, nodes_[i].rule(spec_->devices[i].access)});
         }
+        for (const MountSpec& mount : spec_->mounts) equipment.mounts.push_back({.target = mount.target});
         equipment.stage_path = spec_->stage_path;
         return equipment;
     }

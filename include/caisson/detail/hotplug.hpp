@@ -56,12 +56,13 @@ public:
     [[nodiscard]] [[gnu::visibility("default")]] Change attach(const DeviceSpec& spec);
     [[nodiscard]] [[gnu::visibility("default")]] Change attach(const MountSpec& spec);
     /// By the name inside; by the path of the node, absolute or below /dev; by the target. ENOENT where the container
-    /// has been given no such thing, or, of mounts, not while it ran.
+    /// has been given no such thing, EBUSY where a mount lies below or over one that it was given later.
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_network(const std::string& name);
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_device(const std::string& path);
     [[nodiscard]] [[gnu::visibility("default")]] Change detach_mount(const std::string& target);
     /// Calls `tell` with what is about to be given, before it is, so that it is known of if this process dies half-way;
-    /// the index of a network's link is 0 then. If that throws, nothing is given. `tell` is borrowed.
+    /// the index of a network's link is 0 then, and a name that is lost to somebody else brings a second call. As well
+    /// with a device that is about to be taken. If that throws, nothing is done. `tell` is borrowed.
     template <class Tell>
     void tell_before(const Tell& tell) noexcept {
         teller_ = &tell;
@@ -85,19 +86,32 @@ public:
 private:
     [[gnu::visibility("default")]] void undo(const Change& change) noexcept;
     void require_running() const;
-    void announce(const Change& change) const {
+    void announce(Change change) const {
+        change.is_half = true;
         if (tell_ != nullptr) tell_(teller_, change);
     }
     /// Of the network namespace that the container's links are in.
     [[nodiscard]] Fd open_network(const std::string& what) const;
     [[nodiscard]] Change unplug(std::vector<PluggedLink>::const_iterator link);
     void take_back(const GivenMount& mount) const noexcept;
+    /// One that came while the container ran.
     void unmount(const GivenMount& mount, std::int64_t milliseconds) const;
     /// Unmounts what is not where it was put, but where the container has it by now. What it has taken out is gone.
     void unmount_moved(const GivenMount& mount) const;
+    /// One that init made at the start.
+    void unmount_first(const std::string& target) const;
+    void unmount(const std::string& target, std::uint64_t id, unsigned mask, std::int64_t milliseconds) const;
+    /// Init's mountinfo.
+    [[nodiscard]] std::string mounts_seen() const;
+    /// What lies at `target` by now, of the container's; none where nothing does.
+    [[nodiscard]] Fd open_target(const std::string& target) const;
     /// Detached.
     [[nodiscard]] Fd make_mount(const MountSpec& spec) const;
     [[nodiscard]] Fd open_dev() const;
+    /// What a process that joins the container's namespaces `kind` does there, as `add` puts it into a Visit; what it
+    /// passes up.
+    template <class Add>
+    std::vector<Fd> visit(NamespaceKind kind, std::int64_t milliseconds, Add&& add) const;
     /// False where the container is held to none.
     [[nodiscard]] bool change_rules(const Equipment& before, const Equipment& after) const;
 

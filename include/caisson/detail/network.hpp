@@ -88,11 +88,22 @@ struct PluggedLink {
 /// As `plug_link`, to the bridge that the spec names; an unnamed inner end is called eth and `index_of_unnamed`.
 [[gnu::visibility("default")]] PluggedLink plug_container(int netlink, const NetworkSpec& spec,
                                                           unsigned index_of_unnamed, int netns, int netlink_inside);
-/// Gives each end that has none a name that is free: inside the first of eth0, eth1, ...
-[[gnu::visibility("default")]] void name_ends(int netlink, NetworkSpec& spec, int netlink_inside);
-/// The same as `plug_container` for a container that runs, and ends that have names. `tag` is the owner's.
+/// What the inner end is to be called: by the spec, else the first of eth0, eth1, ... that is free inside, and that no
+/// link of `given` was called when it came. Throws EEXIST where the spec's is one of those.
+[[nodiscard, gnu::visibility("default")]] std::string free_name(const NetworkSpec& spec, int netlink_inside,
+                                                                const std::vector<PluggedLink>& given);
+/// Who is told what the outer end will be called, before it is made: each name that is tried. Borrows what it calls.
+struct NameTeller {
+    const void* who = nullptr;
+    void (*tell)(const void*, const std::string&) = nullptr;
+    template <class Tell>
+    [[nodiscard]] static NameTeller of(const Tell& tell) noexcept {
+        return {&tell, [](const void* who, const std::string& name) { (*static_cast<const Tell*>(who))(name); }};
+    }
+};
+/// The same as `plug_container` for a container that runs, and an inner end that has a name. `tag` is the owner's.
 [[gnu::visibility("default")]] PluggedLink plug_running(int netlink, const NetworkSpec& spec, int netns,
-                                                        int netlink_inside, const std::string& tag);
+                                                        int netlink_inside, const std::string& tag, NameTeller teller);
 /// The index of the outer end of that name, if it is a link of the owner that has this tag; else 0.
 [[nodiscard, gnu::visibility("default")]] unsigned find_plugged(int netlink, const std::string& host_name,
                                                                 const std::string& tag);
