@@ -98,7 +98,7 @@ struct NameTeller {
     void (*tell)(const void*, const std::string&) = nullptr;
     template <class Tell>
     [[nodiscard]] static NameTeller of(const Tell& tell) noexcept {
-        return {&tell, [](const void* who, const std::string& name) { (*static_cast<const Tell*>(who))(name); }};
+        return {&tell, [](const void* teller, const std::string& name) { (*static_cast<const Tell*>(teller))(name); }};
     }
 };
 /// The same as `plug_container` for a container that runs, and an inner end that has a name. `tag` is the owner's.
