@@ -341,10 +341,14 @@ TEST_CASE(
 
         const std::string why =
             layout.kind == 3 ? ": Too many levels of symbolic links" : ": No such file or directory";
-        std::vector<MountSpec> mounts{
-            MountSpec::bind(source / "/data", where + "/sub/x"), MountSpec::bind(source / "/data", where),
-            MountSpec::bind(source / "/data/mark", where + "/passwd"), MountSpec::tmpfs(where + "/sub", 4096)};
-        if (has_image && !user) mounts.push_back(MountSpec::image(images / "image", where + "/sub"));
+        std::vector<MountSpec> mounts;
+        if (user) {
+            mounts = {MountSpec::bind(source / "/data", where + "/sub/x"), MountSpec::tmpfs(where + "/sub", 4096)};
+        } else {
+            mounts = {MountSpec::bind(source / "/data/mark", where + "/passwd"),
+                      MountSpec::bind(source / "/data", where)};
+            if (has_image) mounts.push_back(MountSpec::image(images / "image", where + "/sub"));
+        }
         for (const MountSpec& mount : mounts) {
             const std::string text = error_from([&] { shell->attach(mount); });
             CAPTURE(text);
@@ -355,6 +359,7 @@ TEST_CASE(
                                         {.source = "/dev/kmsg", .target = "late/new"},
                                         {.source = "/dev/kmsg", .target = "late"}};
         if (!block.empty()) devices.push_back({.source = block, .target = "disk"});
+        if (!where.starts_with("/dev")) devices.clear();
         for (const DeviceSpec& device : devices) {
             const std::string text = error_from([&] { shell->attach(device); });
             CAPTURE(device.target);
@@ -408,11 +413,10 @@ TEST_CASE(
         };
         // Where root inside is root outside, it takes its /dev/null from there.
         const bool no_null = !user && where == "/dev";
-        for (const std::string& directory : {where, where + "/sub"}) {
-            CHECK(contains(error_of_command([&](ExecSpec& spec) { spec.working_directory = directory; }),
-                           (no_null ? "'/dev/null' of the container" : "working directory '" + directory + "'") +
-                               " (in the child)" + why));
-        }
+        const std::string directory = user ? where : where + "/sub";
+        CHECK(contains(error_of_command([&](ExecSpec& spec) { spec.working_directory = directory; }),
+                       (no_null ? "'/dev/null' of the container" : "working directory '" + directory + "'") +
+                           " (in the child)" + why));
         const std::string looked_up = error_of_command([](ExecSpec& spec) { spec.user = "somebody"; });
         CHECK(contains(looked_up, where == "/etc" ? "'/etc/passwd' of the container (in the child)" + why
                                   : no_null       ? "'/dev/null'"
@@ -425,15 +429,13 @@ TEST_CASE(
         const auto copied_in = [&](const std::string& name, const std::string& target) {
             return error_from([&] { shell->copy_in(host / name, target); });
         };
-        for (const char* name : {"/file", "/sub/file", "/file/"}) {
-            CHECK(contains(copied_in("file", where + name), "' of the container" + why));
-            CHECK(contains(copied_in("tree", where + name), "' of the container" + why));
-        }
+        CHECK(contains(copied_in("file", where + "/file"), "' of the container" + why));
+        CHECK(contains(copied_in("tree", where + "/sub/"), "' of the container" + why));
         const TestDirectory out;
         const auto copied_out = [&](const std::string& source) {
             return error_from([&] { shell->copy_out(source, out.path()); });
         };
-        for (const char* name : {"/token", "/sub", "/sub/file", "/missing"}) {
+        for (const char* name : {"/token", "/sub/file"}) {
             CHECK(contains(copied_out(where + name), "' of the container" + why));
         }
         // A link is copied as one, and what has its name later does not go through it.
