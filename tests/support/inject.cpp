@@ -325,6 +325,7 @@ private:
         (void)::ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info);
         if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
             tracee.number = info.entry.nr;
+            ++run_.seen;
             if (tracee.number == SYS_prctl && info.entry.args[0] == inject_marker) {
                 inside_ = info.entry.args[1] == 1;
             } else if (on_entry(pid, tracee, info.entry.args[0])) {
@@ -391,14 +392,16 @@ private:
 
 const char* inject_missing() {
     if (::geteuid() != 0) return "needs root";
-    static const bool possible = [] {
+    static const char* const reason = [] {
         try {
-            return inject({"/bin/true"}, {}, 5).status == 0;
+            const Run run = inject({"/bin/true"}, {}, 5);
+            if (run.status == 0 && run.seen > 0) return static_cast<const char*>(nullptr);
+            if (run.status == 0) return "ptrace(2) does not tell here which system call is made";
         } catch (const std::runtime_error&) {
-            return false;
         }
+        return "ptrace(2) is not permitted";
     }();
-    return possible ? nullptr : "ptrace(2) is not permitted";
+    return reason;
 }
 
 Run inject(const std::vector<std::string>& command, const Fault& fault, int seconds) {

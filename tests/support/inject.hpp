@@ -42,6 +42,7 @@ struct Run {
     std::string hit{};
     std::string output{};         ///< standard output and standard error
     std::array<long, 5> calls{};  ///< how many were counted, by role
+    long seen = 0;                ///< system calls of whomever, also outside of the markers
     std::string still_there{};    ///< with `hung`: roles and system calls
 };
 
