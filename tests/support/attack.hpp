@@ -69,10 +69,7 @@ inline std::string attempt(const caisson::ContainerSpec& spec) {
 }
 /// The /proc/PID of a running container's keeper.
 inline std::string keeper_directory(const caisson::Container& container) {
-    std::string status;
-    const std::string file = "/proc/" + std::to_string(container.init().pid()) + "/status";
-    if (!caisson::detail::sys::read_file(AT_FDCWD, file.c_str(), status)) return {};
-    return "/proc/" + std::to_string(std::stoi(status.substr(status.find("PPid:") + 5)));
+    return "/proc/" + std::to_string(keeper_of(container));
 }
 /// The spec, without a user namespace where `user` is false: root inside is root outside.
 inline caisson::ContainerSpec with_user(caisson::ContainerSpec spec, bool user) {

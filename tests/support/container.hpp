@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <string>
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <caisson/container.hpp>
@@ -16,12 +18,28 @@ namespace caisson_test {
 inline bool can_run() {
     return ::geteuid() == 0 && TestRoot::missing() == nullptr;
 }
-inline caisson::ContainerSpec shell(const TestRoot& root, const std::string& script) {
+inline caisson::ContainerSpec shell(const std::string& root, const std::string& script) {
     caisson::ContainerSpec spec;
     spec.name = "test";
-    spec.root = root.path();
+    spec.root = root;
     spec.command = {"/bin/sh", "-c", script};
     return spec;
+}
+inline caisson::ContainerSpec shell(const TestRoot& root, const std::string& script) {
+    return shell(root.path(), script);
+}
+
+/// A number of /proc/PID/status: "PPid:".
+inline pid_t status_number(pid_t pid, const char* key) {
+    std::string status;
+    if (!caisson::detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/status").c_str(), status)) {
+        return -1;
+    }
+    const std::size_t at = status.find(key);
+    return at == std::string::npos ? -1 : std::stoi(status.substr(at + std::string{key}.size()));
+}
+inline pid_t keeper_of(const caisson::Container& container) {
+    return status_number(container.init().pid(), "PPid:");
 }
 
 /// Everything that comes out of the console until its end, without carriage returns.

@@ -16,20 +16,9 @@
 #include <unistd.h>
 
 #include "support/cgroup.hpp"
-#include "support/rootfs.hpp"
+#include "support/container.hpp"
 
 namespace caisson_test {
-
-inline ContainerSpec shell(const std::string& root, const std::string& script) {
-    ContainerSpec spec;
-    spec.name = "host";
-    spec.root = root;
-    spec.command = {"/bin/sh", "-c", script};
-    return spec;
-}
-inline ContainerSpec shell(const TestRoot& root, const std::string& script) {
-    return shell(root.path(), script);
-}
 
 /// "ok" where it starts and exits with 0, how it ended where not, what start() throws where it does not start.
 inline std::string outcome(const ContainerSpec& spec) {
@@ -149,17 +138,6 @@ inline bool groups_vanish(pid_t owner, int milliseconds = 5000) {
         ::usleep(10'000);
     }
     return true;
-}
-
-/// A number of /proc/PID/status: "PPid:".
-inline pid_t status_number(pid_t pid, const char* key) {
-    std::string status;
-    if (!detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/status").c_str(), status)) return -1;
-    const std::size_t at = status.find(key);
-    return at == std::string::npos ? -1 : std::stoi(status.substr(at + std::string{key}.size()));
-}
-inline pid_t keeper_of(const Container& container) {
-    return status_number(container.init().pid(), "PPid:");
 }
 
 inline int open_descriptors() {

@@ -14,13 +14,13 @@
 
 namespace caisson_test {
 
-inline const char* why_not() {
+inline const char* why_no_user() {
     if (::geteuid() != 0) return "this needs root, to become an ordinary user";
     if (const char* reason = OrdinaryUser::cannot()) return reason;
     return TestRoot::missing();
 }
 inline const char* why_no_range() {
-    return OrdinaryUser::has_tools() ? why_not() : "newuidmap is missing: install uidmap";
+    return OrdinaryUser::has_tools() ? why_no_user() : "newuidmap is missing: install uidmap";
 }
 
 inline bool has(const std::string& text, std::string_view part) {
@@ -31,12 +31,7 @@ inline bool has(const std::string& text, std::string_view part) {
 inline std::string told(const ContainerSpec& spec) {
     try {
         Container container = Container::start(spec);
-        std::string all;
-        char buffer[4096];
-        for (ssize_t n = 0; (n = ::read(container.console()->fd(), buffer, sizeof buffer)) > 0;) {
-            all.append(buffer, static_cast<std::size_t>(n));
-        }
-        std::erase(all, '\r');
+        std::string all = output(container);
         const ExitStatus status = container.wait();
         return status.success() ? all : all + status.str();
     } catch (const Error& e) {

@@ -3,19 +3,15 @@
 #pragma once
 
 #include <caisson/container.hpp>
-#include <caisson/detail/owner.hpp>
 
-#include <cstddef>
-#include <cstring>
 #include <string>
 
 #include <fcntl.h>
-#include <linux/fuse.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "support/cgroup.hpp"
+#include "support/fuse.hpp"
 #include "support/host.hpp"
 #include "support/rootfs.hpp"
 
@@ -45,26 +41,6 @@ inline bool stands_still(const TestRoot& root) {
 }
 inline std::int64_t milliseconds_of(const std::int64_t since) {
     return detail::monotonic_ms() - since;
-}
-/// A file system that nobody serves once it has begun: who looks into it waits in the kernel until the descriptor is
-/// closed. Its source says whose it is, for tests beside this one: see MachineState.
-inline Fd mount_unserved(const std::string& directory) {
-    Fd fuse = detail::sys::open("/dev/fuse", O_RDWR);
-    const std::string options = "fd=" + std::to_string(fuse.get()) + ",rootmode=40000,user_id=0,group_id=0";
-    if (::mount(detail::Owner::current().tag().c_str(), directory.c_str(), "fuse", 0, options.c_str()) != 0) return {};
-    alignas(8) char request[8192];
-    if (::read(fuse.get(), request, sizeof request) < static_cast<ssize_t>(sizeof(fuse_in_header))) return {};
-    struct {
-        fuse_out_header header;
-        fuse_init_out init;
-    } answer{};
-    answer.header.len = sizeof answer;
-    std::memcpy(&answer.header.unique, request + offsetof(fuse_in_header, unique), sizeof answer.header.unique);
-    answer.init.major = FUSE_KERNEL_VERSION;
-    answer.init.minor = FUSE_KERNEL_MINOR_VERSION;
-    answer.init.max_write = 4096;
-    if (::write(fuse.get(), &answer, sizeof answer) != static_cast<ssize_t>(sizeof answer)) return {};
-    return fuse;
 }
 template <class Body>
 std::string message_of(Body&& body) {

@@ -318,12 +318,7 @@ TEST_CASE("when the keeper is killed the container ends, and wait returns") {
     const caisson_test::LeavesNothing nothing;
     const TestRoot root;
     Container container = Container::start(shell(root, "sleep 1000"));
-    // The keeper is init's parent.
-    std::string status;
-    REQUIRE(detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(container.init().pid()) + "/status").c_str(),
-                                   status));
-    const auto keeper = std::stoi(status.substr(status.find("PPid:") + 5));
-    REQUIRE(::kill(keeper, SIGKILL) == 0);
+    REQUIRE(Process::open(keeper_of(container)).signal(SIGKILL));
     CHECK(container.wait_for(10s) == ExitStatus::killed(SIGKILL));
 }
 

@@ -11,13 +11,13 @@
 #include <utility>
 
 #include <fcntl.h>
-#include <linux/fuse.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/fuse.hpp"
 #include "support/helper.hpp"
 #include "support/machine.hpp"
 #include "support/promises.hpp"
@@ -26,8 +26,10 @@
 using namespace caisson;
 using namespace std::chrono_literals;
 using caisson_test::can_run;
+using caisson_test::keeper_of;
 using caisson_test::Place;
 using caisson_test::shell;
+using caisson_test::SilentServer;
 using caisson_test::TestRoot;
 using caisson_test::why_not;
 
@@ -53,51 +55,19 @@ std::string error_text(F&& f) {
     return "no error";
 }
 
-/// A FUSE file system whose server, this process, answers nothing but the first greeting.
-struct SilentServer {
-    Fd fuse = detail::sys::open("/dev/fuse", O_RDWR | O_NONBLOCK);
-
-    /// A container in which 'stat' waits for it for ever.
-    [[nodiscard]] ContainerSpec user(const TestRoot& root) const {
-        ContainerSpec spec = shell(root,
-                                   "mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none /mnt || exit 1; "
-                                   "stat /mnt/x 3>&- & exec 3>&-; while :; do sleep 1000; done");
-        spec.console.reset();
-        REQUIRE(::mkdir((root / "mnt").c_str(), 0755) == 0);
-        spec.namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::cgroup;
-        spec.capabilities = CapabilitySet::application().with({"sys_admin"});
-        spec.seccomp.profile = SeccompProfile::system;
-        spec.descriptors = {fuse.get()};
-        return spec;
-    }
-    /// Until the question has come that is not answered.
-    [[nodiscard]] bool is_asked() const {
-        alignas(8) char buffer[65536];
-        for (;;) {
-            if (!detail::wait_readable(fuse.get(), 30000)) return false;
-            if (::read(fuse.get(), buffer, sizeof buffer) < 0) {
-                if (errno == EAGAIN || errno == EPERM) {
-                    (void)::poll(nullptr, 0, 10);  // it is not mounted yet
-                    continue;
-                }
-                return false;
-            }
-            fuse_in_header in{};
-            std::memcpy(&in, buffer, sizeof in);
-            if (in.opcode != FUSE_INIT) return true;
-            struct {
-                fuse_out_header header;
-                fuse_init_out body;
-            } out{};
-            out.header.len = sizeof out;
-            out.header.unique = in.unique;
-            out.body.major = FUSE_KERNEL_VERSION;
-            out.body.minor = FUSE_KERNEL_MINOR_VERSION;
-            out.body.max_write = 4096;
-            if (::write(fuse.get(), &out, sizeof out) != sizeof out) return false;
-        }
-    }
-};
+/// A container in which 'stat' waits for the server for ever.
+ContainerSpec user_of(const SilentServer& server, const TestRoot& root) {
+    ContainerSpec spec =
+        shell(root, "mount -t fuse -o " + SilentServer::options(3) +
+                        " none /mnt || exit 1; stat /mnt/x 3>&- & exec 3>&-; while :; do sleep 1000; done");
+    spec.console.reset();
+    REQUIRE(::mkdir((root / "mnt").c_str(), 0755) == 0);
+    spec.namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::cgroup;
+    spec.capabilities = CapabilitySet::application().with({"sys_admin"});
+    spec.seccomp.profile = SeccompProfile::system;
+    spec.descriptors = {server.fuse.get()};
+    return spec;
+}
 /// With the numbers and the kernel's own names taken out.
 std::string without_numbers(std::string text) {
     const std::size_t pid = text.find("process ");
@@ -248,7 +218,7 @@ TEST_CASE("a process that waits in the kernel for ever is named by who stops its
     if (!server.fuse) CAISSON_SKIP("there is no /dev/fuse");
     const TestRoot root;
     SUBCASE("of an object") {
-        Container container = Container::start(server.user(root));
+        Container container = Container::start(user_of(server, root));
         REQUIRE(server.is_asked());
         const std::int64_t from = detail::monotonic_ms();
         CHECK(without_numbers(error_text([&] { (void)container.stop(100ms); })) == stuck_text);
@@ -259,7 +229,7 @@ TEST_CASE("a process that waits in the kernel for ever is named by who stops its
     }
     SUBCASE("of a controller") {
         Controller controller;
-        const ContainerId id = controller.start(server.user(root));
+        const ContainerId id = controller.start(user_of(server, root));
         REQUIRE(server.is_asked());
         CHECK(controller.next()->kind == Event::Kind::started);
         CHECK_FALSE(controller.stuck(id));
@@ -279,7 +249,7 @@ TEST_CASE("a process that waits in the kernel for ever is named by who stops its
     }
     SUBCASE("of a helper") {
         const Place place;
-        Helper helper = Helper::start(server.user(root), place.options);
+        Helper helper = Helper::start(user_of(server, root), place.options);
         REQUIRE(server.is_asked());
         const std::int64_t from = detail::monotonic_ms();
         CHECK(without_numbers(error_text([&] { (void)helper.stop(100ms); })) == stuck_text);
@@ -359,13 +329,9 @@ TEST_CASE("a container whose keeper is killed while one of its processes waits i
     SilentServer server;
     if (!server.fuse) CAISSON_SKIP("there is no /dev/fuse");
     const TestRoot root;
-    Container started = Container::start(server.user(root));
+    Container started = Container::start(user_of(server, root));
     REQUIRE(server.is_asked());
-    // The keeper is init's parent.
-    std::string text;
-    REQUIRE(
-        detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(started.init().pid()) + "/status").c_str(), text));
-    const Process keeper = Process::open(std::stoi(text.substr(text.find("PPid:") + 5)));
+    const Process keeper = Process::open(keeper_of(started));
     Controller controller;
     const ContainerId id = controller.adopt(std::move(started));
     REQUIRE(keeper.signal(SIGKILL));

@@ -227,10 +227,7 @@ TEST_CASE("the program that sees to a command is one that nobody can change") {
     const TestRoot root;
     Container container = Container::start(idle(root));
     Exec exec = container.exec(sleep("1000"));
-    std::string status;
-    const std::string file = "/proc/" + std::to_string(exec.process().pid()) + "/status";
-    REQUIRE(caisson::detail::sys::read_file(AT_FDCWD, file.c_str(), status));
-    const std::string program = "/proc/" + std::to_string(std::stoi(status.substr(status.find("PPid:") + 5))) + "/exe";
+    const std::string program = "/proc/" + std::to_string(status_number(exec.process().pid(), "PPid:")) + "/exe";
     const caisson::Fd stage{::open(program.c_str(), O_RDONLY | O_CLOEXEC)};
     REQUIRE(stage);
     CHECK(::fcntl(stage.get(), F_GET_SEALS) == (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE));

@@ -24,7 +24,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-const char* why_not() {
+const char* why_no_freezer() {
     if (const char* why = cannot()) return why;
     return freezers().empty() ? "neither cgroup v2 nor v1's freezer is mounted" : TestRoot::missing();
 }
@@ -32,7 +32,7 @@ const char* why_not() {
 }  // namespace
 
 TEST_CASE("a suspended container stands still at once, and goes on when it is resumed") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     for (const std::string& freezer : freezers()) {
         CAPTURE(freezer);
@@ -56,7 +56,7 @@ TEST_CASE("a suspended container stands still at once, and goes on when it is re
 }
 
 TEST_CASE("a suspended container gets SIGTERM and goes on when it is stopped") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     for (const std::string& freezer : freezers()) {
         CAPTURE(freezer);
@@ -77,7 +77,7 @@ TEST_CASE("a suspended container gets SIGTERM and goes on when it is stopped") {
 }
 
 TEST_CASE("a suspended container is killed at once, by whatever kills it") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     for (const std::string& freezer : freezers()) {
         CAPTURE(freezer);
@@ -109,7 +109,7 @@ TEST_CASE("a suspended container is killed at once, by whatever kills it") {
 }
 
 TEST_CASE("when its owner is killed a suspended container dies within a second, and its groups are gone") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     for (const std::string& freezer : freezers()) {
         for (const bool nested : {false, true}) {
@@ -145,12 +145,12 @@ TEST_CASE("when its owner is killed a suspended container dies within a second, 
 }
 
 TEST_CASE("what has ended, has no group or is only a moved-from object is not suspended but an error") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const TestRoot root;
     Container container = Container::start(shell(root, "exit 0"));
     (void)container.wait();
-    const std::string ended = "container 'host': No such process: it has ended";
+    const std::string ended = "container 'test': No such process: it has ended";
     CHECK(message_of([&] { container.suspend(); }) == "suspend " + ended);
     CHECK(message_of([&] { container.resume(); }) == "resume " + ended);
     CHECK(message_of([&] { (void)container.suspended(); }) == "state of " + ended);
@@ -161,12 +161,12 @@ TEST_CASE("what has ended, has no group or is only a moved-from object is not su
     spec.cgroup = false;
     Container bare = Container::start(spec);
     CHECK(message_of([&] { bare.suspend(); }) ==
-          "suspend container 'host': No such file or directory: it has no control group");
+          "suspend container 'test': No such file or directory: it has no control group");
     CHECK(bare.stop(0ms) == ExitStatus::killed(SIGKILL));
 }
 
 TEST_CASE("a group that is thawed leaves those frozen that were frozen inside, and can be killed with them") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     for (const std::string& freezer : freezers()) {
         CAPTURE(freezer);
@@ -220,7 +220,7 @@ TEST_CASE("a group that is thawed leaves those frozen that were frozen inside, a
 }
 
 TEST_CASE("a group below a frozen one cannot be thawed, and says what to thaw") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     for (const std::string& freezer : freezers()) {
         CAPTURE(freezer);
@@ -254,7 +254,7 @@ TEST_CASE("a group below a frozen one cannot be thawed, and says what to thaw") 
 }
 
 TEST_CASE("a process that waits in the kernel is named as what cannot be frozen, and everything goes on") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     if (::access("/dev/fuse", R_OK | W_OK) != 0) CAISSON_SKIP("there is no /dev/fuse");
     const LeavesNothing nothing;
     for (const std::string& freezer : freezers()) {
@@ -263,11 +263,11 @@ TEST_CASE("a process that waits in the kernel is named as what cannot be frozen,
         const std::string said = in_host_with(freezer, [&]() -> std::string {
             if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
                 return "no mounts";
-            Fd fuse = mount_unserved(directory.path());
-            if (!fuse) return "SKIP";
+            SilentServer server;
+            if (!server.mount(directory.path())) return "SKIP";
             Cgroup group = Cgroup::create("stuck");
             const Pipe up;
-            const int copy = fuse.get();
+            const int copy = server.fuse.get();
             const pid_t pid = spawn_in(group, [&] {
                 ::close(copy);
                 up.put();
@@ -277,7 +277,7 @@ TEST_CASE("a process that waits in the kernel is named as what cannot be frozen,
             });
             up.take();
             // Its question has come.
-            (void)detail::wait_readable(fuse.get(), 5000);
+            (void)detail::wait_readable(server.fuse.get(), 5000);
             const std::int64_t began = detail::monotonic_ms();
             std::string text = message_of([&] { group.freeze(); });
             if (milliseconds_of(began) > 800) text += " LATE";
@@ -289,7 +289,7 @@ TEST_CASE("a process that waits in the kernel is named as what cannot be frozen,
                 const std::size_t at = text.find(name);
                 if (at != std::string::npos) text.replace(at, name.size(), as);
             }
-            fuse.reset();
+            server.fuse.reset();
             if (code_of(pid) != 0) text += " NOT OVER";
             return text;
         });
@@ -301,7 +301,7 @@ TEST_CASE("a process that waits in the kernel is named as what cannot be frozen,
 }
 
 TEST_CASE("where no freezer is mounted a group says so") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const std::string said = in_host([&]() -> std::string {
         if (!hide("") || !hide("freezer")) return "cannot hide";
@@ -317,7 +317,7 @@ TEST_CASE("where no freezer is mounted a group says so") {
 }
 
 TEST_CASE("a group that is gone is neither frozen nor thawed") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     Cgroup group = Cgroup::create("gone");
     group.remove();
     const std::string context = "freezer for control group '" + group.name() + "': there is no group";
@@ -327,7 +327,7 @@ TEST_CASE("a group that is gone is neither frozen nor thawed") {
 }
 
 TEST_CASE("a controller suspends and resumes, and tells each change once") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const TestRoot root;
     Controller controller;
@@ -348,7 +348,7 @@ TEST_CASE("a controller suspends and resumes, and tells each change once") {
     Event told = event();
     CHECK(told.kind == Event::Kind::suspended);
     CHECK(told.id == id);
-    CHECK(told.name == "host");
+    CHECK(told.name == "test");
     CHECK(stands_still(root));
     controller.resume(id);
     controller.resume(id);
@@ -380,7 +380,7 @@ TEST_CASE("a controller suspends and resumes, and tells each change once") {
 }
 
 TEST_CASE("a controller goes on with other containers while one of them does not come to rest") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     if (::access("/dev/fuse", R_OK | W_OK) != 0) CAISSON_SKIP("there is no /dev/fuse");
     const LeavesNothing nothing;
     const TestRoot root;
@@ -388,8 +388,8 @@ TEST_CASE("a controller goes on with other containers while one of them does not
     const std::string said = in_host([&]() -> std::string {
         if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
             return "no mounts";
-        const Fd fuse = mount_unserved(directory.path());
-        if (!fuse) return "SKIP";
+        SilentServer server;
+        if (!server.mount(directory.path())) return "SKIP";
         Controller controller;
         Container container = Container::start(shell(root, "sleep 1000"));
         const bool v2 = !mounted("").empty();
@@ -397,13 +397,13 @@ TEST_CASE("a controller goes on with other containers while one of them does not
         group.replace(group.rfind('/'), std::string::npos, v2 ? "/cgroup.procs" : "/tasks");
         const pid_t pid = ::fork();
         if (pid == 0) {
-            ::close(fuse.get());
+            ::close(server.fuse.get());
             struct stat st {};
             const bool in = detail::sys::write_file(AT_FDCWD, group.c_str(), "0");
             if (in) (void)::stat((directory.path() + "/x").c_str(), &st);
             ::_exit(in ? 0 : 95);
         }
-        (void)detail::wait_readable(fuse.get(), 5000);
+        (void)detail::wait_readable(server.fuse.get(), 5000);
         const ContainerId stuck = controller.adopt(std::move(container));
         std::string why;
         std::int64_t refused = 0;
@@ -422,7 +422,7 @@ TEST_CASE("a controller goes on with other containers while one of them does not
         other.join();
         (void)::kill(pid, SIGKILL);
         (void)wait_for(pid);
-        if (!why.starts_with("suspend container 'host': freeze control group 'caisson.host.")) return why;
+        if (!why.starts_with("suspend container 'test': freeze control group 'caisson.test.")) return why;
         if (controller.suspended(stuck)) return "suspended";
         return exited != 0 && exited < refused ? "ok" : "it waited";
     });
@@ -431,7 +431,7 @@ TEST_CASE("a controller goes on with other containers while one of them does not
 }
 
 TEST_CASE("a container without a control group cannot be suspended by a controller either") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const TestRoot root;
     Controller controller;
@@ -439,12 +439,12 @@ TEST_CASE("a container without a control group cannot be suspended by a controll
     spec.cgroup = false;
     const ContainerId id = controller.start(spec);
     CHECK(message_of([&] { controller.suspend(id); }) ==
-          "suspend container 'host': No such file or directory: it has no control group");
+          "suspend container 'test': No such file or directory: it has no control group");
     CHECK(controller.stop(id, 0ms));
 }
 
 TEST_CASE("a helper suspends and resumes with the few rights that it keeps, and everybody sees it") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_freezer()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     for (const std::string& freezer : freezers()) {
         CAPTURE(freezer);
@@ -456,14 +456,14 @@ TEST_CASE("a helper suspends and resumes with the few rights that it keeps, and 
                   if (!goes_on(root)) return "it does not count";
                   if (helper.suspended()) return "suspended from the start";
                   helper.suspend();
-                  std::optional<Helper> other = Helper::find("host", options.run_directory);
+                  std::optional<Helper> other = Helper::find("test", options.run_directory);
                   if (!other || !other->info().suspended || !stands_still(root)) return "it does not stand still";
                   other->resume();
                   if (helper.suspended() || !goes_on(root)) return "it does not go on";
                   helper.suspend();
                   if (helper.stop(10s) != ExitStatus::exited(7)) return "not stopped";
                   const std::string why = message_of([&] { other->suspend(); });
-                  if (why != "container 'host': No such process: it has ended") return why;
+                  if (why != "container 'test': No such process: it has ended") return why;
                   if (message_of([&] { (void)other->suspended(); }) != why) return "no error";
 
                   Helper next = Helper::start(counting(root), options);

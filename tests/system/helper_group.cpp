@@ -118,8 +118,8 @@ TEST_CASE("a start that waits for ever does not hold up the other containers of 
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Group group;
     const TestDirectory stuck;
-    Fd fuse = mount_unserved(stuck.path());
-    if (!fuse) CAISSON_SKIP("this kernel has no FUSE");
+    SilentServer server;
+    if (!server.mount(stuck.path())) CAISSON_SKIP("this kernel has no FUSE");
     Helper first = group.start("first", answering);
     std::string refused;
     std::thread waits{[&] {
@@ -133,7 +133,7 @@ TEST_CASE("a start that waits for ever does not hold up the other containers of 
     CHECK(answers(console, "word"));
     CHECK(group.start("second").kill() == ExitStatus::killed(SIGKILL));
     CHECK(error_of(group.spec("waits"), group.options).find("'waits' runs already") != std::string::npos);
-    fuse.reset();
+    server.fuse.reset();
     waits.join();
     CHECK(refused.find("container 'waits': ") == 0);
     CHECK(::umount2(stuck.path().c_str(), MNT_DETACH) == 0);

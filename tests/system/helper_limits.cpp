@@ -86,19 +86,19 @@ TEST_CASE("a container that does not come to rest holds up its own client alone"
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Group group;
     const TestDirectory stuck;
-    Fd fuse = mount_unserved(stuck.path());
-    if (!fuse) CAISSON_SKIP("this kernel has no FUSE");
+    SilentServer server;
+    if (!server.mount(stuck.path())) CAISSON_SKIP("this kernel has no FUSE");
     Helper first = group.start("first", answering);
     const Fd console = first.open_console();
     Helper restless = group.start("restless");
     const pid_t in_kernel = ::fork();
     if (in_kernel == 0) {
-        (void)::close(fuse.get());
+        (void)::close(server.fuse.get());
         struct stat st {};
         if (join_groups_of(restless.info().init)) (void)::stat((stuck.path() + "/x").c_str(), &st);
         ::_exit(0);
     }
-    REQUIRE(detail::wait_readable(fuse.get(), 10'000));
+    REQUIRE(detail::wait_readable(server.fuse.get(), 10'000));
     bool went_on = false;
     std::string refused;
     // What counts is who is first, on a machine that does other things as well.
@@ -116,7 +116,7 @@ TEST_CASE("a container that does not come to rest holds up its own client alone"
     CHECK(went_on);
     // One question at a time; the next is answered.
     CHECK(restless.info().name == "restless");
-    fuse.reset();
+    server.fuse.reset();
     CHECK(::umount2(stuck.path().c_str(), MNT_DETACH) == 0);
     (void)::waitpid(in_kernel, nullptr, 0);
     CHECK(restless.kill() == ExitStatus::killed(SIGKILL));

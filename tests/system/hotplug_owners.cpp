@@ -27,6 +27,7 @@
 #include "support/attack.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/fuse.hpp"
 #include "support/helper.hpp"
 #include "support/hotplug.hpp"
 #include "support/machine.hpp"
@@ -36,29 +37,6 @@ using namespace caisson;
 using namespace caisson_test;
 
 namespace {
-
-/// A directory of the host's on a file system that answers nothing, until it ends.
-class Silent {
-public:
-    Silent() : fuse_{::open("/dev/fuse", O_RDWR | O_CLOEXEC)} {
-        const std::string data = "fd=" + std::to_string(fuse_.get()) + ",rootmode=40000,user_id=0,group_id=0";
-        is_there_ = fuse_ && ::mount(detail::Owner::current().tag().c_str(), where_.path().c_str(), "fuse", 0,
-                                     data.c_str()) == 0;
-    }
-    Silent(const Silent&) = delete;
-    Silent& operator=(const Silent&) = delete;
-    ~Silent() {
-        if (is_there_) (void)::umount2(where_.path().c_str(), MNT_DETACH);
-    }
-    explicit operator bool() const { return is_there_; }
-    void end() { fuse_.reset(); }
-    [[nodiscard]] const std::string& path() const { return where_.path(); }
-
-private:
-    TestDirectory where_;
-    Fd fuse_;
-    bool is_there_ = false;
-};
 
 /// What a client says to a helper that the library does not know of; what it is refused with, or nothing.
 class Client {
@@ -220,8 +198,9 @@ TEST_CASE("who waits for one container holds up neither the others nor that one'
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const Place place;
-    Silent silent;
-    if (!silent) CAISSON_SKIP("there is no FUSE");
+    const TestDirectory silent;
+    SilentServer server;
+    if (!server.mount(silent.path())) CAISSON_SKIP("there is no FUSE");
     Controller controller;
     std::optional<Helper> helper;
     ContainerId id{};
@@ -246,7 +225,7 @@ TEST_CASE("who waits for one container holds up neither the others nor that one'
     }};
     std::thread ending{[&] {
         for (int waited = 0; !is_done && waited < 500; ++waited) ::usleep(10'000);
-        silent.end();
+        server.fuse.reset();
     }};
     ::usleep(100'000);
     controller.attach(other, MountSpec::tmpfs("/mnt", 1 << 20));
@@ -262,6 +241,7 @@ TEST_CASE("who waits for one container holds up neither the others nor that one'
     ending.join();
     waiting.join();
     CHECK(why.ends_with("container 'web': No such process: it has ended"));
+    CHECK(::umount2(silent.path().c_str(), MNT_DETACH) == 0);
 }
 
 TEST_CASE("what a client was about to attach when it died is known, and can be detached") {

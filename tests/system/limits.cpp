@@ -188,7 +188,7 @@ TEST_CASE("a limit on the size of files makes the start fail, not the host") {
         return true;
     });
     CHECK(text ==
-          "container 'host': the stage's program in memory: File too large: the limit on the size of files "
+          "container 'test': the stage's program in memory: File too large: the limit on the size of files "
           "(RLIMIT_FSIZE) is 0 bytes: raise 'ulimit -f'");
 }
 
@@ -250,11 +250,11 @@ TEST_CASE(
     REQUIRE(write((path + "/cgroup.max.descendants").c_str(), "0"));
     const std::string full = outcome(spec);
     CAPTURE(full);
-    CHECK(has(full, "make control group '" + path + "/caisson.host."));
+    CHECK(has(full, "make control group '" + path + "/caisson.test."));
     REQUIRE(write((path + "/cgroup.max.descendants").c_str(), "max"));
     if (!write((path + "/cgroup.type").c_str(), "threaded")) CAISSON_SKIP("this group cannot be threaded");
     CHECK(outcome(spec) ==
-          "container 'host': make init in new namespaces: Operation not supported: its control group may hold no "
+          "container 'test': make init in new namespaces: Operation not supported: its control group may hold no "
           "process, as the group above is threaded (cgroup.type): give another cgroup_parent");
 }
 
@@ -280,10 +280,10 @@ TEST_CASE("where programs in memory are forbidden the error names stage_path, an
     if (detail::sys::read_file(AT_FDCWD, "/proc/sys/vm/memfd_noexec", global)) CHECK(global == "0\n");
     if (text == "SKIP") CAISSON_SKIP("vm.memfd_noexec cannot be set for one pid namespace");
     CHECK(text ==
-          "container 'host': the stage's program in memory: Permission denied: vm.memfd_noexec forbids it: set "
+          "container 'test': the stage's program in memory: Permission denied: vm.memfd_noexec forbids it: set "
           "stage_path to an installed stage");
     CHECK(forbid(CAISSON_TEST_STAGE) == "ok");
-    CHECK(forbid("/no/stage") == "container 'host': stage '/no/stage': No such file or directory");
+    CHECK(forbid("/no/stage") == "container 'test': stage '/no/stage': No such file or directory");
 }
 
 TEST_CASE("a limit on namespaces is named in the error") {
@@ -337,7 +337,7 @@ TEST_CASE("without privilege a start says which is missing, and leaves nothing")
     ContainerSpec roots = spec;
     roots.namespaces = roots.namespaces.without(NamespaceKind::user);
     const std::string no_user_namespace =
-        "container 'host': namespaces: without a user namespace it takes root to start a container: add "
+        "container 'test': namespaces: without a user namespace it takes root to start a container: add "
         "NamespaceKind::user, or run as root";
     CHECK(outcome_in_host(roots, nobody) == no_user_namespace);
     CHECK(outcome_in_host(roots, without(CAP_SYS_ADMIN)) == no_user_namespace);
@@ -372,7 +372,7 @@ TEST_CASE("a limit above the host's own is given or refused, never lowered") {
         return outcome(spec);
     });
     const std::string refused =
-        "container 'host': resource limit 'nofile': the hard limit of 256: Operation not permitted: it is above the "
+        "container 'test': resource limit 'nofile': the hard limit of 256: Operation not permitted: it is above the "
         "host's own, which only CAP_SYS_RESOURCE raises";
     CHECK(text == (probe().has(Feature::cap_sys_resource) ? "ok" : refused));
 }
@@ -400,7 +400,7 @@ TEST_CASE("a missing mount point in a read-only root, and a full root, are told 
     CHECK(outcome(spec) == "ok");
     spec.mounts.push_back(MountSpec::tmpfs("/not/there", 4096));
     CHECK(outcome(spec) ==
-          "container 'host': mount 'tmpfs' on '/not/there' (in the child): Read-only file system: the "
+          "container 'test': mount 'tmpfs' on '/not/there' (in the child): Read-only file system: the "
           "mount point is missing in a read-only root: make it there");
     REQUIRE(::rmdir((root / "/proc").c_str()) == 0);
     CHECK(has(outcome(spec), "mount 'proc' on '/proc' (in the child): Read-only file system"));
@@ -424,7 +424,7 @@ TEST_CASE("where /run cannot be written an id map of one's own is the remedy") {
     ContainerSpec spec = shell(root, "true");
     const auto read_only_run = [] { return own_mounts() && ::mount("run", "/run", "tmpfs", MS_RDONLY, nullptr) == 0; };
     CHECK(outcome_in_host(spec, read_only_run) ==
-          "container 'host': directory '/run/caisson' of the id ranges in use: "
+          "container 'test': directory '/run/caisson' of the id ranges in use: "
           "Read-only file system: give uid_map and gid_map instead");
     spec.uid_map = spec.gid_map = {{0, 0, 65536}};
     CHECK(outcome_in_host(spec, read_only_run) == "ok");
@@ -459,7 +459,7 @@ TEST_CASE("a hierarchy that is read-only is left out, and a limit that needs it 
     if (all.size() > 1) CHECK(outcome_in_host(spec, read_only({pids})) == "ok");
     const std::string none = outcome_in_host(spec, read_only(all));
     CAPTURE(none);
-    CHECK(has(none, "container 'host': control group 'host' below '"));
+    CHECK(has(none, "container 'test': control group 'test' below '"));
     CHECK(has(none, "Read-only file system: remount the hierarchy read-write"));
     spec.limits.pids = 10;
     const std::string limited = outcome_in_host(spec, read_only({pids}));

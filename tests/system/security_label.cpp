@@ -121,7 +121,7 @@ TEST_CASE("a label that the kernel does not know is refused by name, and nothing
     const TestRoot root;
     ContainerSpec spec = labelled(root, "caisson-no-such", "true");
     CHECK(outcome(spec) ==
-          "container 'host': security label 'apparmor:caisson-no-such' (in the child): No such file or directory: no "
+          "container 'test': security label 'apparmor:caisson-no-such' (in the child): No such file or directory: no "
           "such profile is loaded: load it with "
           "apparmor_parser(8)");
     spec.security_label = "apparmor:unconfined";
@@ -129,7 +129,7 @@ TEST_CASE("a label that the kernel does not know is refused by name, and nothing
     if (runs_with_selinux()) CAISSON_SKIP("this kernel runs with SELinux as well");
     spec.security_label = "selinux:system_u:system_r:container_t:s0";
     CHECK(outcome(spec) ==
-          "container 'host': security_label: 'selinux:system_u:system_r:container_t:s0', but this kernel runs without "
+          "container 'test': security_label: 'selinux:system_u:system_r:container_t:s0', but this kernel runs without "
           "SELinux: leave it empty, or start the kernel with the module");
 }
 
@@ -143,17 +143,17 @@ TEST_CASE("a context that no loaded policy has is refused by name, and nothing i
     spec.security_label = "selinux:nobody_u:nobody_r:no_such_t:s0";
     if (content("/proc/thread-self/attr/current").find(':') == std::string::npos) {
         CHECK(outcome(spec) ==
-              "container 'host': security_label: 'selinux:nobody_u:nobody_r:no_such_t:s0', but SELinux has no policy: "
+              "container 'test': security_label: 'selinux:nobody_u:nobody_r:no_such_t:s0', but SELinux has no policy: "
               "leave it empty, or load one");
     } else {
         CHECK(outcome(spec) ==
-              "container 'host': security label 'selinux:nobody_u:nobody_r:no_such_t:s0' (in the child): Invalid "
+              "container 'test': security label 'selinux:nobody_u:nobody_r:no_such_t:s0' (in the child): Invalid "
               "argument: the policy that is loaded has no such context");
     }
     spec.security_label = "apparmor:web";
     if (!content("/proc/thread-self/attr/apparmor/current").empty()) CAISSON_SKIP("this kernel runs with AppArmor");
     CHECK(outcome(spec) ==
-          "container 'host': security_label: 'apparmor:web', but this kernel runs without AppArmor: leave it empty, or "
+          "container 'test': security_label: 'apparmor:web', but this kernel runs without AppArmor: leave it empty, or "
           "start the kernel with the module");
 }
 
@@ -170,7 +170,7 @@ TEST_CASE("a command whose profile lets no signal in is ended all the same: by i
         FAIL("the signal has arrived");
     } catch (const Error& e) {
         CHECK(std::string{e.what()} ==
-              "container 'host': signal 15 to process " + std::to_string(container.init().pid()) +
+              "container 'test': signal 15 to process " + std::to_string(container.init().pid()) +
                   ": Permission denied: a policy keeps it from this process: with AppArmor, its profile needs 'signal "
                   "(receive) peer=unconfined,'");
     }
@@ -226,14 +226,14 @@ TEST_CASE("a host that a profile holds gives its containers that one, or another
     {
         const Profile host{start, "-host"};
         CHECK(started_by_host(host, spec) == "ok");
-        CHECK(started_by_host(host, other) == "container 'host': security label '" + other.security_label +
+        CHECK(started_by_host(host, other) == "container 'test': security label '" + other.security_label +
                                                   "' (in the child): Permission denied: the policy that holds the "
                                                   "host's program does not let it");
     }
     const Profile host{start + "  change_profile -> " + inner.name() + ",\n", "-host"};
     CHECK(
         started_by_host(host, other) ==
-        "container 'host': command '/bin/sh' (in the child): Operation not permitted: where a policy holds the host's "
+        "container 'test': command '/bin/sh' (in the child): Operation not permitted: where a policy holds the host's "
         "program, no_new_privileges keeps the command from another label: set it to false");
     other.no_new_privileges = false;
     CHECK(started_by_host(host, other) == "ok");

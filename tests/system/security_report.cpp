@@ -359,7 +359,7 @@ TEST_CASE("a container that has ended has no report") {
     const caisson_test::LeavesNothing nothing;
     const TestRoot root;
     Container container = started(sleeper(root));
-    const std::string expected = "container 'host': security report of process " +
+    const std::string expected = "container 'test': security report of process " +
                                  std::to_string(container.init().pid()) + ": No such process: it has ended";
     REQUIRE(container.signal(SIGKILL));
     REQUIRE(container.init().ended_within(10'000));

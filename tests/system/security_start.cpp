@@ -105,10 +105,7 @@ TEST_CASE("a keeper that is killed leaves no zombie in a host that is a subreape
     REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0);
     {
         Container container = Container::start(shell(root, "sleep 1000"));
-        std::string status;
-        REQUIRE(detail::sys::read_file(
-            AT_FDCWD, ("/proc/" + std::to_string(container.init().pid()) + "/status").c_str(), status));
-        REQUIRE(::kill(std::stoi(status.substr(status.find("PPid:") + 5)), SIGKILL) == 0);
+        REQUIRE(Process::open(keeper_of(container)).signal(SIGKILL));
         CHECK(container.wait() == ExitStatus::killed(SIGKILL));
     }
     const pid_t left = ::waitpid(-1, nullptr, 0);
@@ -243,10 +240,8 @@ TEST_CASE("the keeper keeps three capabilities while the container runs") {
     const caisson_test::LeavesNothing nothing;
     const TestRoot root;
     Container container = Container::start(shell(root, "sleep 1000"));
+    const std::string keeper = "/proc/" + std::to_string(keeper_of(container));
     std::string status;
-    REQUIRE(detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(container.init().pid()) + "/status").c_str(),
-                                   status));
-    const std::string keeper = "/proc/" + std::to_string(std::stoi(status.substr(status.find("PPid:") + 5)));
     REQUIRE(detail::sys::read_file(AT_FDCWD, (keeper + "/status").c_str(), status));
     CHECK(status.find("CapEff:\t0000000000000026") != std::string::npos);
     CHECK(status.find("NoNewPrivs:\t1") != std::string::npos);

@@ -60,7 +60,7 @@ TEST_CASE("an ordinary user with a range of ids is root inside, and the range ar
 }
 
 TEST_CASE("an ordinary user without a range has his own id alone, and setgroups(2) is denied inside: CVE-2014-8989") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     const std::string script =
@@ -84,13 +84,13 @@ TEST_CASE("an ordinary user without a range has his own id alone, and setgroups(
     spec = shell(home.root, "true");
     spec.uid = 33;
     CHECK(home.run(spec, false) ==
-          "container 'host': uid: 33 is not among the ids that the caller can map: give the caller a range in "
+          "container 'test': uid: 33 is not among the ids that the caller can map: give the caller a range in "
           "/etc/subuid and /etc/subgid, and install newuidmap(1) and newgidmap(1)");
     spec.uid = 0;
     spec.groups = {0};
     CHECK(
         home.run(spec, false) ==
-        "container 'host': groups: the kernel denies setgroups(2) where no group but the caller's own is mapped: give "
+        "container 'test': groups: the kernel denies setgroups(2) where no group but the caller's own is mapped: give "
         "the caller a range in /etc/subgid");
 }
 
@@ -132,17 +132,17 @@ TEST_CASE("an explicit map out of the range leaves the caller himself out") {
 
     spec.uid_map = {{0, 1, 1000}};
     CHECK(home.run(spec) ==
-          "container 'host': uid_map by '/usr/bin/newuidmap': it says 'newuidmap: uid range [0-1000) -> [1-1001) not "
+          "container 'test': uid_map by '/usr/bin/newuidmap': it says 'newuidmap: uid range [0-1000) -> [1-1001) not "
           "allowed': see subuid(5) and subgid(5) for the ids that are the caller's");
     spec.uid_map = {{0, range, 1000}};
     spec.id_map_tools = "/nonexistent";
     CHECK(home.run(spec) ==
-          "container 'host': uid_map by '/nonexistent/newuidmap': No such file or directory: install it (Debian: "
+          "container 'test': uid_map by '/nonexistent/newuidmap': No such file or directory: install it (Debian: "
           "uidmap), name its directory in id_map_tools, or map the caller's own id alone");
 }
 
 TEST_CASE("the console is a controlling terminal of the container's own, at /dev/console and in /dev/pts") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     const std::string script =
@@ -175,7 +175,7 @@ TEST_CASE("the console is a controlling terminal of the container's own, at /dev
 }
 
 TEST_CASE("without a console the payload has the descriptors that were given, and the null device for the others") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     CHECK(home.as_user(false, [&]() -> std::string {
@@ -192,7 +192,7 @@ TEST_CASE("without a console the payload has the descriptors that were given, an
 }
 
 TEST_CASE("/dev has the host's nodes, which work and which root inside cannot change") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     const mode_t before = look("/dev/null").st_mode;
@@ -224,12 +224,12 @@ TEST_CASE("users by name, masks, limits and a first process are as in any contai
     spec.resource_limits = {{ResourceLimit::Kind::nofile, 77, 78}};
     CHECK(home.run(spec) == "1000\n100 29\n/home/alice 2\n77\n0\nread-only\n1000:5\nx\n0027\n");
     CHECK(home.run(spec, false) ==
-          "container 'host': uid: 1000 is not among the ids that the caller can map: give the caller a range in "
+          "container 'test': uid: 1000 is not among the ids that the caller can map: give the caller a range in "
           "/etc/subuid and /etc/subgid, and install newuidmap(1) and newgidmap(1)");
 }
 
 TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with their options") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     home.root.write("var/below/file", "below\n");
@@ -267,7 +267,7 @@ TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with 
     spec.mounts = {MountSpec::bind("/sys", "/m", {.recursive = false})};
     CHECK(
         has(home.run(spec, false),
-            "container 'host': bind '/sys' (in the child): Invalid argument: what is mounted below it must come along: "
+            "container 'test': bind '/sys' (in the child): Invalid argument: what is mounted below it must come along: "
             "set recursive"));
     std::filesystem::create_directory_symlink("below", home.root / "var/link");
     spec.mounts = {MountSpec::bind(home.root / "var/link", "/m")};
@@ -275,21 +275,21 @@ TEST_CASE("binds, memory and overlays of an ordinary user are made inside, with 
     const std::string remedy =
         ": Too many levels of symbolic links: a symbolic link is in it: name what it leads to, or set "
         "options.follow_links";
-    CHECK(home.run(spec, false) == "container 'host': bind " + link + " (in the child)" + remedy);
+    CHECK(home.run(spec, false) == "container 'test': bind " + link + " (in the child)" + remedy);
     spec.mounts.front().options.follow_links = true;
     CHECK(home.run(spec, false).empty());
     overlay.source = home.root / "var/link";
     spec.mounts = {overlay};
     CHECK(home.run(spec, false) ==
-          "container 'host': layer " + link + " of the overlay on '/o' (in the child)" + remedy);
+          "container 'test': layer " + link + " of the overlay on '/o' (in the child)" + remedy);
     spec.mounts = {MountSpec::bind("/nonexistent", "/m")};
     CHECK(home.run(spec, false) ==
-          "container 'host': bind '/nonexistent' (in the child): No such file or directory: the source must exist on "
+          "container 'test': bind '/nonexistent' (in the child): No such file or directory: the source must exist on "
           "the host");
 }
 
 TEST_CASE("an ordinary user's root stays as it is below an overlay, whose changes are his") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     const Home changes;
@@ -311,7 +311,7 @@ TEST_CASE("an ordinary user's root stays as it is below an overlay, whose change
 }
 
 TEST_CASE("what an ordinary user's container writes to an overlay in memory is gone with it") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     const Home between;
@@ -327,7 +327,7 @@ TEST_CASE("what an ordinary user's container writes to an overlay in memory is g
     const Fd file{::memfd_create("test", MFD_CLOEXEC)};
     if (::fsetxattr(file.get(), "user.test", "", 0, 0) != 0) {
         CHECK(text ==
-              "container 'host': root_overlay.upper: it is empty, and this kernel keeps in memory no changes "
+              "container 'test': root_overlay.upper: it is empty, and this kernel keeps in memory no changes "
               "that an ordinary user's container makes to directories: name directories of the caller's as "
               "upper and work, or use Linux 6.6 with CONFIG_TMPFS_XATTR");
         CAISSON_SKIP("memory has no extended attributes for users");
@@ -343,7 +343,7 @@ TEST_CASE("what an ordinary user's container writes to an overlay in memory is g
 }
 
 TEST_CASE("an ordinary user's overlay is where the names of users are looked up") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     const Home changes;
@@ -361,11 +361,11 @@ TEST_CASE("an ordinary user's overlay is where the names of users are looked up"
     CHECK(home.run(spec, false) == "/of/upper\nanna:x:0:0::/of/upper:/bin/sh\n");
     spec.root_overlay->lower = {changes.root / "var/none"};
     CHECK(home.run(spec, false) ==
-          "container 'host': root_overlay: directory '" + changes.root / "var/none" + "': No such file or directory");
+          "container 'test': root_overlay: directory '" + changes.root / "var/none" + "': No such file or directory");
 }
 
 TEST_CASE("an ordinary user's own network namespace has lo, which is up") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     ContainerSpec spec = shell(home.root, "ls /sys/class/net; ip -o link show lo | grep -c 'LOOPBACK,UP'");
@@ -373,7 +373,7 @@ TEST_CASE("an ordinary user's own network namespace has lo, which is up") {
 }
 
 TEST_CASE("a control group that is delegated to the user takes the container, and one that is not is left out") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     std::string top;
     for (const auto& h : detail::cgroup_hierarchies()) {
         if (h.v2() && !h.places.empty()) top = h.places.front().mount_point;
@@ -389,7 +389,7 @@ TEST_CASE("a control group that is delegated to the user takes the container, an
             return e.what();
         }
         return "it has one";
-    }) == "usage of container 'host': No such file or directory: it has no control group");
+    }) == "usage of container 'test': No such file or directory: it has no control group");
 
     const std::string delegated = top + "/caisson-test-delegated-" + std::to_string(::getpid());
     const std::string own = delegated + "/own";
@@ -419,7 +419,7 @@ TEST_CASE("a control group that is delegated to the user takes the container, an
                           std::string all;
                           for (const auto& entry : std::filesystem::directory_iterator{handed_over}) {
                               const std::string name = entry.path().filename();
-                              if (name.starts_with("caisson.host.")) {
+                              if (name.starts_with("caisson.test.")) {
                                   all += read_file(entry.path().string() + "/cgroup.procs");
                               }
                           }
@@ -439,7 +439,7 @@ TEST_CASE("a control group that is delegated to the user takes the container, an
 }
 
 TEST_CASE("an ordinary user's container dies with its owner, and with its keeper") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     Host owner{[&](const Host& self) -> std::string {

@@ -33,12 +33,12 @@ TEST_CASE("a process with no_new_privs gets its own id alone, or is told why not
     CHECK(run() == "         0      61234          1\n");
     spec.uid_map = spec.gid_map = {{0, OrdinaryUser::range, 1000}};
     const std::string refused = run();
-    CHECK(has(refused, "container 'host': uid_map by '/usr/bin/newuidmap': it says 'newuidmap: "));
+    CHECK(has(refused, "container 'test': uid_map by '/usr/bin/newuidmap': it says 'newuidmap: "));
     CHECK(has(refused, "': this process has set no_new_privs, with which that program gains no rights"));
 }
 
 TEST_CASE("what takes root is refused before anything is made, with what to do instead") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     const auto refused = [&](auto&& change) {
@@ -47,45 +47,45 @@ TEST_CASE("what takes root is refused before anything is made, with what to do i
         return home.run(spec, false);
     };
     CHECK(refused([](ContainerSpec& s) { s.namespaces = NamespaceSet{NamespaceKind::mount}; }) ==
-          "container 'host': namespaces: without a user namespace it takes root to start a container: add "
+          "container 'test': namespaces: without a user namespace it takes root to start a container: add "
           "NamespaceKind::user, or run as root");
     CHECK(refused([](ContainerSpec& s) { s.networks = {{.bridge = "br0"}}; }) ==
-          "container 'host': networks[0].bridge: 'br0': it takes root to use a bridge: leave networks out: "
+          "container 'test': networks[0].bridge: 'br0': it takes root to use a bridge: leave networks out: "
           "its network then has lo alone; or run as root");
     CHECK(refused([](ContainerSpec& s) { s.devices = {{.source = "/dev/fuse"}}; }) ==
-          "container 'host': devices[0].source: '/dev/fuse': it takes root to make a device node: bind the host's node "
+          "container 'test': devices[0].source: '/dev/fuse': it takes root to make a device node: bind the host's node "
           "with mounts, no_dev off");
     CHECK(refused([](ContainerSpec& s) { s.device_rules = {DeviceRule{}}; }) ==
-          "container 'host': device_rules[0]: it takes root to allow a device: leave it out: what the caller may open "
+          "container 'test': device_rules[0]: it takes root to allow a device: leave it out: what the caller may open "
           "outside, the container may");
     CHECK(refused([](ContainerSpec& s) { s.mounts = {MountSpec::image("/image", "/m")}; }) ==
-          "container 'host': mounts[0].source: '/image': it takes root to mount an image: unpack it into a directory "
+          "container 'test': mounts[0].source: '/image': it takes root to mount an image: unpack it into a directory "
           "and bind that");
     CHECK(
         refused([](ContainerSpec& s) { s.id_mapped_mounts = true; }) ==
-        "container 'host': id_mapped_mounts: it takes root to map the ids of a mount: leave it out, and let the files "
+        "container 'test': id_mapped_mounts: it takes root to map the ids of a mount: leave it out, and let the files "
         "be the caller's or in his range");
     const std::string limits = refused([](ContainerSpec& s) { s.limits.pids = 10; });
-    CHECK(has(limits, "container 'host': control group 'host' below '/"));
+    CHECK(has(limits, "container 'test': control group 'test' below '/"));
     const std::string remedy =
         ": start the program where a group is delegated to the caller (systemd-run --user --scope, or a unit with "
         "Delegate=yes), or leave limits, cgroup_parent, cgroup_mount and count_cpus out";
     CHECK(has(limits, remedy));
     CHECK(refused([](ContainerSpec& s) { s.cgroup_mount = CgroupMount::read_write; }) == limits);
     CHECK(refused([](ContainerSpec& s) { s.root += "/bin/busybox"; }) ==
-          "container 'host': root '" + home.root.path() +
+          "container 'test': root '" + home.root.path() +
               "/bin/busybox': Not a directory: it takes root to mount an image: unpack it into a directory and name "
               "that");
     CHECK(refused([&](ContainerSpec& s) {
               s.root_overlay = RootOverlay{std::vector<std::string>(12, "/tmp"), home.root / "var", home.root / "tmp"};
-          }) == "container 'host': mount 'overlay' on '/': Argument list too long: 12 lower directories are possible");
+          }) == "container 'test': mount 'overlay' on '/': Argument list too long: 12 lower directories are possible");
     CHECK(refused([](ContainerSpec& s) { s.root = "/nonexistent"; }) ==
-          "container 'host': root '/nonexistent': No such file or directory: make the directory and put a root file "
+          "container 'test': root '/nonexistent': No such file or directory: make the directory and put a root file "
           "system into it");
 }
 
 TEST_CASE("a kernel that keeps user namespaces from ordinary users is told with the setting that does so") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     // What stands in /proc/sys/kernel is of the test, and a filter refuses the call as such a kernel would.
@@ -109,20 +109,20 @@ TEST_CASE("a kernel that keeps user namespaces from ordinary users is told with 
         });
     };
     CHECK(refused("unprivileged_userns_clone", "0\n", SYS_clone3) ==
-          "container 'host': make init in new namespaces: Operation not permitted: kernel.unprivileged_userns_clone is "
+          "container 'test': make init in new namespaces: Operation not permitted: kernel.unprivileged_userns_clone is "
           "0: set it to 1 with sysctl(8), or run as root");
     CHECK(refused("apparmor_restrict_unprivileged_userns", "1\n", SYS_sethostname) ==
-          "container 'host': host name 'host' (in the child): Operation not permitted: "
+          "container 'test': host name 'test' (in the child): Operation not permitted: "
           "kernel.apparmor_restrict_unprivileged_userns is 1: give the program an AppArmor profile with 'userns,', or "
           "run as root");
     CHECK(refused("other", "1\n", SYS_clone3) ==
-          "container 'host': make init in new namespaces: Operation not permitted: making namespaces needs "
+          "container 'test': make init in new namespaces: Operation not permitted: making namespaces needs "
           "CAP_SYS_ADMIN: run as root; a user namespace is also refused to a program in a chroot, and by some security "
           "products");
 }
 
 TEST_CASE("an ordinary user gives a running container memory, and is told that the rest takes root") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_user()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const Home home;
     const std::string text = home.as_user(OrdinaryUser::has_tools(), [&]() -> std::string {
@@ -148,7 +148,7 @@ TEST_CASE("an ordinary user gives a running container memory, and is told that t
     });
     CHECK(text ==
           "attached\n"
-          "container 'host': mount.source: '/etc': it takes root to attach what the host has: run as root\n"
-          "container 'host': device.source: '/dev/null': it takes root to make a device node: run as root\n"
-          "container 'host': network.bridge: 'br0': it takes root to use a bridge: run as root\n");
+          "container 'test': mount.source: '/etc': it takes root to attach what the host has: run as root\n"
+          "container 'test': device.source: '/dev/null': it takes root to make a device node: run as root\n"
+          "container 'test': network.bridge: 'br0': it takes root to use a bridge: run as root\n");
 }
