@@ -48,12 +48,50 @@ std::string way_below(const std::string& name, pid_t process) {
 
 constexpr std::int64_t patience = 10'000;  // milliseconds for what nobody but the kernel can hold up
 
+/// Marks of the visits to a container that could not be ended, for all processes of the host: a lock on one byte of a
+/// file of init's in /proc. It belongs to an open file that the stage of such a visit has, too, and goes with that one.
+class VisitMarks {
+public:
+    explicit VisitMarks(int file) noexcept : file_{file} {}
+    [[nodiscard]] bool is_full() const noexcept { return file_ >= 0 && free_place() == most; }
+    void set() const noexcept {
+        struct flock place = lock_of(file_ < 0 ? most : free_place());
+        if (place.l_start < most) (void)::fcntl(file_, F_OFD_SETLK, &place);
+    }
+
+private:
+    static constexpr off_t most = 8;
+
+    static struct flock lock_of(off_t place) noexcept {
+        struct flock lock {};
+        lock.l_type = F_RDLCK;
+        lock.l_whence = SEEK_SET;
+        lock.l_start = place;
+        lock.l_len = 1;
+        return lock;
+    }
+    [[nodiscard]] off_t free_place() const noexcept {
+        for (off_t place = 0; place < most; ++place) {
+            struct flock lock = lock_of(place);
+            lock.l_type = F_WRLCK;
+            if (::fcntl(file_, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return place;
+        }
+        return most;
+    }
+    int file_;
+};
+
 /// One visit from its launch on. Whatever is thrown, nothing is left of it but a visitor that the kernel cannot end
 /// yet, and then the stage that waits for that.
 class Journey {
 public:
-    Journey(const Process& init, const std::vector<PlanNote>& notes, std::int64_t milliseconds)
-        : init_{init}, notes_{notes}, deadline_{deadline_in(milliseconds)} {}
+    Journey(const Process& init, const std::vector<PlanNote>& notes, VisitMarks marks, std::int64_t milliseconds)
+        : init_{init}, notes_{notes}, marks_{marks}, deadline_{deadline_in(milliseconds)} {
+        if (!marks_.is_full()) return;
+        throw Error{Step::open_namespace, EBUSY, "join the container",
+                    "others that were to join it still wait there: resume it, have its own file systems (FUSE) answer, "
+                    "or end it"};
+    }
     Journey(const Journey&) = delete;
     Journey& operator=(const Journey&) = delete;
     ~Journey() {
@@ -66,6 +104,7 @@ public:
         first_.hang_up();
         // It is there as long as its visitor: one that waits for a file system may not even be killed.
         if (wait_readable(visitor_.keeper.get(), is_late_ ? 100 : patience)) reap_if_ours(visitor_.keeper.get());
+        else marks_.set();
     }
 
     void launch(const std::string& stage_path, PlanPart first, const PlanPart& second) {
@@ -223,6 +262,7 @@ private:
 
     const Process& init_;
     const std::vector<PlanNote>& notes_;
+    VisitMarks marks_;
     std::int64_t deadline_;
     Visitor visitor_;
     Channel first_;  // to the stage, until its own is here
@@ -256,9 +296,14 @@ GroupEntrance GroupEntrance::open(const GroupPlace& group, pid_t init) {
 }
 
 Visit::Visit(const Process& init, NamespaceSet namespaces, std::string stage_path)
-    : init_{init}, namespaces_{namespaces_of_its_own(init, namespaces)}, stage_path_{std::move(stage_path)} {
+    : init_{init},
+      namespaces_{namespaces_of_its_own(init, namespaces)},
+      stage_path_{std::move(stage_path)},
+      marks_{sys::open("/proc/" + std::to_string(init.pid()) + "/stat", O_RDONLY | O_NOCTTY)} {
     for (Slot slot = 0; slot < first_free_slot; ++slot) (void)plan_.inherit(-1);
     (void)plan_.inherit(init.pidfd());
+    // For the stage alone, and none where the container has ended.
+    if (marks_) (void)plan_.inherit(marks_.get());
     plan_.header.flags = plan_visit;
     plan_.header.name = plan_.text("caisson:visit");
 }
@@ -283,7 +328,7 @@ std::vector<Fd> Visit::run(std::int64_t milliseconds) {
 }
 
 std::vector<Fd> Visit::run(std::int64_t milliseconds, void (*talk)(void*), void* object) {
-    Journey journey{init_, plan_.notes(), milliseconds};
+    Journey journey{init_, plan_.notes(), VisitMarks{marks_.get()}, milliseconds};
     journey.launch(stage_path_, std::move(first_), plan_.finish_rest({}, {}, 0));
     if (talk != nullptr) journey.talk(milliseconds, talk, object);
     journey.wait_for_mark();
@@ -293,7 +338,7 @@ std::vector<Fd> Visit::run(std::int64_t milliseconds, void (*talk)(void*), void*
 
 Visitor Visit::start(const std::vector<std::string>& argv, const std::vector<std::string>& envp, std::uint32_t passed,
                      std::int64_t milliseconds) {
-    Journey journey{init_, plan_.notes(), milliseconds};
+    Journey journey{init_, plan_.notes(), VisitMarks{marks_.get()}, milliseconds};
     journey.launch(stage_path_, std::move(first_), plan_.finish_rest(argv, envp, passed));
     journey.wait_for_mark();
     journey.wait_for_process();

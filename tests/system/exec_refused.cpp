@@ -103,6 +103,52 @@ TEST_CASE("a command is not started in a container that is suspended") {
     (void)container.kill();
 }
 
+TEST_CASE("who cannot be ended yet keeps others from joining once there are too many, and no longer than that") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    std::string freezer;
+    for (const caisson::CgroupDirectory& d : container.cgroup()->directories()) {
+        if (d.controllers == "freezer") freezer = d.parent_path + "/" + container.cgroup()->name() + "/freezer.state";
+    }
+    const auto set = [&](const char* state) {
+        return caisson::detail::sys::write_file(AT_FDCWD, freezer.c_str(), state);
+    };
+    if (!set("FROZEN")) {
+        (void)container.kill();
+        CAISSON_SKIP("there is no v1 freezer, and SIGKILL ends who is frozen by v2");
+    }
+    caisson::detail::ExecTicket ticket = container.exec_ticket();
+    ticket.is_suspended = false;
+    ExecSpec late = sh("true");
+    late.start_timeout = std::chrono::milliseconds{20};
+    int left = 0;
+    std::string refusal;
+    while (left < 10 && refusal.empty()) {
+        try {
+            (void)ticket.exec(late);
+            FAIL("it started");
+        } catch (const caisson::Error& e) {
+            if (e.code().value() == EBUSY) refusal = e.what();
+            else CHECK(e.code().value() == ETIMEDOUT);
+            ++left;
+        }
+    }
+    CHECK(left == 9);
+    CHECK(refusal ==
+          "container 'test': join the container: Device or resource busy: others that were to join it still wait "
+          "there: resume it, have its own file systems (FUSE) answer, or end it");
+    REQUIRE(set("THAWED"));
+    late.start_timeout = std::chrono::milliseconds{10'000};
+    for (int waited = 0; waited < 500; ++waited) {
+        refusal = error_of_exec(container, late);
+        if (refusal.find("still wait there") == std::string::npos) break;
+        ::usleep(10'000);
+    }
+    CHECK(refusal.starts_with("it started"));
+    (void)container.kill();
+}
+
 TEST_CASE("where root inside is root outside, a command is in all that the container has") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const TestRoot root;

@@ -58,7 +58,8 @@ struct Visitor {
 /// The plan's first part is done outside the container, the second inside: its root is "/", its umask 022, and where
 /// the container has a user namespace, its user is root there. Everything throws, without naming the container: an
 /// instruction's error is its note with " (in the child)"; ESRCH: the container has ended; ETIMEDOUT: the instruction
-/// took too long, as a file system of the container's may never answer.
+/// took too long, as a file system of the container's may never answer; EBUSY: too many visits that took too long are
+/// still there.
 class Visit {
 public:
     /// A visit to the container of `init`, which must outlive this object, in those of the namespaces that are not the
@@ -95,6 +96,7 @@ private:
     const Process& init_;
     NamespaceSet namespaces_;
     std::string stage_path_;
+    Fd marks_;
     PlanBuilder plan_;
     PlanPart first_;
 };
