@@ -1,6 +1,7 @@
 #include <caisson/xml.hpp>
 
 #include <algorithm>
+#include <cstdint>
 
 #include <caisson/detail/id_range.hpp>
 
@@ -12,6 +13,9 @@
 
 namespace caisson::inline v0::xml {
 namespace {
+
+/// Of a console, before its log is begun anew: else a container could fill the disk of its host.
+constexpr std::uint64_t most_logged = 2 << 20;
 
 /// Domain values that no maker of documents can have meant. Nothing else needs a look here: the reading does it.
 [[noreturn]] void refuse(const Domain& domain, std::string_view why) {
@@ -136,6 +140,7 @@ ContainerSpec to_spec(const Domain& domain) {
         ConsoleSpec console;
         console.log = domain.consoles[i].log;
         console.log_append = domain.consoles[i].log_append;
+        if (!console.log.empty()) console.log_limit = most_logged;
         if (i == 0) spec.console = console;
         else spec.more_consoles.push_back(console);
     }

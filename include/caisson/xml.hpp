@@ -159,7 +159,7 @@ struct Disk {
 
 /// `<console type='pty'>`. The first is the container's console, the others are terminals beside it.
 struct Console {
-    std::string log{};        ///< see ConsoleSpec::log; empty: none
+    std::string log{};        ///< see ConsoleSpec::log, with a limit of 2 MiB as virtlogd's; empty: none
     bool log_append = false;  ///< what was logged before a start stays
     friend bool operator==(const Console&, const Console&) = default;
 };

@@ -51,8 +51,11 @@ TEST_CASE("each console of a domain is one of the container") {
     REQUIRE(spec.console);
     CHECK(spec.console->log == "/l");
     CHECK(spec.console->log_append);
+    // As virtlogd has it, and no container fills the disk of its host.
+    CHECK(spec.console->log_limit == 2 << 20);
     REQUIRE(spec.more_consoles.size() == 2);
     CHECK(spec.more_consoles[0].log.empty());
+    CHECK(spec.more_consoles[0].log_limit == 0);
     CHECK(spec.more_consoles[1].log == "/m");
     CHECK_FALSE(spec.more_consoles[1].log_append);
     CHECK(spec_of("").more_consoles.empty());
