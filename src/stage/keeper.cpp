@@ -351,7 +351,7 @@ void watch(const Stage& stage, Cleanup& cleanup, int status) {
     watch(stage, cleanup, status);
 
     ChildInfo info{};
-    retry(__NR_waitid, 1 /* P_PID */, pid, &info, 4 /* WEXITED */, nullptr);
+    const s64 waited = retry(__NR_waitid, 1 /* P_PID */, pid, &info, 4 /* WEXITED */, nullptr);
     Report report{};
     report.kind = Report::Kind::ended;
     report.value = info.status;
@@ -369,7 +369,8 @@ void watch(const Stage& stage, Cleanup& cleanup, int status) {
     if (!goes_on) give_up(cleanup, report);
     remove_links(kept[1], kept[2]);
     report.left = remove_groups(cleanup);
-    send_report(report);
+    // To the host it is the keeper that has died, then, and that is what it tells.
+    if (waited >= 0) send_report(report);
     end(0);
 }
 

@@ -81,10 +81,15 @@ int looked_at(Work&& work) {
 }
 
 int once(const caisson::ContainerSpec& spec) {
-    return looked_at([&] {
+    std::string other;
+    const int result = looked_at([&] {
         caisson::Container container = caisson::Container::start(spec);
-        (void)container.stop(std::chrono::milliseconds{0});
+        const caisson::ExitStatus status = container.stop(std::chrono::milliseconds{0});
+        if (status != caisson::ExitStatus::killed(SIGKILL)) other = status.str();
     });
+    if (other.empty()) return result;
+    std::printf("it was killed, and its status is: %s\n", other.c_str());
+    return 5;
 }
 
 std::string text_of(const std::string& path) {
