@@ -440,10 +440,7 @@ void Controller::attend(Entry& entry, std::int64_t now) {
         entry.starting = true;
         to_start_.push_back(entry.id);
     }
-    if (entry.starting) {
-        if (entry.kill_at <= now) entry.kill_at = now + kill_again_ms;
-        if (entry.stuck_at <= now) entry.stuck_at = entry.kill_at + stuck_ms;
-    }
+    if (entry.starting && entry.kill_at <= now) entry.kill_at = now + kill_again_ms;
     if (entry.kill_at <= now) kill_all(entry, now);
     if (entry.stuck_at <= now) look_at_end(entry, now);
     if (entry.oom_at <= now) look_at_kills(entry);

@@ -384,7 +384,10 @@ void Controller::put_in_place(Entry& entry, Container&& container) {
     // Meanwhile it was asked to end.
     if (entry.asked == Asked::stop) {
         (void)entry.container.ask_to_stop();
-        arm(entry, std::min(entry.kill_at, entry.stuck_at));
+        // While it was started nobody could kill it.
+        entry.kill_at = std::max(entry.kill_at, entry.started_at);
+        entry.stuck_at = entry.kill_at + stuck_ms;
+        arm(entry, entry.kill_at);
     } else if (entry.asked == Asked::shutdown) {
         try {
             (void)entry.container.shutdown();

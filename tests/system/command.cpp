@@ -5,8 +5,11 @@
 #include <caisson/probe.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -417,4 +420,44 @@ TEST_CASE("a controller calls a hook for a start and for each restart, and tells
     CHECK(failed->kind == Event::Kind::failed);
     CHECK(failed->error->what() == std::string{"container 'test': start: no address is free"});
     CHECK(controller.size() == 0);
+}
+
+TEST_CASE("what a container is asked while it is started again, it is asked once it runs") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    Controller controller;
+    ContainerId id{};
+    const auto next = [&](const StartHook& hook) {
+        for (;;) {
+            if (auto event = controller.next(hook)) return *std::move(event);
+            REQUIRE(detail::wait_readable(controller.fd(), 20'000));
+        }
+    };
+    ContainerSpec spec = shell(root, "[ -e /again ] && exec sleep 1000; touch /again; exit 3");
+    spec.on_crash = EndAction::restart;
+    spec.back_off.first_pause_ms = 10;
+    bool stops = false;
+    SUBCASE("to shut down") {
+        // Which has its child end by SIGTERM.
+        spec.init = true;
+    }
+    SUBCASE("to stop, for longer than an end by SIGKILL may take") {
+        stops = true;
+    }
+    const auto ask = [&](const Starting&) {
+        CHECK((stops ? controller.stop(id, std::chrono::milliseconds{0}) : controller.shutdown(id)));
+        if (stops) (void)::poll(nullptr, 0, 550);
+    };
+    std::vector<Event::Kind> told{Event::Kind::started, Event::Kind::exited};
+    if (!stops) told.insert(told.begin() + 1, Event::Kind::powered_off);
+    id = controller.start(spec);
+    CHECK(next({}).kind == Event::Kind::started);
+    CHECK(next({}).kind == Event::Kind::restarting);
+    for (const Event::Kind kind : told) {
+        const Event event = next(ask);
+        CAPTURE(event.error ? event.error->what() : "");
+        CHECK(event.kind == kind);
+        CHECK(event.is_last() == (kind == Event::Kind::exited));
+    }
 }

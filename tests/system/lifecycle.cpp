@@ -79,6 +79,7 @@ Texts events(Controller& controller, std::size_t most = 100) {
         const auto event = wait_event(controller);
         REQUIRE(event);
         all.push_back(text_of(*event));
+        CHECK_FALSE((event->preserved && event->is_last()));
         if (event->is_last() || event->preserved) break;
     }
     return all;
