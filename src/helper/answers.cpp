@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -234,8 +235,11 @@ std::string read_sealed(const Fd& file, const char* what) {
 Message refusal(const std::exception& e) {
     const auto* const error = dynamic_cast<const Error*>(&e);
     Message message{.kind = Message::Kind::refused};
+    const bool without_memory = dynamic_cast<const std::bad_alloc*>(&e) != nullptr;
     auto plain = detail::PlainError::of(
-        error != nullptr ? *error : Error{Step::helper, ENOMEM, std::string{"helper: "} + e.what()});
+        error != nullptr ? *error
+        : without_memory ? Error{Step::helper, ENOMEM, "helper", "end other programs, or raise the limits"}
+                         : Error{Step::helper, 0, std::string{"helper: "} + e.what()});
     plain.context.resize(std::min<std::size_t>(plain.context.size(), 32768));
     message.body = detail::encode(plain);
     return message;

@@ -117,7 +117,8 @@ private:
         for (int attempt = 0; attempt < 1000; ++attempt) {
             if (made.try_once()) return made;
         }
-        throw Error{Step::helper, EAGAIN, "lock " + made.text()};
+        throw Error{Step::helper, EAGAIN, "lock " + made.text(),
+                    "another program has its file 'owner' locked, whose writer is dead: end that program"};
     }
 
     [[nodiscard]] std::string text() const { return detail::quote(run_path_ + "/" + name_); }

@@ -209,7 +209,7 @@ static Message refusal_if_room(const std::exception& e) noexcept {
 void Server::answer_beside(const Ward& ward, Client& client, Message question) {
     Work& work = *work_.emplace_back(new Work{.question = std::move(question), .id = ward.id});
     try {
-        work.thread = std::thread{[this, &work] {
+        work.thread = start_thread([this, &work] {
             try {
                 work.found = answer_slowly(controller_, work.id, work.question);
             } catch (const std::exception& e) {
@@ -217,7 +217,7 @@ void Server::answer_beside(const Ward& ward, Client& client, Message question) {
             }
             work.done = true;
             controller_.stop();  // wakes the loop
-        }};
+        });
     } catch (...) {
         work_.pop_back();
         throw;

@@ -100,7 +100,7 @@ void Server::begin(detail::StartRequest request, Client& client) {
         controller_.stop();  // wakes the loop
     };
     try {
-        starting.thread = std::thread{[this, &starting, fail] {
+        starting.thread = start_thread([this, &starting, fail] {
             try {
                 take_place(starting);
                 (void)controller_.start(starting.spec);
@@ -109,9 +109,11 @@ void Server::begin(detail::StartRequest request, Client& client) {
             } catch (...) {
                 fail(nullptr);
             }
-        }};
-    } catch (const std::exception&) {
+        });
+    } catch (const Error& e) {
         // No thread is to be had: that start fails, and the others' containers go on.
+        fail(&e);
+    } catch (const std::exception&) {
         fail(nullptr);
     }
 }
@@ -139,7 +141,7 @@ void Server::settle_failures() {
         }
         const auto taken = take_starting(i);
         if (taken->ward->directory) taken->ward->directory->release();
-        tell(taken->client, refusal(taken->error.value_or(Error{Step::helper, EAGAIN, "start the container"})));
+        tell(taken->client, refusal(taken->error.value_or(Error{Step::helper, ENOMEM, "helper: start the container"})));
     }
 }
 

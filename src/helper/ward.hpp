@@ -4,6 +4,9 @@
 #include <exception>
 #include <optional>
 #include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include <caisson/controller.hpp>
@@ -77,6 +80,17 @@ void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed);
 [[nodiscard]] std::string read_sealed(const Fd& file, const char* what);
 
 [[nodiscard]] Message refusal(const std::exception& e);
+
+/// Throws `Step::helper` where there can be none.
+template <class Do>
+[[nodiscard]] std::thread start_thread(Do&& act) {
+    try {
+        return std::thread{std::forward<Do>(act)};
+    } catch (const std::system_error& e) {
+        throw Error{Step::helper, e.code().value(), "helper: make a thread",
+                    "raise 'ulimit -u' and the pids limit of its control group"};
+    }
+}
 
 /// Who does not take what is sent is let go: nobody waits for a client.
 void tell(Client& client, const Message& message, int pass = -1);

@@ -164,7 +164,9 @@ TEST_CASE("a start that waits for its name holds up none of its group, and fails
     CHECK(answers(console, "word"));
     CHECK_FALSE(is_over);
     waits.join();
-    CHECK(refused == "container 'waits': lock '" + place + "': Resource temporarily unavailable");
+    CHECK(refused == "container 'waits': lock '" + place +
+                         "': Resource temporarily unavailable: another program has its file 'owner' locked, whose "
+                         "writer is dead: end that program");
     lock.reset();
     CHECK(group.start("waits").kill() == ExitStatus::killed(SIGKILL));
     CHECK(first.kill() == ExitStatus::killed(SIGKILL));

@@ -24,6 +24,7 @@
 #include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/owner.hpp>
 #include <caisson/detail/container_record.hpp>
+#include <caisson/detail/helper_wire.hpp>
 #include <caisson/detail/state_record.hpp>
 
 #include "support/doctest.hpp"
@@ -303,6 +304,31 @@ TEST_CASE("a client that the kernel does not let a helper watch is told so, and 
     CHECK(first.kill() == ExitStatus::killed(SIGKILL));
     CHECK(group.ends());
 }
+TEST_CASE("what a group's helper has no thread for is refused, and the others go on") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Group group;
+    Helper first = group.start("first");
+    CHECK(first.info().name == "first");
+    std::this_thread::sleep_for(20ms);  // it waits again
+    const Fd client = connect_to(group.run + "/first/sock");
+    {
+        Injected inside{first.pid()};
+        REQUIRE(detail::send_message(client.get(), {.kind = detail::Message::Kind::suspend}));
+        inside.refuse_next(SYS_clone3, EAGAIN);
+    }
+    detail::Message answer;
+    REQUIRE(detail::wait_readable(client.get(), 10'000));
+    REQUIRE(detail::take_message(client.get(), answer, nullptr) == detail::Taken::message);
+    REQUIRE(answer.kind == detail::Message::Kind::refused);
+    CHECK(
+        std::string{detail::decode<detail::PlainError>(answer.body).error().what()} ==
+        "helper: make a thread: Resource temporarily unavailable: raise 'ulimit -u' and the pids limit of its control "
+        "group");
+    CHECK(first.info().name == "first");
+    CHECK(first.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(group.ends());
+}
+
 TEST_CASE("a helper that has been taken over can open, run and reach nothing that its container does not need") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
