@@ -2,7 +2,9 @@
 #include <caisson/controller.hpp>
 
 #include <chrono>
+#include <cstdint>
 #include <string>
+#include <utility>
 
 #include <unistd.h>
 
@@ -59,4 +61,30 @@ TEST_CASE("who reads on after an end of the container's own gets everything befo
     seen += read_now(terminal);
     CHECK(bool{seen == content});
     CHECK(lab.lost(0) == 0);
+}
+
+TEST_CASE("however often a size is set inside, it is told once in a second, and the last one is") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Lab lab{shell(root, "stty -echo; echo ready; while read x; do stty rows $x; echo; done")};
+    const Fd terminal = lab.controller.open_console(lab.id);
+    (void)read_until(lab, terminal, "ready");
+    const auto before = std::chrono::steady_clock::now();
+    std::uint64_t told = 0;
+    unsigned last = 0;
+    for (unsigned rows = 40; rows < 60; ++rows) {
+        const std::string line = std::to_string(rows) + "\n";
+        REQUIRE(::write(terminal.get(), line.data(), line.size()) > 0);
+        REQUIRE(lab.until([&] {
+            (void)read_now(terminal);
+            const unsigned now = lab.controller.console_state(lab.id).size.rows;
+            if (lab.count(Event::Kind::console_resized) >
+                std::exchange(told, lab.count(Event::Kind::console_resized))) {
+                last = now;
+            }
+            return now == rows && (rows < 59 || last == 59);
+        }));
+    }
+    const auto seconds = (std::chrono::steady_clock::now() - before) / 1s;
+    CHECK(told <= static_cast<std::uint64_t>(seconds) + 2);
 }
