@@ -21,6 +21,24 @@
 #include <caisson/fd.hpp>
 
 namespace caisson::inline v0 {
+namespace detail {
+
+/// Locks what `file` has open by flock(2), for one that writes alone or for all that read. Waits at most two seconds:
+/// the kernel, or a keeper, may still be about to end an earlier use. Throws `Step::mount` with `remedy` where it is
+/// locked.
+inline void lock_for_use(int file, bool read_only, const std::string& what, std::string_view remedy) {
+    constexpr long pause_ms = 10;
+    for (long waited = 0;; waited += pause_ms) {
+        if (::flock(file, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) return;
+        if ((errno != EWOULDBLOCK && errno != EINTR) || waited >= 2000) break;
+        // No descriptor tells of a lock that is free, and flock(2) itself would wait for ever.
+        const timespec pause{0, pause_ms * 1'000'000};
+        (void)::nanosleep(&pause, nullptr);
+    }
+    fail(Step::mount, what, errno == EWOULDBLOCK ? remedy : "");
+}
+
+}  // namespace detail
 
 /// Owns a loop device, /dev/loopN, whose blocks are those of a regular file.
 ///
@@ -50,7 +68,9 @@ public:
             detail::fail(Step::mount, what,
                          errno == EROFS || errno == EACCES ? "it cannot be written to: ask for it read-only" : "");
         }
-        lock(backing.get(), read_only, what);
+        detail::lock_for_use(backing.get(), read_only, what,
+                             "it is in use by another container or program (flock(2)): use it read-only everywhere, or "
+                             "give each a copy of its own");
         const Fd control = detail::sys::open("/dev/loop-control", O_RDWR);
         if (!control) {
             detail::fail(
@@ -90,22 +110,6 @@ public:
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
 private:
-    static void lock(int file, bool read_only, const std::string& what) {
-        constexpr long pause_ms = 10;
-        for (long waited = 0;; waited += pause_ms) {
-            if (::flock(file, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) return;
-            if ((errno != EWOULDBLOCK && errno != EINTR) || waited >= 2000) break;
-            // No descriptor tells of a lock that is free, and flock(2) itself would wait for ever.
-            const timespec pause{0, pause_ms * 1'000'000};
-            (void)::nanosleep(&pause, nullptr);
-        }
-        detail::fail(Step::mount, what,
-                     errno == EWOULDBLOCK
-                         ? "it is in use by another container or program (flock(2)): use it read-only everywhere, or "
-                           "give each a copy of its own"
-                         : "");
-    }
-
     std::string path_;
     Fd fd_;
 };

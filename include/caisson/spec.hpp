@@ -52,9 +52,10 @@ struct MountSpec {
     /// mounts before this one have been made
     std::string source{};
     std::string target{};  ///< absolute path inside the container; made if it is missing
-    std::string upper{};   ///< overlay: the directory that takes the changes; empty: read-only
-    std::string work{};    ///< overlay: an empty directory on the same file system as `upper`
-    std::string data{};    ///< file-system options, `key=value` or `key`, with ',' between: "size=64m,mode=1777"
+    /// overlay: the directory that takes the changes, of one container at a time; empty: read-only
+    std::string upper{};
+    std::string work{};  ///< overlay: an empty directory on the same file system as `upper`
+    std::string data{};  ///< file-system options, `key=value` or `key`, with ',' between: "size=64m,mode=1777"
     MountOptions options{};
 
     /// A host directory or file, seen at `target`.
@@ -134,7 +135,8 @@ struct StdioSpec {
 /// A root that is seen through an overlay: `ContainerSpec::root` stays as it is, and what is written goes elsewhere.
 struct RootOverlay {
     std::vector<std::string> lower{};  ///< directories of the host between the root and what is written, topmost first
-    /// Takes what is written; empty: memory, and it is gone with the container. An ordinary user's needs Linux 6.6.
+    /// Takes what is written, of one container at a time; empty: memory, and it is gone with the container. An ordinary
+    /// user's needs Linux 6.6.
     std::string upper{};
     std::string work{};       ///< an empty directory on the same file system as `upper`; only with it
     std::uint64_t bytes = 0;  ///< in memory: how much may be written; 0: half of the machine's memory

@@ -316,6 +316,37 @@ TEST_CASE("an overlay among the mounts shows its layers' owners as the container
           "container 'test': mount on '/data': lower directory '" + (dir / "none") + "': No such file or directory");
 }
 
+TEST_CASE("two containers at once do not write to one upper directory, and one after the other do") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory dir;
+    for (const char* name : {"lower", "upper", "work"}) REQUIRE(::mkdir((dir / name).c_str(), 0755) == 0);
+    for (const Ids ids : {Ids::automatic, Ids::none}) {
+        CAPTURE(static_cast<int>(ids));
+        ContainerSpec spec = with(shell(root, "sleep 1000"), ids);
+        spec.root_overlay = RootOverlay{{}, dir / "upper", dir / "work", 0};
+        ContainerSpec beside = with(shell(root, "true"), ids);
+        beside.mounts.emplace_back().type = MountSpec::Type::overlay;
+        beside.mounts[0].source = dir / "lower";
+        beside.mounts[0].target = "/data";
+        beside.mounts[0].upper = dir / "upper";
+        beside.mounts[0].work = dir / "work";
+        const std::string started = error_of(beside);
+        if (overlay_is_too_old(started)) CAISSON_SKIP(started.c_str());
+        CHECK(is_told(started, "it started"));
+        Container first = Container::start(spec);
+        spec.command.back() = "true";
+        const std::string in_use = "upper directory '" + (dir / "upper") +
+                                   "': Resource temporarily unavailable: it is in use by another container or program "
+                                   "(flock(2)): give each an upper and a work directory of its own";
+        CHECK(error_of(spec) == "container 'test': root_overlay: " + in_use);
+        CHECK(error_of(beside) == "container 'test': mount on '/data': " + in_use);
+        first.kill();
+        (void)first.wait();
+    }
+}
+
 TEST_CASE("an overlay of a directory over itself is told so") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;

@@ -179,6 +179,7 @@ private:
         for (Slot slot = 0; slot < first_free_slot; ++slot) (void)plan_.inherit(-1);  // set by launch_stage
         if (range_) (void)plan_.inherit(range_->fd());
         if (shared_ids_) (void)plan_.inherit(shared_ids_->fd());
+        for (const Fd& lock : locks_ = lock_uppers(spec_)) (void)plan_.inherit(lock.get());
         if (cgroup_) tell_groups();
         set_hostname();
         if (has_new(NamespaceKind::net)) add({.op = Op::loopback_up}, Step::network, "interface 'lo'");
@@ -301,10 +302,9 @@ private:
         }
         if (has_new(NamespaceKind::cgroup)) add({.op = Op::unshare_cgroup}, Step::clone, "new cgroup namespace");
         if (spec_.cgroup_mount != CgroupMount::none) {
-            const std::uint64_t read_only =
-                spec_.cgroup_mount == CgroupMount::read_only ? std::uint64_t{MOUNT_ATTR_RDONLY} : 0;
-            groups_ =
-                make_file_system("cgroup2", "/sys/fs/cgroup", attributes_of_proc | read_only, {{"source", "cgroup2"}});
+            std::uint64_t attributes = attributes_of_proc;
+            if (spec_.cgroup_mount == CgroupMount::read_only) attributes |= MOUNT_ATTR_RDONLY;
+            groups_ = make_file_system("cgroup2", "/sys/fs/cgroup", attributes, {{"source", "cgroup2"}});
         }
     }
 
@@ -472,6 +472,7 @@ private:
     std::vector<Pty> consoles_;
     std::optional<RootTree> root_;
     std::vector<OverlayTree> overlays_;  // those that the keeper makes
+    std::vector<Fd> locks_;
     std::optional<HostDevices> host_devices_;
     std::vector<Fd> layers_;  // of a root that is no mount of the library's, the topmost first
     std::optional<DeviceTree> devices_;

@@ -183,6 +183,29 @@ private:
     std::optional<FsContext> context_;
 };
 
+/// Locks on the directories that the overlays of a container write to, each held as long as any copy is open: what two
+/// overlays do to one directory is undefined. The locks are for the keeper to inherit. Throws `Step::mount`; a
+/// directory that cannot be opened is told by who makes the overlay.
+[[nodiscard]] inline std::vector<Fd> lock_uppers(const ContainerSpec& spec) {
+    std::vector<Fd> locks;
+    const auto lock = [&](const std::string& what, const std::string& path, bool links) {
+        if (path.empty()) return;
+        Fd fd = sys::openat2(AT_FDCWD, path.c_str(), O_RDONLY | O_DIRECTORY, links ? 0 : RESOLVE_NO_SYMLINKS);
+        if (!fd) return;
+        lock_for_use(fd.get(), false, what + ": upper directory " + quote(path),
+                     "it is in use by another container or program (flock(2)): give each an upper and a work directory "
+                     "of its own");
+        locks.push_back(std::move(fd));
+    };
+    if (spec.root_overlay) lock("root_overlay", spec.root_overlay->upper, true);
+    for (const MountSpec& mount : spec.mounts) {
+        if (mount.type == MountSpec::Type::overlay) {
+            lock("mount on " + quote(mount.target), mount.upper, mount.options.follow_links);
+        }
+    }
+    return locks;
+}
+
 /// What `spec.root` names, as a detached mount, or what an overlay shows of it. Throws `Step::open_root` and
 /// `Step::mount`.
 class RootTree {
