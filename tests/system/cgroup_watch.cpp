@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-const char* why_not() {
+const char* why_no_watch() {
     if (const char* why = cannot()) return why;
     try {
         Cgroup group = Cgroup::create("probe");
@@ -80,7 +80,7 @@ Cgroup limited_to(std::uint64_t bytes) {
 }  // namespace
 
 TEST_CASE("each process that is killed for want of memory is told once, one that somebody kills is not") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     Cgroup group = limited_to(16 * mib);
     CgroupWatch watch = group.watch();
@@ -106,7 +106,7 @@ TEST_CASE("each process that is killed for want of memory is told once, one that
 }
 
 TEST_CASE("what was killed before the watch began is not told") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     Cgroup group = limited_to(16 * mib);
     CHECK(WTERMSIG(wait_for(spawn_in(group, hog))) == SIGKILL);
@@ -115,7 +115,7 @@ TEST_CASE("what was killed before the watch began is not told") {
 }
 
 TEST_CASE("kills in a group that was made inside are told on v2, and on v1 not") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     Cgroup group = limited_to(16 * mib);
     CgroupWatch watch = group.watch();
@@ -135,7 +135,7 @@ TEST_CASE("kills in a group that was made inside are told on v2, and on v1 not")
 }
 
 TEST_CASE("a group on v2 tells when its last process has left, each time") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     if (mounted("").empty()) CAISSON_SKIP("cgroup v2 is not mounted");
     const LeavesNothing nothing;
     Cgroup group = Cgroup::create("watched");
@@ -170,7 +170,7 @@ TEST_CASE("a group on v2 tells when its last process has left, each time") {
 }
 
 TEST_CASE("what the kernel does not tell of is an error") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const auto said_by = [](const CgroupWatchOptions& options) {
         Cgroup group = Cgroup::create("watched");
@@ -207,7 +207,7 @@ TEST_CASE("what the kernel does not tell of is an error") {
 }
 
 TEST_CASE("who reclaims memory all the time is told of as under pressure, who sleeps is not") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const TestDirectory directory;
     const std::string file = directory / "data";
@@ -238,7 +238,7 @@ TEST_CASE("who reclaims memory all the time is told of as under pressure, who sl
 }
 
 TEST_CASE("a controller tells that a process inside was killed for want of memory, and the container goes on") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const TestRoot root;
     Controller controller;
@@ -265,7 +265,7 @@ TEST_CASE("a controller tells that a process inside was killed for want of memor
 }
 
 TEST_CASE("the event that init was killed for want of memory comes before its end; a plain kill is none") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const TestRoot root;
     Controller controller;
@@ -297,7 +297,7 @@ TEST_CASE("the event that init was killed for want of memory comes before its en
 }
 
 TEST_CASE("a container that is taken or adopted brings no events of the past, and keeps its count") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const TestRoot root;
     Controller first;
@@ -321,7 +321,7 @@ TEST_CASE("a container that is taken or adopted brings no events of the past, an
 }
 
 TEST_CASE("a controller tells of memory pressure where it is asked to") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const LeavesNothing nothing;
     const TestRoot root;
     REQUIRE(write_uncached(root / "/tmp/data"));
@@ -361,7 +361,7 @@ TEST_CASE("a controller tells of memory pressure where it is asked to") {
 }
 
 TEST_CASE("a helper goes on when a process of its container is killed for want of memory, and counts it") {
-    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    if (const char* reason = why_no_watch()) CAISSON_SKIP(reason);
     const TestRoot root;
     const TestDirectory directory;
     ContainerSpec spec = shell(root, "tail /dev/zero; echo > /tmp/on; sleep 1000");

@@ -365,7 +365,8 @@ TEST_CASE("a restart that fails leaves the user of a console what he has not rea
     CHECK(std::string(buffer, static_cast<std::size_t>(std::max<ssize_t>(n, 0))).ends_with("the last words"));
 }
 
-TEST_CASE("who is reading gets what a killed container wrote, for as long as a kill may take, and a reboot changes nothing") {
+TEST_CASE(
+    "who is reading gets what a killed container wrote as long as a kill may take, and a reboot changes nothing") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const TestRoot root;
     ContainerSpec spec = shell(root, "stty raw -echo; printf R; read go; yes");
