@@ -386,16 +386,10 @@ void Hotplug::unmount_first(const std::string& target) const {
     const auto on_top = std::ranges::find_if(lines, [&](const MountLine& line) { return line.id == place.mount; });
     // It is gone already, as is wanted.
     if (on_top == lines.end() || !is_there(*on_top)) return;
-    const auto refuse_busy = [&](const char* why) { throw Error{Step::mount, EBUSY, "unmount " + quote(target), why}; };
-    if (place.path == "/proc" || place.path == "/sys" || place.path == "/dev")
-        refuse_busy("the container needs it: start it without");
-    if (MountView::is_mask(*on_top)) refuse_busy("a mask of masked_paths lies on it");
     const auto given =
         std::ranges::count_if(equipment_.mounts, [&](const GivenMount& m) { return m.target == target; });
-    if (std::ranges::count_if(lines, is_there) > given) refuse_busy("something else lies on it by now");
-    if (std::ranges::any_of(lines,
-                            [&](const MountLine& l) { return l.parent == place.mount && MountView::is_mask(l); })) {
-        refuse_busy("a mask of masked_paths lies below it");
+    if (std::ranges::count_if(lines, is_there) > given) {
+        throw Error{Step::mount, EBUSY, "unmount " + quote(target), "something else lies on it by now"};
     }
     try {
         unmount(target, place.mount, STATX_MNT_ID, patience);
@@ -428,12 +422,16 @@ Change Hotplug::detach_mount(const std::string& target) {
         std::find_if(mounts.rbegin(), mounts.rend(), [&](const GivenMount& mount) { return mount.target == target; });
     if (found == mounts.rend()) throw not_given(Step::mount, "mount on " + quote(target));
     require_running();
-    const auto later = std::find_if(found.base(), mounts.end(), [&](const GivenMount& mount) {
-        return mount.target.starts_with(target.ends_with('/') ? target : target + "/");
-    });
-    if (later != mounts.end()) {
+    for (auto later = found.base(); later != mounts.end(); ++later) {
+        const bool lies_below = is_below(later->target, target);
+        if (!lies_below && !is_below(target, later->target)) continue;
+        throw Error{
+            Step::mount, EBUSY, "unmount " + quote(target),
+            quote(later->target) + " was mounted " + (lies_below ? "below" : "over") + " it: detach that first"};
+    }
+    if (found->guards) {
         throw Error{Step::mount, EBUSY, "unmount " + quote(target),
-                    quote(later->target) + " was mounted below it: detach that first"};
+                    "what is masked or read-only might lie bare: start without it"};
     }
     Change change{.kind = Change::Kind::mount, .added = false, .mount = *found};
     try {

@@ -103,10 +103,17 @@ TEST_CASE("a mount of the start can be taken out, unless something needs it") {
               "container 'test': mount on '/mnt/a': No such file or directory: it was not given to the container, or "
               "is gone already");
         CHECK(refused("/proc", ENOENT) != "");
-        CHECK(refused("/sys", EBUSY) ==
-              "container 'test': unmount '/sys': " + busy + "the container needs it: start it without");
-        CHECK(refused("/masked", EBUSY) ==
-              "container 'test': unmount '/masked': " + busy + "a mask of masked_paths lies on it");
+        const std::string bare = "what is masked or read-only might lie bare: start without it";
+        for (const char* const target : {"/sys", "/masked"}) {
+            CHECK(refused(target, EBUSY) == "container 'test': unmount '" + std::string{target} + "': " + busy + bare);
+        }
+        // One that is hidden is not gone.
+        shell->attach(MountSpec::tmpfs("/over/under", 1 << 20));
+        shell->attach(MountSpec::tmpfs("/over", 1 << 20));
+        CHECK(refused("/over/under", EBUSY) ==
+              "container 'test': unmount '/over/under': " + busy + "'/over' was mounted over it: detach that first");
+        shell->detach_mount("/over");
+        shell->detach_mount("/over/under");
     }
 }
 

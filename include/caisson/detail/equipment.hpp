@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <caisson/detail/archive.hpp>
@@ -21,11 +22,18 @@ struct GivenDevice {
     bool leaving = false;  ///< who was taking it died at that: the node may be there, the right goes as soon as can be
 };
 
+/// True where `path` lies below the directory `directory`, by their names.
+[[nodiscard]] inline bool is_below(std::string_view path, std::string_view directory) {
+    while (directory.ends_with('/')) directory.remove_suffix(1);
+    return path.size() > directory.size() && path.starts_with(directory) && path[directory.size()] == '/';
+}
+
 /// A mount of `ContainerSpec::mounts`, or one that has been attached.
 struct GivenMount {
     std::string target{};
     std::uint64_t id = 0;      ///< the kernel's, see statx(2); 0: init made it at the start, and nobody has asked
     std::uint64_t listed = 0;  ///< its number in mountinfo, which the kernel may give again
+    bool guards = false;       ///< one of the start's, without which what is masked or read-only might lie bare
     friend bool operator==(const GivenMount&, const GivenMount&) = default;
 };
 
@@ -101,8 +109,8 @@ void fields(A& archive, S& s) {
 }
 template <class A, SameButConst<GivenMount> S>
 void fields(A& archive, S& s) {
-    auto& [target, id, listed] = s;
-    archive(target, id, listed);
+    auto& [target, id, listed, guards] = s;
+    archive(target, id, listed, guards);
 }
 template <class A, SameButConst<Equipment> S>
 void fields(A& archive, S& s) {

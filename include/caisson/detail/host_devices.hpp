@@ -63,12 +63,23 @@ public:
         for (std::size_t i = 0; i < nodes_.size(); ++i) {
             equipment.devices.push_back({nodes_[i].path, nodes_[i].rule(spec_->devices[i].access)});
         }
-        for (const MountSpec& mount : spec_->mounts) equipment.mounts.push_back({.target = mount.target});
+        for (const MountSpec& mount : spec_->mounts) {
+            equipment.mounts.push_back({.target = mount.target, .guards = guards(mount.target)});
+        }
         equipment.stage_path = spec_->stage_path;
         return equipment;
     }
 
 private:
+    /// What is masked or read-only is so on top of the mounts, and where one hides it, nowhere.
+    [[nodiscard]] bool guards(const std::string& target) const {
+        const auto is_near = [&](const std::string& path) {
+            return path == target || is_below(path, target) || is_below(target, path);
+        };
+        return std::any_of(spec_->masked_paths.begin(), spec_->masked_paths.end(), is_near) ||
+               std::any_of(spec_->read_only_paths.begin(), spec_->read_only_paths.end(), is_near);
+    }
+
     const ContainerSpec* spec_;
     std::vector<DeviceNode> nodes_;
 };
