@@ -4,11 +4,16 @@
 #include <caisson/device.hpp>
 #include <caisson/error.hpp>
 #include <caisson/namespace.hpp>
+#include <caisson/spec.hpp>
 
 #include <cstdio>
 #include <string>
 
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
 #include "support/doctest.hpp"
+#include "support/rootfs.hpp"
 
 namespace caisson_test {
 
@@ -47,5 +52,18 @@ inline std::string links() {
 
 // The kernel's log: a device that each kernel has and no container, and that root may open for writing without effect.
 inline const DeviceSpec log_device{.source = "/dev/kmsg", .target = "log/kernel", .mode = 0666};
+
+/// A node of that device in a directory of the host's, which is there whatever is attached: the right to use it is what
+/// comes and goes.
+struct LogNode {
+    LogNode() {
+        const std::string node = directory / "log";
+        REQUIRE(::mknod(node.c_str(), S_IFCHR | 0666, makedev(1, 11)) == 0);
+        REQUIRE(::chmod(node.c_str(), 0666) == 0);
+    }
+    TestDirectory directory{};
+    /// /nodes/log of a container.
+    [[nodiscard]] MountSpec mount() const { return MountSpec::bind(directory.path(), "/nodes", {.no_dev = false}); }
+};
 
 }  // namespace caisson_test

@@ -10,8 +10,6 @@
 #include <vector>
 
 #include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "support/attack.hpp"
@@ -119,14 +117,11 @@ TEST_CASE("a device that comes later can be used as long as it is there") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const TestRoot root;
-    // A node that is there whatever is attached: the right is what comes and goes.
-    const TestDirectory nodes;
-    REQUIRE(::mknod((nodes / "log").c_str(), S_IFCHR | 0666, makedev(1, 11)) == 0);
-    REQUIRE(::chmod((nodes / "log").c_str(), 0666) == 0);
+    const LogNode node;
     for (const bool user : {true, false}) {
         CAPTURE(user);
         ContainerSpec spec = plain(root, user);
-        spec.mounts.push_back(MountSpec::bind(nodes.path(), "/nodes", {.no_dev = false}));
+        spec.mounts.push_back(node.mount());
         Shell shell{spec};
         const auto try_node = [&] { return contains(shell.ask("(: >/nodes/log)"), "Operation not permitted"); };
         const bool is_held = try_node();  // false where this machine can set no rules
@@ -162,13 +157,11 @@ TEST_CASE("a container cannot keep a device by laying something over its /dev") 
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const TestRoot root;
-    const TestDirectory nodes;
-    REQUIRE(::mknod((nodes / "log").c_str(), S_IFCHR | 0666, makedev(1, 11)) == 0);
-    REQUIRE(::chmod((nodes / "log").c_str(), 0666) == 0);
+    const LogNode node;
     ContainerSpec spec = plain(root);
     spec.capabilities = CapabilitySet::system();
     spec.seccomp.profile = SeccompProfile::system;
-    spec.mounts.push_back(MountSpec::bind(nodes.path(), "/nodes", {.no_dev = false}));
+    spec.mounts.push_back(node.mount());
     Shell shell{spec};
     const auto is_refused = [&] { return contains(shell.ask("(: >/nodes/log)"), "Operation not permitted"); };
     const bool is_held = is_refused();  // false where this machine can set no rules
@@ -194,11 +187,9 @@ TEST_CASE("who makes its own attach fail has the right to use the device at no t
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const TestRoot root;
-    const TestDirectory nodes;
-    REQUIRE(::mknod((nodes / "log").c_str(), S_IFCHR | 0666, makedev(1, 11)) == 0);
-    REQUIRE(::chmod((nodes / "log").c_str(), 0666) == 0);
+    const LogNode node;
     ContainerSpec spec = plain(root);
-    spec.mounts.push_back(MountSpec::bind(nodes.path(), "/nodes", {.no_dev = false}));
+    spec.mounts.push_back(node.mount());
     Shell shell{spec};
     if (shell.ask("true >/nodes/log") == "") CAISSON_SKIP("no rules for devices can be set here");
     (void)shell.ask("mkdir /dev/log; touch /dev/log/kernel");

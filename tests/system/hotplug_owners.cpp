@@ -312,11 +312,9 @@ TEST_CASE("a device whose taking was cut off does not come back, and can be take
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const Place place;
-    const TestDirectory nodes;
-    REQUIRE(::mknod((nodes / "log").c_str(), S_IFCHR | 0666, makedev(1, 11)) == 0);
-    REQUIRE(::chmod((nodes / "log").c_str(), 0666) == 0);
+    const LogNode node;
     ContainerSpec spec = place.spec("web");
-    spec.mounts.push_back(MountSpec::bind(nodes.path(), "/nodes", {.no_dev = false}));
+    spec.mounts.push_back(node.mount());
     Helper helper = Helper::start(spec, place.options);
     helper.watch();
     const auto can_use = [&] {
