@@ -270,6 +270,12 @@ TEST_CASE("what a client was about to attach when it died is known, and can be d
     }
     CHECK(told() == "network 'eth0'");
     CHECK(helper.usage(UsagePart::network).networks.size() == 1);
+    {
+        // Nor is one that was about to be detached forgotten.
+        Client client{place};
+        (void)client.begin();
+        client.intend({.kind = detail::Change::Kind::network, .added = false, .is_half = true}, helper.info().init);
+    }
     helper.detach_network("eth0");
     CHECK(told() == "network 'eth0'");
     {

@@ -38,7 +38,8 @@ struct ContainerRecord {
 
 inline void ContainerRecord::note(const Change& change) {
     hotplug.equipment.note(change);
-    if (change.kind != Change::Kind::network) return;
+    // One that somebody was about to take may be there still.
+    if (change.kind != Change::Kind::network || (!change.added && change.is_half)) return;
     auto& links = hotplug.links;
     // One that was only intended may have no index yet.
     std::erase_if(links, [&](const PluggedLink& link) {
