@@ -389,6 +389,8 @@ TEST_CASE("a refused clone says what is missing") {
     CHECK(has(text(EPERM, all | NamespaceSet{NamespaceKind::user}), "chroot"));
     CHECK(has(text(ENOSPC, all), "a limit of /proc/sys/user/max_*_namespaces is reached"));
     CHECK(text(EINVAL, all) == "make init in new namespaces: Invalid argument");
+    CHECK(detail::remedy_of(ContainerSpec{}, Step::exec, EAGAIN, "the command's own process", false) ==
+          "limits.pids or the resource limit 'nproc' is reached: raise it");
 }
 
 TEST_CASE("a missing mount point in a read-only root, and a full root, are told with the remedy") {

@@ -154,7 +154,11 @@ namespace caisson::inline v0::detail {
     }
     switch (step) {
         case Step::exec:
-            if (!is_command) return errnum == ENOENT ? "make the directory in the root" : "";
+            if (!is_command) {
+                return errnum == ENOENT   ? "make the directory in the root"
+                       : errnum == EAGAIN ? "limits.pids or the resource limit 'nproc' is reached: raise it"
+                                          : "";
+            }
             if (errnum == ENOENT) {
                 return "there is no such file in root " + quote(spec.root) +
                        ", or the interpreter that its first line or its ELF header names is missing there";
