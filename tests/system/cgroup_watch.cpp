@@ -250,7 +250,7 @@ TEST_CASE("a controller tells that a process inside was killed for want of memor
     REQUIRE(event);
     CHECK(event->kind == Event::Kind::out_of_memory);
     CHECK(event->id == id);
-    CHECK(event->name == "host");
+    CHECK(event->name == spec.name);
     CHECK(event->count == 1);
     CHECK_FALSE(next_of(controller, 300));
     CHECK(root.read("/tmp/on") == "\n");
