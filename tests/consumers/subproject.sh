@@ -12,7 +12,8 @@ mkdir "$temporary/top/consumer/subprojects/caisson"
     tar -x -C "$temporary/top/consumer/subprojects/caisson"
 
 cd "$temporary/top/consumer"
-meson setup build -Dcaisson:default_library=static -Dbuildtype=debug -Ddebug=false > setup.txt 2>&1 || { cat setup.txt && exit 1; }
+meson setup build -Dcaisson:default_library=static -Dbuildtype=debug -Ddebug=false > setup.txt 2>&1 ||
+    { cat setup.txt && exit 1; }
 targets=$(meson introspect build --targets | python3 -c '
 import json, sys
 print("\n".join(t["name"] for t in json.load(sys.stdin)))')
