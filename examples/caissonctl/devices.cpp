@@ -61,18 +61,20 @@ auto find(xml::Domain& domain, const Device& wanted) {
     if (found == all.end()) refuse_missing(text_of(key));
     return found;
 }
-/// By its MAC address, else by its name inside, else as the only one on its bridge.
+/// By its MAC address, else by its name on the host or inside, else as the only one on its bridge.
 auto find(xml::Domain& domain, const xml::Interface& wanted) {
     const caisson::NetworkSpec& net = wanted.network;
     auto& all = domain.interfaces;
     const auto is_it = [&](const xml::Interface& other) {
         if (net.mac) return other.network.mac == net.mac;
+        if (!net.host_name.empty()) return other.network.host_name == net.host_name;
         if (!net.name.empty()) return other.network.name == net.name;
         return other.network.bridge == net.bridge;
     };
-    const std::string what = net.mac            ? "interface with the MAC address " + quoted(net.mac->str())
-                             : net.name.empty() ? "interface on bridge " + quoted(net.bridge)
-                                                : "interface with the guest device " + quoted(net.name);
+    const std::string what = net.mac                  ? "interface with the MAC address " + quoted(net.mac->str())
+                             : !net.host_name.empty() ? "interface with the target device " + quoted(net.host_name)
+                             : net.name.empty()       ? "interface on bridge " + quoted(net.bridge)
+                                                      : "interface with the guest device " + quoted(net.name);
     const auto found = std::ranges::find_if(all, is_it);
     if (found == all.end()) refuse_missing(what);
     if (std::ranges::count_if(all, is_it) > 1) refuse("there is more than one " + what + ": give its <mac>");
@@ -110,6 +112,11 @@ void add(xml::Domain& domain, bool live, xml::Interface& interface) {
     if (net.mac && std::ranges::any_of(domain.interfaces,
                                        [&](const xml::Interface& other) { return other.network.mac == net.mac; })) {
         refuse("interface with the MAC address " + quoted(net.mac->str()) + " already exists");
+    }
+    if (!net.host_name.empty() && std::ranges::any_of(domain.interfaces, [&](const xml::Interface& other) {
+            return other.network.host_name == net.host_name;
+        })) {
+        refuse("interface with the target device " + quoted(net.host_name) + " already exists");
     }
     domain.interfaces.push_back(interface);
     // Of those that come later, the count says nothing.

@@ -116,6 +116,16 @@ TEST_CASE("devices come to a running domain and go, and its document shows them"
                "Interface attached successfully\n");
     CHECK(has(ctl({"dumpxml", "web"}).out, "52:54:00:44:55:66"));
     CHECK(has(ctl({"dumpxml", "web", "--inactive"}).out, "52:54:00:44:55:66"));
+    const std::string late =
+        ctl.write("late.xml", "<interface type='bridge'><source bridge='br0'/><target dev='late0'/></interface>\n");
+    check_error(ctl({"detach-device", "web", late}),
+                "error: Failed to detach device from " + late +
+                    "\nerror: device not found: interface with the target device 'late0' not found\n");
+    check_said(ctl({"attach-device", "web", late}), "Device attached successfully\n");
+    check_error(ctl({"attach-interface", "web", "bridge", "br0", "--target", "late0"}),
+                "error: Failed to attach interface\nerror: operation failed: interface with the target device 'late0' "
+                "already exists\n");
+    check_said(ctl({"detach-device", "web", late}), "Device detached successfully\n");
     check_error(ctl({"detach-interface", "web", "bridge"}),
                 "error: Failed to detach interface\nerror: Domain has 2 interfaces. Please specify which one to detach "
                 "using --mac\n");
