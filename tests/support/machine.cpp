@@ -25,6 +25,7 @@
 #include <caisson/detail/owner.hpp>
 #include <caisson/fd.hpp>
 
+#include "support/rootfs.hpp"
 #include "support/sanitizer.hpp"
 
 namespace caisson_test {
@@ -312,8 +313,7 @@ Lines loops(const View& view) {
         std::string file = slurp("/sys/block/" + name + "/loop/backing_file");
         while (!file.empty() && file.back() == '\n') file.pop_back();
         if (file.empty()) continue;
-        const std::string device = name + " of " + file;
-        if (view.counts(false, device)) result.push_back(device);
+        if (view.all || is_in_test_directory(file)) result.push_back(name + " of " + file);
     }
     return result;
 }

@@ -10,19 +10,20 @@ namespace caisson_test {
 
 /// What can be left behind, section by section ("mounts", "links", "processes", ...), each a sorted list of lines.
 ///
-/// Other tests and programs run on the same machine at the same time, so only what is the caller's is looked at:
-/// - Processes carry a mark that every descendant inherits, whatever namespaces, sessions and parents it goes through:
-/// a
-///   soft limit of real-time CPU time (RLIMIT_RTTIME) of some decades, with the first capturing process's pid in it. A
-///   process with the mark descends from this one. Zombies whose parent is pid 1 are not counted, as pid 1 takes its
-///   time, nor those without one, which somebody has just waited for.
-/// - In a mount or network namespace other than that of the outermost ancestor that can be looked at, everything
-/// counts.
-///   In that one, mounts, links, listening sockets and nft rules count if they speak of caisson; so do loop devices,
-///   and control groups in every mounted hierarchy.
-/// - What bears the tag of an owner that lives and has not the mark belongs to somebody else, also once that one has
-/// died;
-///   what bears the tag of a dead owner may go at any time.
+/// Other tests and programs run on the same machine at the same time, so only what is the caller's is looked at.
+///
+/// Processes carry a mark that every descendant inherits, whatever namespaces, sessions and parents it goes through: a
+/// soft limit of real-time CPU time (RLIMIT_RTTIME) of some decades, with the first capturing process's pid in it. A
+/// process with the mark descends from this one. Zombies whose parent is pid 1 are not counted, as pid 1 takes its
+/// time, nor those without one, which somebody has just waited for.
+///
+/// In a mount or network namespace other than that of the outermost ancestor that can be looked at, everything counts.
+/// In that one, mounts, links, listening sockets and nft rules count if they speak of caisson; so do control groups in
+/// every mounted hierarchy. Loop devices count if their file is in a directory of this test program's.
+///
+/// What bears the tag of an owner that lives and has not the mark belongs to somebody else, also once that one has
+/// died; what bears the tag of a dead owner may go at any time.
+///
 /// With the argument `--strict` on the program's command line the machine is taken for the test's alone, and everything
 /// counts but control groups of systemd's units.
 ///

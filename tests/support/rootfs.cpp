@@ -1,5 +1,6 @@
 #include "support/rootfs.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -7,8 +8,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <mutex>
 #include <stdexcept>
 #include <system_error>
+#include <vector>
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -39,6 +42,9 @@ const char* busybox() {
     throw std::runtime_error{what + ": " + std::system_category().message(errno)};
 }
 
+std::mutex directories_mutex;
+std::vector<std::string> directories;  // all that this process or one that it is a copy of has made
+
 std::string make_directory() {
     const char* parent = std::getenv("TMPDIR");
     // Not /tmp, which is a tmpfs on many machines; a container's root is seldom on one.
@@ -47,6 +53,8 @@ std::string make_directory() {
     if (::mkdtemp(path.data()) == nullptr) refuse("mkdtemp " + path);
     // Whoever the container's root is outside must be able to pass.
     if (::chmod(path.c_str(), 0755) != 0) refuse("chmod " + path);
+    const std::scoped_lock lock{directories_mutex};
+    directories.push_back(path + "/");
     return path;
 }
 
@@ -137,6 +145,11 @@ std::string TestRoot::read(std::string_view inside) const {
     return {std::istreambuf_iterator<char>{file}, {}};
 }
 
+bool is_in_test_directory(std::string_view path) {
+    const std::scoped_lock lock{directories_mutex};
+    return std::any_of(directories.begin(), directories.end(),
+                       [&](const std::string& directory) { return path.starts_with(directory); });
+}
 TestDirectory::TestDirectory() : path_{make_directory()} {}
 TestDirectory::~TestDirectory() {
     remove_directory(path_);

@@ -53,6 +53,9 @@ private:
     std::string path_;
 };
 
+/// True if the path is in a directory that this process, or one that it is a copy of, has made for a test.
+[[nodiscard]] bool is_in_test_directory(std::string_view path);
+
 /// The path of a program that was built beside the running one: `program("payload")`.
 [[nodiscard]] std::string program(std::string_view name);
 
