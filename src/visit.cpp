@@ -48,8 +48,10 @@ std::string way_below(const std::string& name, pid_t process) {
 
 constexpr std::int64_t patience = 10'000;  // milliseconds for what nobody but the kernel can hold up
 
-/// Marks of the visits to a container that could not be ended, for all processes of the host: a lock on one byte of a
-/// file of init's in /proc. It belongs to an open file that the stage of such a visit has, too, and goes with that one.
+/// Marks of the visits to a container that could not be ended, for all processes with the same /proc: a lock on one
+/// byte of a file of init's there that other users cannot open. It belongs to an open file that the stage of such a
+/// visit keeps, and goes with that one; or with a copy that fork(2) has made of the host meanwhile, if that stays
+/// longer.
 class VisitMarks {
 public:
     explicit VisitMarks(int file) noexcept : file_{file} {}
@@ -299,11 +301,11 @@ Visit::Visit(const Process& init, NamespaceSet namespaces, std::string stage_pat
     : init_{init},
       namespaces_{namespaces_of_its_own(init, namespaces)},
       stage_path_{std::move(stage_path)},
-      marks_{sys::open("/proc/" + std::to_string(init.pid()) + "/stat", O_RDONLY | O_NOCTTY)} {
+      marks_{sys::open("/proc/" + std::to_string(init.pid()) + "/personality", O_RDONLY | O_NOCTTY)} {
     for (Slot slot = 0; slot < first_free_slot; ++slot) (void)plan_.inherit(-1);
     (void)plan_.inherit(init.pidfd());
-    // For the stage alone, and none where the container has ended.
-    if (marks_) (void)plan_.inherit(marks_.get());
+    // Its place is taken also where there are no marks: the stage keeps what has this number.
+    (void)plan_.inherit(marks_ ? marks_.get() : init.pidfd());
     plan_.header.flags = plan_visit;
     plan_.header.name = plan_.text("caisson:visit");
 }

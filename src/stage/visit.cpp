@@ -319,7 +319,7 @@ s64 lower_privileges() {
     if (result >= 0) result = call(__NR_dup3, go[1], plan::rest_slot, O_CLOEXEC);
     if (result >= 0) result = call(__NR_dup3, stage.pidfd, plan::program_slot, O_CLOEXEC);
     if (result >= 0) stage.pidfd = plan::program_slot;
-    if (result >= 0) result = call(__NR_close_range, plan::visited_slot + 1, ~0u, 0);
+    if (result >= 0) result = call(__NR_close_range, plan::marks_slot + 1, ~0u, 0);
     if (result < 0) refuse(stage, plan::KeeperStep::prepare, result);
 
     plan::Report report{};

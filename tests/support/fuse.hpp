@@ -12,12 +12,18 @@
 #include <linux/fuse.h>
 #include <poll.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <caisson/detail/descriptor.hpp>
 #include <caisson/detail/owner.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/fd.hpp>
+#include <caisson/spec.hpp>
+
+#include "support/container.hpp"
+#include "support/doctest.hpp"
+#include "support/rootfs.hpp"
 
 namespace caisson_test {
 
@@ -70,5 +76,20 @@ private:
         return in.opcode;
     }
 };
+
+/// A container with the server's file system on /mnt, in which 'stat' waits for it for ever.
+inline caisson::ContainerSpec user_of(const SilentServer& server, const TestRoot& root) {
+    using caisson::NamespaceKind;
+    caisson::ContainerSpec spec =
+        shell(root, "mount -t fuse -o " + SilentServer::options(3) +
+                        " none /mnt || exit 1; stat /mnt/x 3>&- & exec 3>&-; while :; do sleep 1000; done");
+    spec.console.reset();
+    REQUIRE(::mkdir((root / "mnt").c_str(), 0755) == 0);
+    spec.namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::cgroup;
+    spec.capabilities = caisson::CapabilitySet::application().with({"sys_admin"});
+    spec.seccomp.profile = caisson::SeccompProfile::system;
+    spec.descriptors = {server.fuse.get()};
+    return spec;
+}
 
 }  // namespace caisson_test

@@ -31,6 +31,7 @@ using caisson_test::Place;
 using caisson_test::shell;
 using caisson_test::SilentServer;
 using caisson_test::TestRoot;
+using caisson_test::user_of;
 using caisson_test::why_not;
 
 namespace {
@@ -55,19 +56,6 @@ std::string error_text(F&& f) {
     return "no error";
 }
 
-/// A container in which 'stat' waits for the server for ever.
-ContainerSpec user_of(const SilentServer& server, const TestRoot& root) {
-    ContainerSpec spec =
-        shell(root, "mount -t fuse -o " + SilentServer::options(3) +
-                        " none /mnt || exit 1; stat /mnt/x 3>&- & exec 3>&-; while :; do sleep 1000; done");
-    spec.console.reset();
-    REQUIRE(::mkdir((root / "mnt").c_str(), 0755) == 0);
-    spec.namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::cgroup;
-    spec.capabilities = CapabilitySet::application().with({"sys_admin"});
-    spec.seccomp.profile = SeccompProfile::system;
-    spec.descriptors = {server.fuse.get()};
-    return spec;
-}
 /// With the numbers and the kernel's own names taken out.
 std::string without_numbers(std::string text) {
     const std::size_t pid = text.find("process ");

@@ -1,6 +1,10 @@
 // Commands that a container, or what it is like, keeps from starting.
 #include <chrono>
+#include <filesystem>
 #include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <grp.h>
@@ -14,6 +18,7 @@
 #include "support/container.hpp"
 #include "support/doctest.hpp"
 #include "support/exec.hpp"
+#include "support/fuse.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
 
@@ -103,49 +108,131 @@ TEST_CASE("a command is not started in a container that is suspended") {
     (void)container.kill();
 }
 
+namespace {
+
+/// What the library counts visits by that could not be ended.
+std::string marks_of(const Container& container) {
+    return "/proc/" + std::to_string(container.init().pid()) + "/personality";
+}
+/// True where the marks from `from` on are set now, as long as the file is open.
+bool set_marks(const caisson::Fd& file, off_t from, off_t count) {
+    struct flock lock {};
+    lock.l_type = F_RDLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = from;
+    lock.l_len = count;
+    return file && ::fcntl(file.get(), F_OFD_SETLK, &lock) == 0;
+}
+
+/// Commands that cannot get on are started until one is refused: how many, and the refusal. On a machine that has no
+/// time some are ended before they are where nothing can end them.
+std::pair<int, std::string> until_refused(const caisson::detail::ExecTicket& ticket, ExecSpec exec) {
+    int late = 0;
+    for (int i = 0; i < 30; ++i) {
+        exec.start_timeout = std::chrono::milliseconds{100 + 20 * i};
+        try {
+            (void)ticket.exec(exec);
+            FAIL("it started");
+        } catch (const caisson::Error& e) {
+            if (e.code().value() == EBUSY) return {late, e.what()};
+            CHECK(e.code().value() == ETIMEDOUT);
+            ++late;
+        }
+    }
+    return {late, "none was refused"};
+}
+constexpr const char* too_many =
+    "container 'test': join the container: Device or resource busy: others that were to join it still wait there: "
+    "resume it, have its own file systems (FUSE) answer, or end it";
+
+/// The first that does not find too many others there.
+std::string once_they_are_gone(Container& container) {
+    std::string said = too_many;
+    for (int waited = 0; said == too_many && waited < 500; ++waited) {
+        if (waited != 0) ::usleep(10'000);
+        said = error_of_exec(container, sh("true"));
+    }
+    return said;
+}
+
+}  // namespace
+
 TEST_CASE("who cannot be ended yet keeps others from joining once there are too many, and no longer than that") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const TestRoot root;
-    Container container = Container::start(idle(root));
-    std::string freezer;
-    for (const caisson::CgroupDirectory& d : container.cgroup()->directories()) {
-        if (d.controllers == "freezer") freezer = d.parent_path + "/" + container.cgroup()->name() + "/freezer.state";
-    }
-    const auto set = [&](const char* state) {
-        return caisson::detail::sys::write_file(AT_FDCWD, freezer.c_str(), state);
-    };
-    if (!set("FROZEN")) {
-        (void)container.kill();
-        CAISSON_SKIP("there is no v1 freezer, and SIGKILL ends who is frozen by v2");
-    }
-    caisson::detail::ExecTicket ticket = container.exec_ticket();
-    ticket.is_suspended = false;
-    ExecSpec late = sh("true");
-    late.start_timeout = std::chrono::milliseconds{20};
-    int left = 0;
-    std::string refusal;
-    while (left < 10 && refusal.empty()) {
-        try {
-            (void)ticket.exec(late);
-            FAIL("it started");
-        } catch (const caisson::Error& e) {
-            if (e.code().value() == EBUSY) refusal = e.what();
-            else CHECK(e.code().value() == ETIMEDOUT);
-            ++left;
+    SUBCASE("those that are frozen before they are inside") {
+        Container container = Container::start(idle(root));
+        std::string freezer;
+        for (const caisson::CgroupDirectory& d : container.cgroup()->directories()) {
+            if (d.controllers == "freezer")
+                freezer = d.parent_path + "/" + container.cgroup()->name() + "/freezer.state";
         }
+        const auto set = [&](const char* state) {
+            return caisson::detail::sys::write_file(AT_FDCWD, freezer.c_str(), state);
+        };
+        if (!set("FROZEN")) {
+            (void)container.kill();
+            CAISSON_SKIP("there is no v1 freezer, and SIGKILL ends who is frozen by v2");
+        }
+        const caisson::Fd marks = caisson::detail::sys::open(marks_of(container), O_RDONLY);
+        REQUIRE(set_marks(marks, 0, 5));
+        caisson::detail::ExecTicket ticket = container.exec_ticket();
+        ticket.is_suspended = false;
+        const auto [late, why] = until_refused(ticket, sh("true"));
+        CHECK(late >= 3);
+        CHECK(why == too_many);
+        REQUIRE(set("THAWED"));
+        CHECK(once_they_are_gone(container) == "it started: exited with status 0");
+        (void)container.kill();
     }
-    CHECK(left == 9);
-    CHECK(refusal ==
-          "container 'test': join the container: Device or resource busy: others that were to join it still wait "
-          "there: resume it, have its own file systems (FUSE) answer, or end it");
-    REQUIRE(set("THAWED"));
-    late.start_timeout = std::chrono::milliseconds{10'000};
-    for (int waited = 0; waited < 500; ++waited) {
-        refusal = error_of_exec(container, late);
-        if (refusal.find("still wait there") == std::string::npos) break;
-        ::usleep(10'000);
+    SUBCASE("those that wait for a file system of the container's") {
+        SilentServer server;
+        if (!server.fuse) CAISSON_SKIP("there is no /dev/fuse");
+        Container container = Container::start(user_of(server, root));
+        REQUIRE(server.is_asked());
+        const caisson::Fd marks = caisson::detail::sys::open(marks_of(container), O_RDONLY);
+        REQUIRE(set_marks(marks, 3, 5));
+        ExecSpec exec = sh("true");
+        exec.working_directory = "/mnt/x";
+        const auto [late, why] = until_refused(container.exec_ticket(), exec);
+        CHECK(late >= 3);
+        CHECK(why == too_many);
+        CHECK(error_of_exec(container, sh("true")) == too_many);
+        server.fuse.reset();
+        CHECK(once_they_are_gone(container) == "it started: exited with status 0");
+        (void)container.kill();
     }
-    CHECK(refusal.starts_with("it started"));
+}
+
+TEST_CASE("no other user of the host can keep anybody from joining a container") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    const std::filesystem::path place = "/proc/" + std::to_string(container.init().pid());
+    Pipe told;
+    Pipe holds;
+    const pid_t other = ::fork();
+    if (other == 0) {
+        holds.write.reset();
+        char end = ::setresuid(65534, 65534, 65534) == 0 ? '1' : '0';
+        std::vector<caisson::Fd> files;
+        std::error_code ignored;
+        for (const auto& entry : std::filesystem::directory_iterator{place, ignored}) {
+            if (!entry.is_regular_file(ignored)) continue;
+            files.push_back(caisson::detail::sys::open(entry.path(), O_RDONLY | O_NONBLOCK));
+            (void)set_marks(files.back(), 0, 8);
+        }
+        if (files.empty()) end = '0';
+        (void)!::write(told.write.get(), &end, 1);
+        (void)!::read(holds.read.get(), &end, 1);
+        ::_exit(0);
+    }
+    char locked = '0';
+    CHECK(::read(told.read.get(), &locked, 1) == 1);
+    CHECK(locked == '1');
+    CHECK(error_of_exec(container, sh("true")) == "it started: exited with status 0");
+    holds.write.reset();
+    REQUIRE(::waitpid(other, nullptr, 0) == other);
     (void)container.kill();
 }
 

@@ -188,6 +188,8 @@ struct PlanHeader {
 /// A visit inherits both parts of its plan and their descriptors at once. What it is in: a pidfd of the container's
 /// init.
 inline constexpr Slot visited_slot = first_free_slot;
+/// What its stage keeps open as long as it is there, for the host's sake.
+inline constexpr Slot marks_slot = visited_slot + 1;
 
 /// A resource limit of init, whose hard value is above the host's.
 struct Raise {
