@@ -230,6 +230,15 @@ Change Hotplug::attach(const DeviceSpec& spec) {
     }
     require_running();
     const GivenDevice given{node.path, node.rule(spec.access)};
+    for (const GivenDevice& device : equipment_.devices) {
+        const bool is_free =
+            device.path != node.path && !is_below(device.path, node.path) && !is_below(node.path, device.path);
+        if (is_free) continue;
+        // Also where its node is gone: no start could give both.
+        throw Error{Step::mount, EEXIST, "device " + quote("/dev/" + node.path),
+                    "the container was given " + quote("/dev/" + device.path) +
+                        ": choose another target, or detach that one first"};
+    }
     Equipment after = equipment_;
     after.devices.push_back(given);
     const Fd dev = open_dev();

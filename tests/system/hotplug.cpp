@@ -129,10 +129,13 @@ TEST_CASE("a device that comes later can be used as long as it is there") {
         CHECK(shell.ask("stat -c '%t %T %a %u %g' /dev/log/kernel; stat -c '%a %u' /dev/log") ==
               "1 b 666 0 0\n755 0\n");
         CHECK(shell.ask("(: >/dev/log/kernel) && echo ok") == "ok\n");
-        CHECK(
-            refusal([&] { shell->attach(log_device); }, EEXIST) ==
-            "container 'test': device '/dev/log/kernel': File exists: choose another target, or remove what is there");
-        CHECK(shell.ask("(: >/dev/log/kernel) && echo ok") == "ok\n");
+        CHECK(refusal([&] { shell->attach(log_device); }, EEXIST) ==
+              "container 'test': device '/dev/log/kernel': File exists: the container was given '/dev/log/kernel': "
+              "choose "
+              "another target, or detach that one first");
+        CHECK(shell.ask("(: >/dev/log/kernel) && echo ok; : >/dev/other") == "ok\n");
+        CHECK(refusal([&] { shell->attach(DeviceSpec{.source = "/dev/kmsg", .target = "other"}); }, EEXIST) ==
+              "container 'test': device '/dev/other': File exists: choose another target, or remove what is there");
         // A second node of the same device: the right stays with the last of them.
         DeviceSpec twin = log_device;
         twin.target = "/dev/twin";
@@ -153,6 +156,27 @@ TEST_CASE("a device that comes later can be used as long as it is there") {
     }
 }
 
+TEST_CASE("a device comes where another one was given only once that one is detached, whatever became of its node") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    Shell shell{plain(root)};
+    shell->attach(log_device);
+    CHECK(shell.ask("rm -r /dev/log && echo ok") == "ok\n");
+    DeviceSpec other = log_device;
+    for (const char* const target : {"log/kernel", "/dev/log/kernel", "log", "log/kernel/below"}) {
+        CAPTURE(std::string{target});
+        other.target = target;
+        const std::string path = std::string{target}.starts_with('/') ? target : "/dev/" + std::string{target};
+        CHECK(refusal([&] { shell->attach(other); }, EEXIST) ==
+              "container 'test': device '" + path +
+                  "': File exists: the container was given '/dev/log/kernel': choose another target, or detach that "
+                  "one first");
+    }
+    CHECK(shell.ask("ls /dev | grep log") == "");
+    (void)refusal([&] { shell->detach_device("log/kernel"); }, ENOENT);
+}
+
 TEST_CASE("a container cannot keep a device by laying something over its /dev") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
@@ -170,7 +194,8 @@ TEST_CASE("a container cannot keep a device by laying something over its /dev") 
     CHECK(shell.ask("mount -t tmpfs over /dev && echo ok") == "ok\n");
     const std::string why =
         "directory '/dev' (in the child): Stale file handle: the container has put something else in its place";
-    CHECK(refusal([&] { shell->attach(log_device); }, ESTALE) == "container 'test': " + why);
+    CHECK(refusal([&] { shell->attach(DeviceSpec{.source = "/dev/kmsg", .target = "twin"}); }, ESTALE) ==
+          "container 'test': " + why);
     CHECK(refusal([&] { shell->detach_device("log/kernel"); }, ESTALE) ==
           "container 'test': device '/dev/log/kernel'" +
               std::string{is_held ? " is detached, but its node is left: " : ", which no device rules take away: "} +
