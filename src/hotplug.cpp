@@ -26,6 +26,7 @@
 #include <caisson/detail/device_node.hpp>
 #include <caisson/detail/fscontext.hpp>
 #include <caisson/detail/id_range.hpp>
+#include <caisson/detail/plan_mounts.hpp>
 #include <caisson/detail/unprivileged.hpp>
 #include <caisson/detail/visit.hpp>
 #include <caisson/mount.hpp>
@@ -66,6 +67,13 @@ struct MountNumber {
 
 Error not_given(Step step, const std::string& what) {
     return {step, ENOENT, what, "it was not given to the container, or is gone already"};
+}
+
+/// What the container's own paths can come to. Anything else says nothing of where a mount is.
+bool is_of_path(const Error& e) {
+    const int error = e.code().value();
+    return error == ESTALE || error == ENOENT || error == ENOTDIR || error == ELOOP || error == EACCES ||
+           error == EINVAL;
 }
 
 /// What it may use, or, where a device was not wholly taken, perhaps may.
@@ -386,17 +394,20 @@ std::string Hotplug::mounts_seen() const {
 }
 
 void Hotplug::unmount_first(const std::string& target) const {
+    // Whether it is gone, nobody knows: it has no number on record.
+    const Error missing{Step::mount, ESTALE, "unmount " + quote(target),
+                        "the container has moved it, or taken it out: end the container to be sure of it"};
     const Fd there = open_target(target);
-    if (!there) return;
+    if (!there) throw Error{missing};
     const Place place = place_of(there);
     const MountView view{mounts_seen()};
     const auto is_there = [&](const MountLine& line) { return line.point == place.path; };
     const auto& lines = view.lines();
     const auto on_top = std::ranges::find_if(lines, [&](const MountLine& line) { return line.id == place.mount; });
-    // It is gone already, as is wanted.
-    if (on_top == lines.end() || !is_there(*on_top)) return;
+    if (on_top == lines.end() || !is_there(*on_top)) throw Error{missing};
+    const auto parts = path_parts(target);
     const auto given =
-        std::ranges::count_if(equipment_.mounts, [&](const GivenMount& m) { return m.target == target; });
+        std::ranges::count_if(equipment_.mounts, [&](const GivenMount& m) { return path_parts(m.target) == parts; });
     if (std::ranges::count_if(lines, is_there) > given) {
         throw Error{Step::mount, EBUSY, "unmount " + quote(target), "something else lies on it by now"};
     }
@@ -409,9 +420,8 @@ void Hotplug::unmount_first(const std::string& target) const {
 }
 
 void Hotplug::unmount_moved(const GivenMount& mount) const {
-    // Who renames a directory above it all the time may win once or twice. If that is all there is, the kernel has
-    // given its number in the list to another one.
-    for (int attempt = 0; attempt < 8; ++attempt) {
+    // Who renames a directory above it all the time may win once or twice.
+    for (int attempts_left = 7;; --attempts_left) {
         const MountView view{mounts_seen()};
         const auto is_it = [&](const MountLine& line) { return line.id == mount.listed; };
         const auto found = std::find_if(view.lines().begin(), view.lines().end(), is_it);
@@ -419,8 +429,11 @@ void Hotplug::unmount_moved(const GivenMount& mount) const {
         try {
             return unmount({found->point, mount.id, mount.listed}, patience);
         } catch (const Error& e) {
-            if (e.code().value() == ETIMEDOUT || init_.ended()) throw;
+            if (!is_of_path(e)) throw;
             if (!view.is_visible(*found)) throw e.with_remedy("something else is mounted there by now");
+            if (attempts_left > 0) continue;
+            throw e.with_remedy(
+                "the container keeps moving it, or keeps the way to it: end the container to be sure of it");
         }
     }
 }
@@ -447,7 +460,7 @@ Change Hotplug::detach_mount(const std::string& target) {
         if (change.mount.id == 0) unmount_first(target);
         else unmount(change.mount, patience);
     } catch (const Error& e) {
-        if (change.mount.id == 0 || e.code().value() == ETIMEDOUT || init_.ended()) throw;
+        if (change.mount.id == 0 || !is_of_path(e)) throw;
         unmount_moved(change.mount);
     }
     mounts.erase(std::next(found).base());

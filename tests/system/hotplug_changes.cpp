@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "support/attack.hpp"
@@ -75,7 +76,8 @@ TEST_CASE("a mount of the start can be taken out, unless something needs it") {
         spec.mounts = {MountSpec::bind(data.path(), "/mnt/a"),    MountSpec::tmpfs("/mnt/a", 1 << 20),
                        MountSpec::tmpfs("/mnt/a/below", 1 << 20), MountSpec::bind(data / "file", "/mnt/file"),
                        MountSpec::tmpfs("/link/x", 1 << 20),      MountSpec::tmpfs("/masked", 1 << 20),
-                       MountSpec::tmpfs("/masks", 1 << 20),       MountSpec::tmpfs("/sys", 1 << 20)};
+                       MountSpec::tmpfs("/twice", 1 << 20),       MountSpec::tmpfs("/twice/", 1 << 20),
+                       MountSpec::tmpfs("/sys", 1 << 20)};
         spec.masked_paths.push_back("/masked");
         Shell shell{spec};
         const auto refused = [&](const char* target, int errnum) {
@@ -95,10 +97,12 @@ TEST_CASE("a mount of the start can be taken out, unless something needs it") {
         CHECK(shell.ask("umount /mnt/a && echo ok") == "ok\n");
         shell->detach_mount("/mnt/a");
         shell->detach_mount("/mnt/file");
-        // By way of what is a link, and what the container has taken out itself.
+        // By way of what is a link, and one of two that are named in two ways.
         shell->detach_mount("/link/x");
-        CHECK(shell.ask("umount /masks; grep -c -e /mnt /proc/self/mountinfo") == "0\n");
-        shell->detach_mount("/masks");
+        CHECK(shell.ask("grep -c -e /mnt /proc/self/mountinfo") == "0\n");
+        shell->detach_mount("/twice/");
+        shell->detach_mount("/twice");
+        CHECK(shell.ask("grep -c -e /twice /proc/self/mountinfo") == "0\n");
         CHECK(refused("/mnt/a", ENOENT) ==
               "container 'test': mount on '/mnt/a': No such file or directory: it was not given to the container, or "
               "is gone already");
@@ -114,6 +118,89 @@ TEST_CASE("a mount of the start can be taken out, unless something needs it") {
               "container 'test': unmount '/over/under': " + busy + "'/over' was mounted over it: detach that first");
         shell->detach_mount("/over");
         shell->detach_mount("/over/under");
+    }
+}
+
+TEST_CASE("a mount of the start that the container has moved or taken out is not said to be gone") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory data;
+    for (const bool user : {true, false}) {
+        CAPTURE(user);
+        ContainerSpec spec = plain(root, user);
+        spec.capabilities = CapabilitySet::system();
+        spec.seccomp.profile = SeccompProfile::system;
+        spec.mounts = {MountSpec::bind(data.path(), "/srv/data"), MountSpec::bind(data.path(), "/mnt/data"),
+                       MountSpec::tmpfs("/masks", 1 << 20)};
+        Shell shell{spec};
+        CHECK(shell.ask("mv /srv /old && mkdir /new && mount --move /mnt/data /new && umount /masks && echo ok") ==
+              "ok\n");
+        for (const char* const target : {"/srv/data", "/mnt/data", "/masks"}) {
+            for (int times = 0; times < 2; ++times) {
+                CHECK(refusal([&] { shell->detach_mount(target); }, ESTALE) ==
+                      "container 'test': unmount '" + std::string{target} +
+                          "': Stale file handle: the container has moved it, or taken it out: end the container to be "
+                          "sure of it");
+            }
+        }
+        CHECK(shell.ask("mv /old /srv && mount --move /new /mnt/data && rmdir /new && echo ok") == "ok\n");
+        shell->detach_mount("/srv/data");
+        shell->detach_mount("/mnt/data");
+        CHECK(shell.ask("grep -c /data /proc/self/mountinfo") == "0\n");
+    }
+}
+
+TEST_CASE("a mount that nobody could look for is not said to be gone") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory data;
+    Shell shell{plain(root)};
+    shell->attach(MountSpec::bind(data.path(), "/mnt"));
+    const auto is_mounted = [&] { return shell.ask("grep -c ' /mnt ' /proc/self/mountinfo") == "1\n"; };
+    struct rlimit before {};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const auto first_free = static_cast<rlim_t>(Fd{::open("/dev/null", O_RDONLY | O_CLOEXEC)}.get());
+    int refused = 0;
+    for (rlim_t most = first_free; most < first_free + 200; ++most) {
+        const struct rlimit few { most, before.rlim_max };
+        REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+        std::string why;
+        try {
+            shell->detach_mount("/mnt");
+        } catch (const Error& e) {
+            why = e.what();
+        }
+        REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+        if (why.empty()) break;
+        ++refused;
+        CAPTURE(why);
+        REQUIRE(is_mounted());
+    }
+    CHECK(refused > 3);
+    CHECK_FALSE(is_mounted());
+}
+
+TEST_CASE("a mount where no look-up of the host's comes is not said to be gone") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory data;
+    ContainerSpec spec = plain(root);
+    spec.capabilities = CapabilitySet::system();
+    spec.seccomp.profile = SeccompProfile::system;
+    Shell shell{spec};
+    shell->attach(MountSpec::bind(data.path(), "/mnt"));
+    // Init's own list says where it is below init's root.
+    (void)shell.ask(
+        "mkdir /below && mount --rbind / /below && mkdir /below/kept && mount --move /mnt /below/kept && "
+        "exec chroot /below sh -c 'echo; echo ==; while read -r line; do eval \"$line\" 2>&1; echo; echo ==; done'");
+    CHECK(shell.ask("grep -c ' /kept ' /proc/self/mountinfo") == "1\n");
+    for (int times = 0; times < 2; ++times) {
+        CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ESTALE) ==
+              "container 'test': unmount '/kept' (in the child): Stale file handle: the container keeps moving "
+              "it, or keeps the way to it: end the container to be sure of it");
     }
 }
 
