@@ -1,6 +1,7 @@
 #include "console_log.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <utility>
@@ -12,12 +13,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <caisson/detail/consoles.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 
 namespace caisson::inline v0::detail {
 namespace {
 
+constexpr const char* end_of_old = ".1";
 constexpr int log_flags = O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY;
 constexpr mode_t log_mode = 0600;
 
@@ -36,11 +39,31 @@ const char* why_refused(const struct stat& st) noexcept {
     return nullptr;
 }
 
+Fd directory_of(const std::string& log) {
+    const std::size_t slash = log.rfind('/');
+    return sys::openat2(AT_FDCWD, slash == 0 ? "/" : log.substr(0, slash).c_str(), O_PATH | O_DIRECTORY,
+                        RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+}
+std::string name_of(const std::string& log) {
+    return log.substr(log.rfind('/') + 1);
+}
+
+/// None where it is not to be written to.
+Fd open_old_one(int directory, const std::string& name) noexcept {
+    Fd fd = sys::openat2(directory, name.c_str(), log_flags, sys::beneath, log_mode);
+    struct stat st {};
+    return fd && ::fstat(fd.get(), &st) == 0 && why_refused(st) == nullptr ? std::move(fd) : Fd{};
+}
+
 }  // namespace
+
+Fd open_old_log(const ConsoleSpec& spec) {
+    const Fd directory = directory_of(spec.log);
+    return directory ? open_old_one(directory.get(), name_of(spec.log) + end_of_old) : Fd{};
+}
 
 ConsoleLog::ConsoleLog(const ConsoleSpec& spec) : limit_{spec.log_limit} {
     const std::string what = "log " + quote(spec.log);
-    const std::size_t slash = spec.log.rfind('/');
     const auto fail_to_open = [&] {
         const int saved = errno;
         throw Error{Step::terminal, saved, what,
@@ -50,10 +73,9 @@ ConsoleLog::ConsoleLog(const ConsoleSpec& spec) : limit_{spec.log_limit} {
                     : saved == ENXIO  ? "it must be a regular file"
                                       : ""};
     };
-    directory_ = sys::openat2(AT_FDCWD, slash == 0 ? "/" : spec.log.substr(0, slash).c_str(), O_PATH | O_DIRECTORY,
-                              RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    directory_ = directory_of(spec.log);
     if (!directory_) fail_to_open();
-    name_ = spec.log.substr(slash + 1);
+    name_ = name_of(spec.log);
     file_ = sys::openat2(directory_.get(), name_.c_str(), log_flags, sys::beneath, log_mode);
     if (!file_) fail_to_open();
     struct stat st {};
@@ -90,7 +112,7 @@ bool ConsoleLog::begin_anew() noexcept {
             if (!open_again()) return false;
             if (size_ < limit_) return true;
         }
-        const std::string old = name_ + ".1";
+        const std::string old = name_ + end_of_old;
         if (::renameat(directory_.get(), name_.c_str(), directory_.get(), old.c_str()) == 0) {
             Fd fresh = sys::openat2(directory_.get(), name_.c_str(), log_flags | O_EXCL, sys::beneath, log_mode);
             if (fresh) {
@@ -100,12 +122,25 @@ bool ConsoleLog::begin_anew() noexcept {
             }
             (void)::renameat(directory_.get(), old.c_str(), directory_.get(), name_.c_str());
         }
+        // A helper has given up what a rename takes.
+        copy_to(old);
     } catch (...) {
         // No memory for a name: as where it is refused.
     }
     if (::ftruncate(file_.get(), 0) != 0) return false;
     size_ = 0;
     return true;
+}
+
+void ConsoleLog::copy_to(const std::string& old) const noexcept {
+    const Fd from = sys::openat2(directory_.get(), name_.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY, sys::beneath);
+    const Fd to = open_old_one(directory_.get(), old);
+    if (!from || !to || ::ftruncate(to.get(), 0) != 0) return;
+    std::array<char, 16384> buffer{};
+    for (;;) {
+        const ssize_t n = sys::retry([&] { return ::read(from.get(), buffer.data(), buffer.size()); });
+        if (n <= 0 || !sys::write_all(to.get(), {buffer.data(), static_cast<std::size_t>(n)})) return;
+    }
 }
 
 void ConsoleLog::write(std::string_view bytes) noexcept {

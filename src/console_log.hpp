@@ -24,6 +24,7 @@ public:
 private:
     bool begin_anew() noexcept;
     bool open_again() noexcept;
+    void copy_to(const std::string& old) const noexcept;
 
     Fd directory_;
     std::string name_;

@@ -234,6 +234,8 @@ LimitSpec Controller::limits(ContainerId id) {
 
 void Controller::limit(ContainerId id, const LimitSpec& limits) {
     if (const auto helper = call_helper(id)) return helper->limit(limits);
+    // A restart is to have what the kernel has been told last.
+    const detail::Turns::Turn turn{changes_, id};
     std::unique_lock lock{own()};
     try {
         Cgroup* const own = require(id).container.cgroup();

@@ -26,7 +26,8 @@ struct ConsoleSpec {
     std::string log{};
     bool log_append = true;  ///< false: begins the file anew at each start
     /// Bytes after which the file becomes `log` with ".1" at its end, in the place of an older one, and a new one is
-    /// begun; where that is refused, the file itself is emptied. 0: no limit.
+    /// begun; where that is refused, as by a helper's lock-down, its content is copied there, or lost, and the file
+    /// itself emptied. 0: no limit.
     std::uint64_t log_limit = 0;
     /// Bytes that are kept for who attaches later. They take memory once there are any.
     std::uint32_t scroll_back = 4096;

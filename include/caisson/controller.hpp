@@ -451,7 +451,7 @@ private:
     static bool is_suspended(Container& container) noexcept;
     void expire();
 
-    detail::Turns changes_;  // who attaches or detaches
+    detail::Turns changes_;  // who attaches, detaches or limits
     mutable std::mutex mutex_;
     Fd epoll_, wake_, stop_, timer_;
     pid_t owner_;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <caisson/detail/cgroup_hierarchy.hpp>
+#include <caisson/detail/consoles.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
@@ -64,14 +65,14 @@ private:
     Fd rules_;
 };
 
+/// The files alone: whoever could rename a log could write to all that is in its directory, or below.
 void allow_logs(OpenRules& rules, const ContainerSpec& spec) {
     const auto allow = [&](const ConsoleSpec& console) {
-        const std::size_t slash = console.log.rfind('/');
-        if (slash == std::string::npos) return;
-        // A full one is renamed.
-        constexpr std::uint64_t rename = LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE;
-        if (console.log_limit == 0) rules.allow(console.log, write | truncate);
-        else rules.allow(console.log.substr(0, slash + 1), write | truncate | rename);
+        if (console.log.empty()) return;
+        rules.allow(console.log, LANDLOCK_ACCESS_FS_READ_FILE | write | truncate);
+        if (console.log_limit == 0) return;
+        const Fd old = detail::open_old_log(console);
+        rules.allow(old.get(), write | truncate);
     };
     if (spec.console) allow(*spec.console);
     for (const ConsoleSpec& console : spec.more_consoles) allow(console);

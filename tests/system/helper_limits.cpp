@@ -329,10 +329,36 @@ TEST_CASE("what a group's helper has no thread for is refused, and the others go
     CHECK(group.ends());
 }
 
+TEST_CASE("a helper that has locked itself down puts a full log's content aside and begins it anew") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    std::string content;
+    for (int i = 0; i < 2000; ++i) content += std::to_string(10000 + i) + " line\n";
+    place.root.write("/content", content);
+    ContainerSpec spec = place.spec("web", "stty raw -echo; cat /content; sleep 1000");
+    spec.console->log = place.directory / "log";
+    spec.console->log_limit = 10000;
+    Helper helper = Helper::start(spec, place.options);
+    const auto logged = [&](const char* end) {
+        std::string text;
+        (void)detail::sys::read_file(AT_FDCWD, (spec.console->log + end).c_str(), text);
+        return text;
+    };
+    for (int i = 0; i < 1000 && helper.console_state().written < content.size(); ++i) std::this_thread::sleep_for(10ms);
+    CHECK(bool{logged(".1") == content.substr(10000, 10000)});
+    CHECK(bool{logged("") == content.substr(20000)});
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+}
+
 TEST_CASE("a helper that has been taken over can open, run and reach nothing that its container does not need") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
-    Helper helper = Helper::start(place.spec("web"), place.options);
+    ContainerSpec spec = place.spec("web");
+    spec.console->log = place.directory / "log";
+    spec.console->log_limit = 4096;
+    const std::string beside = place.directory / "beside";
+    REQUIRE(Fd{::open(beside.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)});
+    Helper helper = Helper::start(spec, place.options);
     const detail::Owner init = *detail::Owner::of(helper.info().init);
     std::this_thread::sleep_for(20ms);  // it waits again
     {
@@ -365,6 +391,10 @@ TEST_CASE("a helper that has been taken over can open, run and reach nothing tha
             CHECK(open("/etc/shadow", O_RDONLY) == -EACCES);
             CHECK(open("/etc", O_RDONLY | O_DIRECTORY) == -EACCES);
             CHECK(open(place.directory / "made", O_CREAT | O_WRONLY) == -EACCES);
+            CHECK(open(beside, O_WRONLY) == -EACCES);
+            CHECK(open(spec.console->log + ".1", O_WRONLY) >= 0);
+            CHECK(inside.call(SYS_renameat2, {here, inside.put(beside), here, inside.put(spec.console->log), 0}) ==
+                  -EACCES);
             CHECK(open(place.run + "/web/made", O_CREAT | O_WRONLY) == -EACCES);
             // What its clients go by.
             const std::string record = place.run + "/web/" + detail::ContainerRecord::file_of(init);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <string>
 
+#include <caisson/fd.hpp>
 #include <caisson/spec.hpp>
 
 namespace caisson::inline v0::detail {
@@ -27,5 +28,9 @@ namespace caisson::inline v0::detail {
 [[nodiscard]] inline std::string terminal_of_console(std::size_t number) {
     return number == 0 ? "console" : "pts/" + std::to_string(number);
 }
+
+/// The file that a full log's content goes to, made if it is missing, for who may neither make nor rename one later.
+/// None where it is refused.
+[[nodiscard]] [[gnu::visibility("default")]] Fd open_old_log(const ConsoleSpec& spec);
 
 }  // namespace caisson::inline v0::detail
