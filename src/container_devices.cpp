@@ -1,4 +1,5 @@
 // container_devices.cpp - what is attached to a container of this process, and detached from it.
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -48,8 +49,9 @@ bool Container::note(const detail::Change& change, Fd netlink) {
     running_.links.prepare_to_add(std::move(netlink));
     detail::PluggedLink link = change.link;
     if (link.index == 0) {
-        const std::string tag = detail::Owner::current().tag();
-        link.index = detail::find_plugged(running_.links.netlink(), link.host_name, tag);
+        // This may be a copy of the owner, whose end ends them.
+        const std::optional<detail::Owner> owner = detail::Owner::of(owner_);
+        if (owner) link.index = detail::find_plugged(running_.links.netlink(), link.host_name, owner->tag());
     }
     if (link.index == 0) return false;
     running_.links.add(std::move(link));

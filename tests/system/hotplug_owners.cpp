@@ -244,6 +244,25 @@ TEST_CASE("who waits for one container holds up neither the others nor that one'
     CHECK(::umount2(silent.path().c_str(), MNT_DETACH) == 0);
 }
 
+namespace {
+
+std::string device_told_by(Helper& helper) {
+    for (;;) {
+        if (const auto event = helper.next_event()) return std::string{event->device};
+        REQUIRE(detail::wait_readable(helper.fd(), 5000));
+    }
+}
+/// All but the last step: telling the helper that it is done.
+template <class Spec>
+void attach_half(Client& client, const Spec& spec, pid_t init) {
+    detail::Hotplug plug = client.begin();
+    const auto intend = [&](const detail::Change& change) { client.intend(change, init); };
+    plug.tell_before(intend);
+    (void)plug.attach(spec);
+}
+
+}  // namespace
+
 TEST_CASE("what a client was about to attach when it died is known, and can be detached") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
@@ -252,17 +271,9 @@ TEST_CASE("what a client was about to attach when it died is known, and can be d
     const Bridge bridge = Bridge::create("br0");
     Helper helper = Helper::start(place.spec("web"), place.options);
     helper.watch();
-    const auto told = [&] {
-        for (;;) {
-            if (const auto event = helper.next_event()) return std::string{event->device};
-            REQUIRE(detail::wait_readable(helper.fd(), 5000));
-        }
-    };
+    const auto told = [&] { return device_told_by(helper); };
     const auto attach = [init = helper.info().init](Client& client, const auto& spec) {
-        detail::Hotplug plug = client.begin();
-        const auto intend = [&](const detail::Change& change) { client.intend(change, init); };
-        plug.tell_before(intend);
-        (void)plug.attach(spec);
+        attach_half(client, spec, init);
     };
     {
         Client client{place};
@@ -344,9 +355,9 @@ TEST_CASE("a device whose taking was cut off does not come back, and can be take
     helper.attach(DeviceSpec{.source = "/dev/null", .target = "other"});
     CHECK_FALSE(can_use());
     helper.detach_device("log/kernel");
-    std::string told;
-    while (const auto event = helper.next_event()) told += event->device + " ";
-    CHECK(told == "device '/dev/log/kernel' device '/dev/other' device '/dev/log/kernel' ");
+    for (const char* const told : {"device '/dev/log/kernel'", "device '/dev/other'", "device '/dev/log/kernel'"}) {
+        CHECK(device_told_by(helper) == told);
+    }
     (void)helper.kill();
 }
 
@@ -376,6 +387,15 @@ TEST_CASE("what was attached is known to who takes the place of a helper that di
     const OwnNetwork own;
     const Bridge bridge = Bridge::create("br0");
     Helper helper = Helper::start(place.spec("web"), place.options);
+    helper.watch();
+    {
+        Client client{place};
+        attach_half(client, NetworkSpec{.bridge = "br0"}, helper.info().init);
+    }
+    CHECK(device_told_by(helper) == "network 'eth0'");
+    CHECK(helper.usage(UsagePart::network).networks.size() == 1);
+    helper.detach_network("eth0");
+    CHECK(device_told_by(helper) == "network 'eth0'");
     (void)helper.attach(NetworkSpec{.bridge = "br0", .host_name = "late0"});
     helper.attach(log_device);
     REQUIRE(::kill(helper.pid(), SIGKILL) == 0);
