@@ -346,7 +346,7 @@ TEST_CASE("a controller tells of memory pressure where it is asked to") {
         CHECK(event->id == id);
         CHECK(event->pressure == MemoryPressure::low);
     } else {
-        CHECK(said.starts_with("memory pressure of container 'host': memory pressure of control group 'caisson.host."));
+        CHECK(said.starts_with("memory pressure of container 'test': memory pressure of control group 'caisson.test."));
         CHECK(
             said.ends_with("': Operation not supported: this kernel does not count pressure (PSI): boot it with "
                            "psi=1, or build it with CONFIG_PSI"));
