@@ -330,7 +330,8 @@ Change Hotplug::attach(const MountSpec& spec) {
     }
     require_running();
     const Fd made = make_mount(spec);
-    const GivenMount given{spec.target, MountNumber::of(made.get()).id, MountNumber::of(made.get(), STATX_MNT_ID).id};
+    const GivenMount given{spec.target, MountNumber::of(made.get()).id, MountNumber::of(made.get(), STATX_MNT_ID).id,
+                           Namespace::of(init_, NamespaceKind::mount).id()};
     const Change change{.kind = Change::Kind::mount, .mount = given, .mount_spec = spec};
     equipment_.mounts.reserve(equipment_.mounts.size() + 1);
     announce(change);
@@ -425,9 +426,9 @@ void Hotplug::unmount_moved(const GivenMount& mount) const {
         const MountView view{mounts_seen()};
         const auto is_it = [&](const MountLine& line) { return line.id == mount.listed; };
         const auto found = std::find_if(view.lines().begin(), view.lines().end(), is_it);
-        if (found == view.lines().end()) return;
+        if (found == view.lines().end()) return require_listed(view, mount);
         try {
-            return unmount({found->point, mount.id, mount.listed}, patience);
+            return unmount(found->point, mount.id, MountNumber::mask_of_kernel(), patience);
         } catch (const Error& e) {
             if (!is_of_path(e)) throw;
             if (!view.is_visible(*found)) throw e.with_remedy("something else is mounted there by now");
@@ -436,6 +437,15 @@ void Hotplug::unmount_moved(const GivenMount& mount) const {
                 "the container keeps moving it, or keeps the way to it: end the container to be sure of it");
         }
     }
+}
+
+void Hotplug::require_listed(const MountView& seen, const GivenMount& mount) const {
+    const Fd root = Namespace::of(init_, NamespaceKind::mount).id() == mount.space ? open_target("/") : Fd{};
+    const auto id = root ? place_of(root).mount : 0;
+    const auto is_root = [&](const MountLine& line) { return line.id == id && line.point == "/"; };
+    if (std::ranges::any_of(seen.lines(), is_root)) return;
+    throw Error{Step::mount, ESTALE, "unmount " + quote(mount.target),
+                "init has gone on to namespaces or to a root that it has made, where nobody can look for it"};
 }
 
 Change Hotplug::detach_mount(const std::string& target) {

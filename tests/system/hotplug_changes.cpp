@@ -204,6 +204,30 @@ TEST_CASE("a mount where no look-up of the host's comes is not said to be gone")
     }
 }
 
+TEST_CASE("a mount is not said to be gone where init does not see all that is mounted") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory data;
+    ContainerSpec spec = plain(root);
+    spec.capabilities = CapabilitySet::system();
+    spec.seccomp.profile = SeccompProfile::system;
+    const std::string loop = " sh -c 'echo; echo ==; while read -r line; do eval \"$line\" 2>&1; echo; echo ==; done'";
+    const std::string below =
+        "mkdir /aside /below && mount --rbind / /below && mount --move /mnt /aside && exec chroot /below";
+    for (const std::string& step : {std::string{"exec unshare -m"}, below}) {
+        CAPTURE(step);
+        Shell shell{spec};
+        shell->attach(MountSpec::bind(data.path(), "/mnt"));
+        (void)shell.ask(step + loop);
+        for (int times = 0; times < 2; ++times) {
+            CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ESTALE) ==
+                  "container 'test': unmount '/mnt': Stale file handle: init has gone on to namespaces or to a root "
+                  "that it has made, where nobody can look for it");
+        }
+    }
+}
+
 TEST_CASE("nothing but the very mount is unmounted") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;

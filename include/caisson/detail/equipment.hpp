@@ -33,6 +33,7 @@ struct GivenMount {
     std::string target{};
     std::uint64_t id = 0;      ///< the kernel's, see statx(2); 0: init made it at the start, and nobody has asked
     std::uint64_t listed = 0;  ///< its number in mountinfo, which the kernel may give again
+    std::uint64_t space = 0;   ///< the mount namespace that it was put in: Namespace::id
     bool guards = false;       ///< one of the start's, without which what is masked or read-only might lie bare
     friend bool operator==(const GivenMount&, const GivenMount&) = default;
 };
@@ -109,8 +110,8 @@ void fields(A& archive, S& s) {
 }
 template <class A, SameButConst<GivenMount> S>
 void fields(A& archive, S& s) {
-    auto& [target, id, listed, guards] = s;
-    archive(target, id, listed, guards);
+    auto& [target, id, listed, space, guards] = s;
+    archive(target, id, listed, space, guards);
 }
 template <class A, SameButConst<Equipment> S>
 void fields(A& archive, S& s) {

@@ -20,6 +20,8 @@
 
 namespace caisson::inline v0::detail {
 
+class MountView;
+
 /// What there is to know of a container, for a `Hotplug` in whatever process.
 struct HotplugState {
     Equipment equipment{};
@@ -98,6 +100,8 @@ private:
     void unmount(const GivenMount& mount, std::int64_t milliseconds) const;
     /// Unmounts what is not where it was put, but where the container has it by now. What it has taken out is gone.
     void unmount_moved(const GivenMount& mount) const;
+    /// Throws ESTALE where init's mountinfo may leave it out though it is mounted.
+    void require_listed(const MountView& seen, const GivenMount& mount) const;
     /// One that init made at the start.
     void unmount_first(const std::string& target) const;
     void unmount(const std::string& target, std::uint64_t id, unsigned mask, std::int64_t milliseconds) const;
