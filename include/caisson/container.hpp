@@ -223,8 +223,8 @@ public:
     /// Unmounts what was attached at `target`, or is one of `mounts`, busy or not, and nothing else: ESTALE or EBUSY
     /// where something else is mounted there by now; ESTALE, too, where the container has moved or taken out one of
     /// `mounts`, and what it has put in its place counts as that one. What was attached and is gone already counts as
-    /// detached. EBUSY, too, where a later mount lies below or over it, and for one of `mounts` at, above or below what
-    /// is masked or read-only. ENOENT if there is none.
+    /// detached, if init sees all that is mounted. EBUSY, too, where a later mount lies below or over it, and for one
+    /// of `mounts` at, above or below what is masked or read-only. ENOENT if there is none.
     [[gnu::visibility("default")]] void detach_mount(const std::string& target);
     /// For who does the same elsewhere: see Hotplug. `what` is what it is for.
     [[nodiscard]] [[gnu::visibility("default")]] detail::Hotplug hotplug(const char* what);
