@@ -80,6 +80,22 @@ void check_note(const std::string& note) {
                 "at most 1048576 bytes are kept"};
 }
 
+/// In another pid namespace a process has another number; when it was started is the same in all.
+bool is_recorded(const detail::Owner& process, const detail::Owner& recorded) {
+    if (process.pid_namespace == recorded.pid_namespace) return process == recorded;
+    std::string status;
+    if (process.start_time != recorded.start_time ||
+        !detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(process.pid) + "/status").c_str(), status)) {
+        return false;
+    }
+    constexpr std::string_view key = "\nNSpid:";
+    const std::size_t line = status.find(key);
+    if (line == std::string::npos) return false;
+    const std::size_t from = line + key.size();
+    const std::string numbers = status.substr(from, status.find('\n', from) - from) + "\t";
+    return numbers.find("\t" + std::to_string(recorded.pid) + "\t") != std::string::npos;
+}
+
 }  // namespace
 
 namespace detail {
@@ -121,10 +137,7 @@ Process Helper::own_init(Fd pidfd) const {
     const auto record = this->record();
     const auto given = detail::Owner::of(process.pid());
     if (!given) throw Error{Step::helper, ESRCH, "container " + quote(name_), "it has ended"};
-    // Of another pid namespace, the numbers are other ones.
-    const bool is_it =
-        record && record->init && (record->init == given || record->init->pid_namespace != given->pid_namespace);
-    if (is_it) return process;
+    if (record && record->init && is_recorded(*given, *record->init)) return process;
     throw Error{Step::helper, EPERM, what(),
                 "it gives process " + std::to_string(process.pid()) + " as the container's, and " +
                     quote(run_directory_ + "/" + name_ + "/" + detail::StateRecord::file) + " does not"};

@@ -67,15 +67,23 @@ std::optional<StateRecord> StateRecord::parse(std::string_view text) {
     return record;
 }
 
-bool StateRecord::is_ones_own(int directory) noexcept {
+bool StateRecord::is_ones_own(int fd) noexcept {
     struct stat st {};
-    return ::fstat(directory, &st) == 0 && st.st_uid == ::geteuid() && (st.st_mode & 022) == 0;
+    return ::fstat(fd, &st) == 0 && st.st_uid == ::geteuid() && (st.st_mode & 022) == 0;
+}
+
+std::optional<std::string> StateRecord::read_own(int directory, const std::string& name, std::size_t most_bytes) {
+    std::string bytes;
+    if (!is_ones_own(directory)) return std::nullopt;
+    const Fd found = sys::open_at(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    // The directory is as it is now, and may have been otherwise when the file came.
+    if (!found || !is_ones_own(found.get()) || !sys::read_all(found.get(), bytes, most_bytes)) return std::nullopt;
+    return bytes;
 }
 
 std::optional<StateRecord> StateRecord::read(int directory) {
-    std::string text;
-    if (!is_ones_own(directory) || !sys::read_file(directory, file, text, 4096)) return std::nullopt;
-    return parse(text);
+    const auto text = read_own(directory, file, 4096);
+    return text ? parse(*text) : std::nullopt;
 }
 
 void StateRecord::write(int directory, const std::string& path) const {

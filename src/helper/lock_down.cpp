@@ -125,8 +125,6 @@ constexpr std::uint32_t allowed[] = {
     __NR_renameat,
     __NR_renameat2,
     __NR_getcwd,
-    __NR_fchmod,
-    __NR_fchmodat,
     __NR_dup,
     __NR_dup3,
     __NR_memfd_create,

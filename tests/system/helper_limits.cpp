@@ -261,6 +261,23 @@ TEST_CASE("a helper is not believed what its container is, and gives its clients
     record->init = init;
     record->write(directory.get(), place.run + "/web");
     CHECK(helper.exec(exec).wait().success());
+    // As from a pid namespace inside this one, where numbers are other ones, and times are not.
+    const auto from_elsewhere = [&](detail::Owner process) {
+        process.pid_namespace += 1;
+        record->init = process;
+        record->write(directory.get(), place.run + "/web");
+        detail::ContainerRecord::read(directory.get(), *init)->write(directory.get(), process, place.run + "/web");
+        return message_of([&] { (void)helper.exec(exec).wait(); });
+    };
+    CHECK(from_elsewhere(*init) == "nothing was thrown");
+    detail::Owner other = *init;
+    other.start_time += 1;
+    CHECK(from_elsewhere(other) == refused);
+    other = *init;
+    other.pid = ::getpid();
+    CHECK(from_elsewhere(other) == refused);
+    record->init = init;
+    record->write(directory.get(), place.run + "/web");
 
     // What the helper has in its own memory is nobody's business: it may be another's hand that has put it there.
     auto known = detail::ContainerRecord::read(directory.get(), *init);
@@ -378,6 +395,10 @@ TEST_CASE("a helper that has been taken over can open, run and reach nothing tha
                                 SYS_mknodat, SYS_symlinkat, SYS_linkat, SYS_init_module, SYS_keyctl, SYS_reboot}) {
             CHECK_MESSAGE(inside.call(call, {}) == -EPERM, "call " << call);
         }
+        // Root's files are its own, and may not become anybody's.
+        CHECK(inside.call(SYS_fchmodat, {here, inside.put(place.run + "/web"), 0777}) == -EPERM);
+        CHECK(inside.call(SYS_chmod, {inside.put(place.run + "/web"), 0777}) == -EPERM);
+        CHECK(inside.call(SYS_fchmod, {~0ULL, 0777}) == -EPERM);
         constexpr unsigned long long anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
         const auto none = ~0ULL;
         CHECK(inside.call(SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, anonymous, none}) == -EPERM);

@@ -1,6 +1,7 @@
 // caisson/detail/state_record.hpp - what a helper runs, as a file that outlives it.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,7 +31,12 @@ struct StateRecord {
     /// The inverse of `text`; nothing for any other text, or another version.
     [[nodiscard]] [[gnu::visibility("default")]] static std::optional<StateRecord> parse(std::string_view text);
     /// True where nobody else can have written what this process would act on.
-    [[nodiscard]] [[gnu::visibility("default")]] static bool is_ones_own(int directory) noexcept;
+    [[nodiscard]] [[gnu::visibility("default")]] static bool is_ones_own(int fd) noexcept;
+    /// The content of a file of the directory, if nobody else can have written or placed what this process would act
+    /// on.
+    [[nodiscard]] [[gnu::visibility("default")]] static std::optional<std::string> read_own(int directory,
+                                                                                            const std::string& name,
+                                                                                            std::size_t most_bytes);
     /// Of a directory; nothing where there is none that can be read, or others may write there.
     [[nodiscard]] [[gnu::visibility("default")]] static std::optional<StateRecord> read(int directory);
     /// In the place of what is there, all or nothing. Throws `Step::helper`, with `path` as the directory's name.

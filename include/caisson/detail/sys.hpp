@@ -97,19 +97,23 @@ inline void require_file_size(Step step, std::size_t size, std::string_view what
     return fd && write_all(fd.get(), text);
 }
 
-/// The content of a small file (procfs, cgroupfs), at most `limit` bytes; false and `errno` on failure.
-[[nodiscard]] inline bool read_file(int dir, const char* path, std::string& into, std::size_t limit = 1u << 20) {
-    const Fd fd = open_at(dir, path, O_RDONLY | O_NOCTTY);
-    if (!fd) return false;
+/// What comes out of `fd`, at most `limit` bytes; false and `errno` on failure.
+[[nodiscard]] inline bool read_all(int fd, std::string& into, std::size_t limit) {
     into.clear();
     char buffer[4096];
     while (into.size() < limit) {
-        const ssize_t n = retry([&] { return ::read(fd.get(), buffer, sizeof buffer); });
+        const ssize_t n = retry([&] { return ::read(fd, buffer, sizeof buffer); });
         if (n < 0) return false;
         if (n == 0) break;
         into.append(buffer, static_cast<std::size_t>(n));
     }
     return true;
+}
+
+/// The content of a small file (procfs, cgroupfs), at most `limit` bytes; false and `errno` on failure.
+[[nodiscard]] inline bool read_file(int dir, const char* path, std::string& into, std::size_t limit = 1u << 20) {
+    const Fd fd = open_at(dir, path, O_RDONLY | O_NOCTTY);
+    return fd && read_all(fd.get(), into, limit);
 }
 
 }  // namespace caisson::inline v0::detail::sys
