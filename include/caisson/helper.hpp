@@ -217,8 +217,7 @@ public:
     bool reboot(ShutdownMode mode = ShutdownMode::automatic) { return ask_init(EndKind::reboot, mode); }
     /// SIGTERM to init, then SIGKILL if it has not ended after `grace`; returns how it ended, and what is preserved is
     /// then released. A suspended container is resumed. The helper keeps the time, also if the caller dies meanwhile.
-    /// Throws `Step::signal` with ETIMEDOUT as Container::stop does; waits longer where a viewer of a console is still
-    /// reading.
+    /// Throws `Step::signal` with ETIMEDOUT as Container::stop does.
     [[gnu::visibility("default")]] ExitStatus stop(std::chrono::milliseconds grace);
     /// The same without waiting for the end; false if it has ended.
     bool ask_to_stop(std::chrono::milliseconds grace) {
