@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <string_view>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -20,13 +21,10 @@ constexpr std::size_t most_bytes = std::size_t{16} << 20;
 }  // namespace
 
 std::optional<ContainerRecord> ContainerRecord::read(int directory, const Owner& init) {
-    std::string bytes;
-    if (!StateRecord::is_ones_own(directory) || !sys::read_file(directory, file_of(init).c_str(), bytes, most_bytes) ||
-        !bytes.starts_with(heading)) {
-        return std::nullopt;
-    }
+    const auto bytes = StateRecord::read_own(directory, file_of(init), most_bytes);
+    if (!bytes || !bytes->starts_with(heading)) return std::nullopt;
     try {
-        return decode<ContainerRecord>(std::string_view{bytes}.substr(heading.size()));
+        return decode<ContainerRecord>(std::string_view{*bytes}.substr(heading.size()));
     } catch (const Error&) {
         return std::nullopt;  // of another build
     }
@@ -36,9 +34,16 @@ void ContainerRecord::write(int directory, const Owner& init, const std::string&
     StateRecord::write_file(directory, file_of(init), std::string{heading} + encode(*this), path);
 }
 
-Fd ContainerRecord::lock(const std::string& path) {
+void LockedDirectory::unlock() noexcept {
+    if (fd_) (void)::flock(fd_.get(), LOCK_UN);
+
+    fd_.reset();
+}
+
+LockedDirectory ContainerRecord::lock(const std::string& path) {
     Fd directory = sys::open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    if (directory && sys::retry([&] { return ::flock(directory.get(), LOCK_EX | LOCK_NB); }) == 0) return directory;
+    if (directory && sys::retry([&] { return ::flock(directory.get(), LOCK_EX | LOCK_NB); }) == 0)
+        return LockedDirectory{std::move(directory)};
     if (errno == ENOENT) throw Error{Step::helper, ESRCH, "container", "it has ended"};
     if (errno != EWOULDBLOCK) fail(Step::helper, "lock " + quote(path));
     throw Error{Step::helper, EBUSY, "devices of the container", "another client is attaching or detaching one"};

@@ -62,16 +62,16 @@ private:
     /// The container's file, which nobody else writes meanwhile.
     class Ledger {
     public:
-        Ledger(Fd directory, std::string path, Owner init, ContainerRecord before)
+        Ledger(LockedDirectory directory, std::string path, Owner init, ContainerRecord before)
             : directory_{std::move(directory)}, path_{std::move(path)}, init_{init}, before_{std::move(before)} {}
         /// What it was, with this change. Throws with ESRCH where the container has been started again.
         void write(const Change* change) {
-            const auto state = StateRecord::read(directory_.get());
+            const auto state = StateRecord::read(directory_.fd());
             if (!state || state->init != init_) throw Error{Step::helper, ESRCH, "container", "it has ended"};
             ContainerRecord now = before_;
             if (change != nullptr) now.note(*change);
             is_written_ = true;
-            now.write(directory_.get(), init_, path_);
+            now.write(directory_.fd(), init_, path_);
         }
         void close() noexcept { is_written_ = false; }
         void restore() noexcept {
@@ -83,7 +83,7 @@ private:
         }
 
     private:
-        Fd directory_;
+        LockedDirectory directory_;
         std::string path_;
         Owner init_;
         ContainerRecord before_;
@@ -95,7 +95,7 @@ private:
         Fd pidfd;
         (void)helper.ask({.kind = Question::equipment}, &pidfd);
         Process init = helper.own_init(std::move(pidfd));
-        Fd directory = ContainerRecord::lock(path);
+        LockedDirectory directory = ContainerRecord::lock(path);
         ContainerRecord record = helper.container_record(init);
         const auto state = helper.record();
         if (!state || !state->init) throw Error{Step::helper, ESRCH, "container", "it has ended"};

@@ -59,13 +59,13 @@ public:
     detail::Hotplug begin() {
         REQUIRE(refusal(detail::Message::Kind::equipment) == "");
         Process init = Process::adopt(std::move(passed_));
-        directory_ = detail::ContainerRecord::lock(place_);
-        record_ = *detail::ContainerRecord::read(directory_.get(), *detail::Owner::of(init.pid()));
+        directory_.emplace(detail::ContainerRecord::lock(place_));
+        record_ = *detail::ContainerRecord::read(directory_->fd(), *detail::Owner::of(init.pid()));
         return {std::move(init), record_.hotplug};
     }
     void intend(const detail::Change& change, pid_t init) {
         record_.note(change);
-        record_.write(directory_.get(), *detail::Owner::of(init), place_);
+        record_.write(directory_->fd(), *detail::Owner::of(init), place_);
         const Fd netlink = detail::open_netlink();
         CHECK(refusal(detail::Message::Kind::intent, detail::encode(change), netlink.get()) == "");
     }
@@ -74,7 +74,7 @@ public:
 private:
     std::string place_;
     Fd socket_;
-    Fd directory_;
+    std::optional<detail::LockedDirectory> directory_;
     detail::ContainerRecord record_;
     Fd passed_;
 };

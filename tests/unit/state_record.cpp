@@ -4,9 +4,12 @@
 #include <string>
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <caisson/detail/container_record.hpp>
 #include <caisson/error.hpp>
 
 #include "support/doctest.hpp"
@@ -57,6 +60,20 @@ TEST_CASE("a record replaces the one before at once, for its owner alone, and wh
     CHECK(::fchmod(directory.get(), 0770) == 0);
     CHECK_FALSE(StateRecord::read(directory.get()));
     CHECK(::fchmod(directory.get(), 0700) == 0);
+    CHECK(StateRecord::read(directory.get()));
+    CHECK(::fchmodat(directory.get(), "state", 0620, 0) == 0);
+    CHECK_FALSE(StateRecord::read(directory.get()));
+    CHECK(::fchmodat(directory.get(), "state", 0600, 0) == 0);
+    CHECK(::renameat(directory.get(), "state", directory.get(), "elsewhere") == 0);
+    CHECK(::symlinkat("elsewhere", directory.get(), "state") == 0);
+    CHECK_FALSE(StateRecord::read(directory.get()));
+    CHECK(::renameat(directory.get(), "elsewhere", directory.get(), "state") == 0);
+    if (::geteuid() == 0) {
+        CHECK(::fchownat(directory.get(), "state", 65534, 0, 0) == 0);
+        CHECK_FALSE(StateRecord::read(directory.get()));
+    }
+    record.write(directory.get(), top);
+    CHECK(StateRecord::read(directory.get()));
     struct stat st {};
     CHECK(::fstatat(directory.get(), "state", &st, 0) == 0);
     CHECK((st.st_mode & 07777) == 0600);
@@ -82,4 +99,41 @@ TEST_CASE("nobody is ended by a record whose helper lives, whose boot is another
     record.init->start_time += 1;
     CHECK(record.end_init());
     CHECK(::getppid() > 0);  // still here
+}
+
+TEST_CASE("the lock on a container's file goes with who has it, and does not stay with a copy of that process") {
+    char top[] = "/tmp/caisson-record-XXXXXX";
+    REQUIRE(::mkdtemp(top) != nullptr);
+    pid_t copy = -1;
+    {
+        const detail::LockedDirectory locked = detail::ContainerRecord::lock(top);
+        copy = ::fork();
+        if (copy == 0) {
+            for (;;) ::pause();
+        }
+        CHECK_THROWS_WITH_AS((void)detail::ContainerRecord::lock(top),
+                             "devices of the container: Device or resource busy: another client is attaching or "
+                             "detaching one",
+                             Error);
+    }
+    CHECK_NOTHROW((void)detail::ContainerRecord::lock(top));
+    REQUIRE(::kill(copy, SIGKILL) == 0);
+    REQUIRE(::waitpid(copy, nullptr, 0) == copy);
+    CHECK(::rmdir(top) == 0);
+}
+
+TEST_CASE("links of which nobody knows whether they were made are told apart by their names") {
+    const auto change = [](unsigned index, const char* name, bool added, bool is_half) {
+        return detail::Change{.added = added, .is_half = is_half, .link = {index, name, name, true}};
+    };
+    detail::ContainerRecord record;
+    for (const char* name : {"one", "two", "three"}) record.note(change(0, name, true, true));
+    CHECK(record.hotplug.links.size() == 3);
+    record.note(change(7, "two", true, false));
+    REQUIRE(record.hotplug.links.size() == 3);
+    CHECK(record.hotplug.links[2].index == 7);
+    record.note(change(0, "one", false, false));
+    record.note(change(7, "two", false, false));
+    REQUIRE(record.hotplug.links.size() == 1);
+    CHECK(record.hotplug.links[0].host_name == "three");
 }

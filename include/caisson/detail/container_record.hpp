@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <caisson/detail/archive.hpp>
 #include <caisson/detail/equipment.hpp>
@@ -15,6 +16,21 @@
 #include <caisson/fd.hpp>
 
 namespace caisson::inline v0::detail {
+
+/// A directory that the calling process alone has locked. It is unlocked by hand: closing would leave the lock with a
+/// copy that fork(2) has made of the process meanwhile.
+class LockedDirectory {
+public:
+    explicit LockedDirectory(Fd locked) noexcept : fd_{std::move(locked)} {}
+    LockedDirectory(LockedDirectory&&) noexcept = default;
+    LockedDirectory& operator=(LockedDirectory&&) = delete;
+    ~LockedDirectory() { unlock(); }
+    [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+    [[gnu::visibility("default")]] void unlock() noexcept;
+
+private:
+    Fd fd_;
+};
 
 /// The file `container.TAG` in a helper's directory RUN/NAME/, where TAG is init's, as in `state`, which is written
 /// after it. Clients act on it with rights that the helper has given up; so they believe it and not the helper, and
@@ -30,9 +46,8 @@ struct ContainerRecord {
                                                                                             const Owner& init);
     /// In the place of what is there, all or nothing. Throws `Step::helper`, with `path` as the directory's name.
     [[gnu::visibility("default")]] void write(int directory, const Owner& init, const std::string& path) const;
-    /// The directory, locked for who writes next, as long as the descriptor is open. Throws `Step::helper`: EBUSY where
-    /// somebody else has it.
-    [[nodiscard]] [[gnu::visibility("default")]] static Fd lock(const std::string& path);
+    /// The directory, locked for who writes next. Throws `Step::helper`: EBUSY where somebody else has it.
+    [[nodiscard]] [[gnu::visibility("default")]] static LockedDirectory lock(const std::string& path);
     void note(const Change& change);
 };
 
@@ -43,7 +58,7 @@ inline void ContainerRecord::note(const Change& change) {
     auto& links = hotplug.links;
     // One that was only intended may have no index yet.
     std::erase_if(links, [&](const PluggedLink& link) {
-        return link.index == change.link.index || (link.index == 0 && link.host_name == change.link.host_name);
+        return link.index == 0 ? link.host_name == change.link.host_name : link.index == change.link.index;
     });
     if (change.added) links.push_back(change.link);
 }
