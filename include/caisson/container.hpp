@@ -453,6 +453,8 @@ private:
         } catch (const Error&) {
             return false;  // a policy may refuse it now, and not the next time
         }
+        // In this order: init is the keeper's child until that one's end is complete.
+        detail::reap_if_ours(running_.keeper.get());
         detail::reap_if_ours(running_.init.pidfd());
         finish(ExitStatus::killed(SIGKILL));
         return true;

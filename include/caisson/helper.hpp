@@ -322,7 +322,7 @@ private:
         if (taken == detail::Taken::closed) {
             // Its descriptors are closed one after the other: the lock on the name is gone for certain once all of it
             // is.
-            if (let_go_ || !waits_ || !process_.ended_within(1000)) {
+            if (let_go_ || !waits_ || !process_.ended_within(5000)) {
                 let_go_ = true;
                 throw Error{Step::helper, ECONNRESET, what(), "it has let this client go: find it again"};
             }
