@@ -86,7 +86,7 @@ void write_file(const std::string& path, const std::string& text) {
 
 }  // namespace
 
-Floor::Floor(std::string root) : root_{std::move(root)}, name_{"caisson-bench-floor." + std::to_string(::gettid())} {
+Floor::Floor(std::string root) : root_{std::move(root)}, name_{"bench-floor." + std::to_string(::gettid())} {
     for (const auto& hierarchy : caisson::detail::cgroup_hierarchies()) {
         auto parent = caisson::detail::open_cgroup_parent(hierarchy, "");
         if (!parent.directory) continue;

@@ -26,7 +26,7 @@ std::string find_program(const char* name) {
     return {};
 }
 
-constexpr const char* name_of_all = "caisson-bench-peer";
+constexpr const char* name_of_all = "bench-peer";
 
 }  // namespace
 

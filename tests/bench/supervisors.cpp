@@ -77,7 +77,7 @@ Supervisors::~Supervisors() {
 }
 
 std::string Supervisors::next_name() {
-    return "caisson-bench-peer-" + std::to_string(++last_);
+    return "bench-peer-" + std::to_string(++last_);
 }
 
 bool Supervisors::run(std::vector<std::string> command) const {
