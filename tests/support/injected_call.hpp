@@ -10,6 +10,7 @@
 #include <string>
 
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,18 +18,16 @@
 namespace caisson_test {
 
 #ifdef __x86_64__
-/// A process that stands still in a system call, as long as this object lives; then it goes on as if nothing had been
-/// but what it was refused.
+/// A process that stands still where it waits for events, as long as this object lives; then it goes on as if nothing
+/// had been but what it was refused. One that has something to do is let do it first.
 class Injected {
 public:
     explicit Injected(pid_t pid) : pid_{pid} {
-        int status = 0;
-        if (::ptrace(PTRACE_ATTACH, pid, nullptr, nullptr) != 0 || ::waitpid(pid, &status, 0) != pid ||
-            ::ptrace(PTRACE_GETREGS, pid, nullptr, &before_) != 0) {
-            throw std::runtime_error{"it cannot be traced"};
+        for (int attempts_left = 1000; !stop_waiting(); --attempts_left) {
+            (void)::ptrace(PTRACE_DETACH, pid_, nullptr, nullptr);
+            if (attempts_left == 0) throw std::runtime_error{"it does not wait for events"};
+            (void)::usleep(10'000);
         }
-        const long code = ::ptrace(PTRACE_PEEKTEXT, pid, before_.rip - 2, nullptr);
-        if ((code & 0xffff) != 0x050f) throw std::runtime_error{"it does not wait in a system call"};
     }
     Injected(const Injected&) = delete;
     ~Injected() {
@@ -81,6 +80,21 @@ public:
     }
 
 private:
+    /// False if it was about something else.
+    bool stop_waiting() {
+        int status = 0;
+        if (::ptrace(PTRACE_ATTACH, pid_, nullptr, nullptr) != 0 || ::waitpid(pid_, &status, 0) != pid_ ||
+            ::ptrace(PTRACE_GETREGS, pid_, nullptr, &before_) != 0) {
+            throw std::runtime_error{"it cannot be traced"};
+        }
+        const long code = ::ptrace(PTRACE_PEEKTEXT, pid_, before_.rip - 2, nullptr);
+        const std::array waits{SYS_poll, SYS_ppoll, SYS_epoll_wait, SYS_epoll_pwait};
+        const auto call = static_cast<long>(before_.orig_rax);
+        // Interrupted, and not at an end by itself: EINTR, or one of those with which the kernel starts it again.
+        const auto result = static_cast<long>(before_.rax);
+        return (code & 0xffff) == 0x050f && std::find(waits.begin(), waits.end(), call) != waits.end() &&
+               (result == -EINTR || (result <= -512 && result >= -516));
+    }
     void stop_at_call(user_regs_struct& regs) {
         int status = 0;
         if (::ptrace(PTRACE_SYSCALL, pid_, nullptr, nullptr) != 0 || ::waitpid(pid_, &status, 0) != pid_ ||

@@ -308,7 +308,6 @@ TEST_CASE("a client that the kernel does not let a helper watch is told so, and 
     const Group group;
     Helper first = group.start("first");
     CHECK(first.info().name == "first");
-    std::this_thread::sleep_for(20ms);  // it waits again
     std::optional<Helper> more;
     {
         Injected inside{first.pid()};
@@ -326,7 +325,6 @@ TEST_CASE("what a group's helper has no thread for is refused, and the others go
     const Group group;
     Helper first = group.start("first");
     CHECK(first.info().name == "first");
-    std::this_thread::sleep_for(20ms);  // it waits again
     const Fd client = connect_to(group.run + "/first/sock");
     {
         Injected inside{first.pid()};
@@ -377,7 +375,6 @@ TEST_CASE("a helper that has been taken over can open, run and reach nothing tha
     REQUIRE(Fd{::open(beside.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)});
     Helper helper = Helper::start(spec, place.options);
     const detail::Owner init = *detail::Owner::of(helper.info().init);
-    std::this_thread::sleep_for(20ms);  // it waits again
     {
         Injected inside{helper.pid()};
         const auto here = static_cast<unsigned long long>(AT_FDCWD);
