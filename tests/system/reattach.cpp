@@ -317,6 +317,8 @@ TEST_CASE("a helper that tells without end keeps neither its controller nor the 
         // Not for ever: who does not bear it is to fail, and not to hang.
         (void)::alarm(10);
         const Fd client{::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)};
+        // An answer to nothing would be passed over.
+        (void)detail::wait_readable(client.get(), 10'000);
         (void)detail::send_message(client.get(), {.kind = detail::Message::Kind::done});
         while (detail::send_message(client.get(), words)) {
         }
@@ -392,7 +394,8 @@ TEST_CASE("a container that is to outlive its helper goes on, and so do its clie
     Controller controller;
     const ContainerId id = controller.reattach("web", place.run);
     helper.set_note("second");
-    while (controller.next()) continue;  // it is noted
+    CHECK(next(controller)->kind == Event::Kind::noted);
+    while (controller.next()) continue;
     for (int round = 0; round < 3; ++round) {
         const pid_t before = helper.pid();
         REQUIRE(::kill(before, SIGKILL) == 0);
