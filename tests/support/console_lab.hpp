@@ -15,6 +15,7 @@
 #include <caisson/controller.hpp>
 
 #include "support/doctest.hpp"
+#include "support/read_now.hpp"
 #include "support/rootfs.hpp"
 #include "support/why_not.hpp"
 
@@ -84,18 +85,6 @@ struct Lab {
     std::optional<ExitStatus> status;
 };
 
-/// What is there to be read; nothing more than that.
-inline std::string read_now(const Fd& fd) {
-    std::string all;
-    char buffer[65536];
-    pollfd p{fd.get(), POLLIN, 0};
-    while (::poll(&p, 1, 0) > 0) {
-        const ssize_t n = ::read(fd.get(), buffer, sizeof buffer);
-        if (n <= 0) break;
-        all.append(buffer, static_cast<std::size_t>(n));
-    }
-    return all;
-}
 /// Reads until `text` has come.
 inline std::string read_until(Lab& lab, const Fd& fd, const std::string& text) {
     std::string all;

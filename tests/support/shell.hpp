@@ -35,11 +35,13 @@ public:
         in_.reset(in[1]);
         out_.reset(out[0]);
         ContainerSpec spec = given;
-        spec.command = {"/bin/sh", "-c", "while read -r line; do eval \"$line\" 2>&1; echo; echo '=='; done"};
+        spec.command = {"/bin/sh", "-c", loop};
         spec.console.reset();
         spec.stdio = {.in = command.get(), .out = said.get(), .err = said.get()};
         container_.emplace(Container::start(spec));
     }
+    /// A command that begins it once more, which is answered as the end of what was asked.
+    static std::string again() { return std::string{"sh -c 'echo; echo ==; "} + loop + "'"; }
     Container& operator*() { return *container_; }
     Container* operator->() { return &*container_; }
     /// What a command has printed.
@@ -58,6 +60,7 @@ public:
     }
 
 private:
+    static constexpr const char* loop = "while read -r line; do eval \"$line\" 2>&1; echo; echo ==; done";
     Fd in_;
     Fd out_;
     std::optional<Container> container_;

@@ -25,6 +25,17 @@
 using namespace caisson;
 using namespace caisson_test;
 
+namespace {
+
+ContainerSpec plain_system(const TestRoot& root) {
+    ContainerSpec spec = plain(root);
+    spec.capabilities = CapabilitySet::system();
+    spec.seccomp.profile = SeccompProfile::system;
+    return spec;
+}
+
+}  // namespace
+
 TEST_CASE("a directory, a file and memory are mounted in a container that runs, and unmounted") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
@@ -187,15 +198,14 @@ TEST_CASE("a mount where no look-up of the host's comes is not said to be gone")
     const LeavesNothing nothing;
     const TestRoot root;
     const TestDirectory data;
-    ContainerSpec spec = plain(root);
-    spec.capabilities = CapabilitySet::system();
-    spec.seccomp.profile = SeccompProfile::system;
+    const ContainerSpec spec = plain_system(root);
     Shell shell{spec};
     shell->attach(MountSpec::bind(data.path(), "/mnt"));
     // Init's own list says where it is below init's root.
     (void)shell.ask(
         "mkdir /below && mount --rbind / /below && mkdir /below/kept && mount --move /mnt /below/kept && "
-        "exec chroot /below sh -c 'echo; echo ==; while read -r line; do eval \"$line\" 2>&1; echo; echo ==; done'");
+        "exec chroot /below " +
+        Shell::again());
     CHECK(shell.ask("grep -c ' /kept ' /proc/self/mountinfo") == "1\n");
     for (int times = 0; times < 2; ++times) {
         CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ESTALE) ==
@@ -209,17 +219,14 @@ TEST_CASE("a mount is not said to be gone where init does not see all that is mo
     const LeavesNothing nothing;
     const TestRoot root;
     const TestDirectory data;
-    ContainerSpec spec = plain(root);
-    spec.capabilities = CapabilitySet::system();
-    spec.seccomp.profile = SeccompProfile::system;
-    const std::string loop = " sh -c 'echo; echo ==; while read -r line; do eval \"$line\" 2>&1; echo; echo ==; done'";
+    const ContainerSpec spec = plain_system(root);
     const std::string below =
         "mkdir /aside /below && mount --rbind / /below && mount --move /mnt /aside && exec chroot /below";
     for (const std::string& step : {std::string{"exec unshare -m"}, below}) {
         CAPTURE(step);
         Shell shell{spec};
         shell->attach(MountSpec::bind(data.path(), "/mnt"));
-        (void)shell.ask(step + loop);
+        (void)shell.ask(step + ' ' + Shell::again());
         for (int times = 0; times < 2; ++times) {
             CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ESTALE) ==
                   "container 'test': unmount '/mnt': Stale file handle: init has gone on to namespaces or to a root "
@@ -233,9 +240,7 @@ TEST_CASE("nothing but the very mount is unmounted") {
     const LeavesNothing nothing;
     const TestRoot root;
     const TestDirectory data;
-    ContainerSpec spec = plain(root);
-    spec.capabilities = CapabilitySet::system();
-    spec.seccomp.profile = SeccompProfile::system;
+    const ContainerSpec spec = plain_system(root);
     Shell shell{spec};
     shell->attach(MountSpec::bind(data.path(), "/mnt"));
     CHECK(shell.ask("mount -t tmpfs over /mnt && echo ok") == "ok\n");
@@ -257,12 +262,9 @@ TEST_CASE("files are never shown by an id map that the container has made") {
     const LeavesNothing nothing;
     const TestRoot root;
     const TestDirectory data;
-    ContainerSpec spec = plain(root);
-    spec.capabilities = CapabilitySet::system();
-    spec.seccomp.profile = SeccompProfile::system;
+    const ContainerSpec spec = plain_system(root);
     Shell shell{spec};
-    (void)shell.ask(
-        "exec unshare -U -m -r sh -c 'echo; echo ==; while read -r line; do eval \"$line\" 2>&1; echo; echo ==; done'");
+    (void)shell.ask("exec unshare -U -m -r " + Shell::again());
     CHECK(shell.ask("cat /proc/1/uid_map | wc -l") == "1\n");
     CHECK(
         refusal([&] { shell->attach(MountSpec::bind(data.path(), "/mnt")); }, ESTALE) ==

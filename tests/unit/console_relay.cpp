@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "support/doctest.hpp"
+#include "support/read_now.hpp"
 
 namespace {
 bool has_memory = true;
@@ -41,6 +42,7 @@ void operator delete[](void* place, std::size_t) noexcept {
 }
 
 using namespace caisson;
+using caisson_test::read_now;
 using detail::Relay;
 using detail::Ring;
 
@@ -56,23 +58,23 @@ struct Carried {
             for (int i = 0; i < n; ++i) relay.serve(static_cast<unsigned>(ready[i].data.u64), ready[i].events);
         }
     }
+    /// What is ready is served while there is none.
+    bool is_refused_without_memory() {
+        bool is_refused = false;
+        has_memory = false;
+        try {
+            serve();
+        } catch (const std::bad_alloc&) {
+            is_refused = true;
+        }
+        has_memory = true;
+        return is_refused;
+    }
     Fd set{::epoll_create1(EPOLL_CLOEXEC)};
     Pty inner = Pty::open();
     Fd inside = inner.open_peer();
     Relay relay{0, inner, ConsoleSpec{}, std::nullopt, detail::Poller{set.get(), 0}};
 };
-
-std::string read_now(const Fd& fd) {
-    std::string all;
-    char buffer[4096];
-    pollfd p{fd.get(), POLLIN, 0};
-    while (::poll(&p, 1, 0) > 0) {
-        const ssize_t n = ::read(fd.get(), buffer, sizeof buffer);
-        if (n <= 0) break;
-        all.append(buffer, static_cast<std::size_t>(n));
-    }
-    return all;
-}
 
 bool write_all(const Fd& fd, const std::string& text) {
     return ::write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
@@ -103,15 +105,7 @@ TEST_CASE("what a container writes while there is no memory waits for some, and 
     carried.serve();
     const std::string text(2000, 'x');
     REQUIRE(write_all(carried.inside, text));
-    has_memory = false;
-    bool is_refused = false;
-    try {
-        carried.serve();
-    } catch (const std::bad_alloc&) {
-        is_refused = true;
-    }
-    has_memory = true;
-    CHECK(is_refused);
+    CHECK(carried.is_refused_without_memory());
     CHECK(read_now(viewer).empty());
     carried.serve();
     CHECK(read_now(viewer) == text);
@@ -123,15 +117,7 @@ TEST_CASE("what a viewer types while there is no memory waits for some, and is n
     carried.serve();
     const std::string text(2000, 'x');
     REQUIRE(write_all(viewer, text));
-    has_memory = false;
-    bool is_refused = false;
-    try {
-        carried.serve();
-    } catch (const std::bad_alloc&) {
-        is_refused = true;
-    }
-    has_memory = true;
-    CHECK(is_refused);
+    CHECK(carried.is_refused_without_memory());
     carried.serve();
     CHECK(read_now(carried.inside) == text);
 }
