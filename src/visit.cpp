@@ -150,7 +150,7 @@ public:
     }
     /// Until the command was executed, or all was done. Throws what went wrong.
     void wait_for_mark() {
-        while (!has_ended(status_)) take_report();
+        while (!has_ended(status_)) take_report(status_.get());
         const StageStatus told = StageStatus::read(status_, Step::exec, "status of the process in the container");
         if (told.is_done) return;
         if (told.failure) throw at(told.failure->instr, told.failure->errnum, " (in the child)");
@@ -181,10 +181,9 @@ private:
         return status && ::poll(&p, 1, 0) > 0;
     }
 
-    /// Waits for a report, or for the end of the status pipe, and takes it in.
-    void take_report() {
-        pollfd p[3]{{reports().fd(), POLLIN, 0}, {visitor_.keeper.get(), POLLIN, 0}, {status_.get(), 0, 0}};
-        if (has_ended(status_)) p[2].fd = -1;
+    /// Waits for a report, or for the end of the pipe `or_end`, and takes it in.
+    void take_report(int or_end = -1) {
+        pollfd p[3]{{reports().fd(), POLLIN, 0}, {visitor_.keeper.get(), POLLIN, 0}, {or_end, 0, 0}};
         const int wait = static_cast<int>(std::min<std::int64_t>(left(), 1'000'000));
         const int ready = ::poll(p, 3, wait);
         if (ready < 0 && errno != EINTR) fail(Step::exec, "wait for the process in the container");

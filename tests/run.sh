@@ -8,6 +8,9 @@
 #   tests/run.sh SECTION...      some of: gcc uml clang options consumers style asan tsan qemu
 #   --build DIR                  where to build (default: build/run)
 #
+# Test programs that fail beside compilers and other tests, three of a section at most, are run once more with nothing
+# beside them, and that run counts; the result names them.
+#
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
 set -uo pipefail
 exec 4>&1
@@ -20,13 +23,13 @@ while (($#)); do
         --quick | --long) mode=${1#--} ;;
         --build) out=${2:?--build wants a directory} && shift ;;
         gcc | clang | asan | tsan | options | consumers | uml | qemu | style | long) wanted+=("$1") ;;
-        *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+        *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
     esac
     shift
 done
 if ((${#wanted[@]} == 0)); then
     case $mode in
-        # asan compiles all that clang does. It leaves out what is about the programs' words, and what races with the
+        # asan compiles all that clang does. It leaves out what is about the example programs, and what races with the
         # kernel: a third of its time.
         all) wanted=(gcc uml options consumers style asan tsan) brief=yes ;;
         quick) wanted=(gcc) ;;
@@ -37,7 +40,11 @@ mkdir -p "$out" || exit 2
 out=$(realpath "$out")
 jobs=$(nproc)
 passed=0 failed=0 skipped=0
-failures=()
+failures=() repeated=()
+# Whether sections run beside each other.
+beside=
+if ((${#wanted[@]} > 1)); then beside=yes; fi
+rm -f "$out"/*.again
 
 heading() { printf '\n== %s ==\n' "$1"; }
 # What the command prints is shown only if it fails.
@@ -61,8 +68,9 @@ check() {
 show_and_fail() { cat "$1"; return 1; }
 # The counts of a results file or directory are added; see tests/support/count.py.
 count() {
-    local counts
-    counts=$(python3 tests/support/count.py "$1" 3>&1 >&4) || counts='0 1 0'
+    local counts later=
+    if [[ -n $beside && $section == @(gcc|uml|asan|tsan) ]]; then later=$out/$section.again; fi
+    counts=$(python3 tests/support/count.py "$1" ${later:+"$later"} 3>&1 >&4) || counts='0 1 0'
     read -r p f s <<< "$counts"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     if ((f > 0)); then failures+=("$section: $f test cases"); fi
@@ -70,13 +78,15 @@ count() {
 }
 # configure NAME COMPILER MESON-OPTIONS...
 configure() {
-    local dir=$out/$1 compiler=$2
+    local dir=$out/$1 compiler=$2 linker=
     shift 2
+    # The sanitizers' programs are a hundred with the whole library in each.
+    if [[ $compiler == clang++ ]]; then linker=CXX_LD=lld; fi
     if [[ -f $dir/build.ninja ]]; then
         check "configure with $compiler" meson configure "$dir" -Dwerror=true "$@"
     else
         rm -rf "$dir"
-        check "configure with $compiler" env CXX="$compiler" meson setup "$dir" -Dwerror=true "$@"
+        check "configure with $compiler" env CXX="$compiler" $linker meson setup "$dir" -Dwerror=true "$@"
     fi
 }
 # build NAME COMPILER MESON-OPTIONS...: everything, or what the suites of `only` need
@@ -86,6 +96,10 @@ build() {
     if [[ -n ${only-} ]]; then read -r -d '' -a targets < <(tests/support/targets.py "$out/$1" $only); fi
     check "build without a warning" ninja -C "$out/$1" -j "$jobs" "${targets[@]}"
 }
+declare -A environment=(
+    [asan]='ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1'
+    [tsan]=TSAN_OPTIONS=halt_on_error=1)
+declare -A patience=([asan]=8 [tsan]=8)
 # run NAME MESON-TEST-OPTIONS...
 run() {
     # Two sections may run tests of one build at the same time.
@@ -94,7 +108,8 @@ run() {
     rm -f "$dir/meson-logs/$section"*.json
     # The limits in the build files are for a machine of one's own; a busy one may take longer.
     # Signals that the caller ignores, as nohup(1) does, would be ignored by what the tests start.
-    env --default-signal meson test -C "$dir" --no-rebuild --logbase "$section" -t "${patience-4}" "$@" > "$text" 2>&1
+    env --default-signal ${environment[${dir##*/}]-} meson test -C "$dir" --no-rebuild --logbase "$section" -t "${patience[${dir##*/}]-4}" \
+        "$@" > "$text" 2>&1
     local log
     log=$(ls "$dir/meson-logs/$section"*.json 2> /dev/null | head -n 1)
     if [[ -n $log ]]; then
@@ -132,12 +147,12 @@ prepare() {
     for name in "${wanted[@]}"; do
         case $name in
             gcc) needed+=(bubblewrap crun lxc) ;;
-            clang) needed+=(clang) ;;
-            asan | tsan | long) needed+=(clang libclang-rt-14-dev) ;;
+            clang) needed+=(clang lld) ;;
+            asan | tsan | long) needed+=(clang libclang-rt-14-dev lld) ;;
             consumers) needed+=(clang) ;;
             uml) needed+=(user-mode-linux kmod e2fsprogs) ;;
             qemu) needed+=(qemu-system-x86 kmod apparmor) ;;
-            style) needed+=(clang clang-format clang-tidy) ;;
+            style) needed+=(clang lld clang-format clang-tidy) ;;
         esac
     done
     packages "${needed[@]}"
@@ -210,15 +225,12 @@ section_clang() {
 sanitized=(-Db_lundef=false -Doptimization=0 -Ddefault_library=static -Ddebug=false -Dcpp_args=-gline-tables-only)
 build_asan() {
     heading "address and undefined-behaviour sanitizer: build"
-    only="unit system${brief:+ -words -races}" build asan clang++ -Db_sanitize=address,undefined "${sanitized[@]}"
+    only="unit system${brief:+ -words -domains -races}" build asan clang++ -Db_sanitize=address,undefined "${sanitized[@]}"
 }
 section_asan() {
     heading "address and undefined-behaviour sanitizer: unit and system tests"
-    export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-    local patience=8
     run asan "${steady[@]}" --suite unit
-    run asan "${steady[@]}" --suite system ${brief:+--no-suite words --no-suite races} --num-processes 1
-    unset ASAN_OPTIONS UBSAN_OPTIONS
+    run asan "${steady[@]}" --suite system ${brief:+--no-suite words --no-suite domains --no-suite races} --num-processes 1
 }
 build_tsan() {
     heading "thread sanitizer: build"
@@ -226,16 +238,13 @@ build_tsan() {
 }
 section_tsan() {
     heading "thread sanitizer: the tests with threads"
-    export TSAN_OPTIONS=halt_on_error=1
-    local patience=8
     run tsan "${steady[@]}" --suite threads --num-processes 1
-    unset TSAN_OPTIONS
 }
 section_options() {
-    heading "without XML, networks and filters: build, then the unit tests"
-    only='unit' build bare g++ -Dxml=disabled -Dnetwork=disabled -Dseccomp=disabled -Dbuildtype=debug \
+    heading "without XML, networks and filters: build, then the unit tests that could tell"
+    only='options' build bare g++ -Dxml=disabled -Dnetwork=disabled -Dseccomp=disabled -Dbuildtype=debug \
         -Ddebug=false -Ddefault_library=shared || return
-    run bare --suite unit
+    run bare --suite options
 }
 section_consumers() {
     heading "consumers: pkg-config, subproject, headers, what must not compile"
@@ -244,9 +253,12 @@ section_consumers() {
 # The emulated kernel has one CPU and takes its time.
 section_uml() {
     heading "a kernel with cgroup v2 alone, in user-mode Linux: unit and system tests"
+    in_uml unit system
+}
+in_uml() {
     rm -rf "$out/uml"
     check "the kernel boots and runs the tests" \
-        env --default-signal tests/vm/uml.sh "$out/gcc" "$out/uml" unit system && count "$out/uml"
+        env --default-signal tests/vm/uml.sh "$out/gcc" "$out/uml" "$@" && count "$out/uml"
 }
 # An hour or so, alone on the machine's processors: it is emulated.
 section_qemu() {
@@ -280,6 +292,27 @@ section_style() {
     check "clang-tidy has no remark" tests/style.sh tidy "$dir"
 }
 
+# What a program said the first time stands above, in its section.
+once_more() {
+    local section names beside=
+    for section in gcc uml asan tsan; do
+        [[ -s $out/$section.again ]] || continue
+        mapfile -t names < "$out/$section.again"
+        if ((${#names[@]} > 3)); then
+            failed=$((failed + ${#names[@]}))
+            failures+=("$section: ${names[*]}")
+            continue
+        fi
+        heading "$section: once more with nothing beside"
+        repeated+=("$section: ${names[*]}")
+        case $section in
+            gcc) run gcc --num-processes 1 "${names[@]}" ;;
+            uml) in_uml "${names[@]}" ;;
+            *) run "$section" "${steady[@]}" --num-processes 1 "${names[@]}" ;;
+        esac
+    done
+}
+
 wants() { [[ " ${wanted[*]} " == *" $1 "* ]]; }
 alone() {
     local section=$1 began=$SECONDS
@@ -310,6 +343,7 @@ sections() {
     for name in asan tsan clang options consumers style uml; do
         if [[ -n ${job[$name]-} ]]; then await $name; fi
     done
+    once_more
     for name in qemu long; do
         if wants $name; then alone $name section_$name; fi
     done
@@ -322,6 +356,7 @@ main() {
     heading "packages"
     if prepare; then sections; fi
     heading "result after $SECONDS s"
+    for line in "${repeated[@]}"; do printf 'run a second time, alone: %s\n' "$line"; done
     for line in "${failures[@]}"; do printf 'FAILED  %s\n' "$line"; done
     printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
     ((failed == 0))

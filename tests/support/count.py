@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Counts test cases: count.py RESULTS
+"""Counts test cases: count.py RESULTS [FAILURES]
 
 RESULTS is meson's testlog.json, or a directory with NAME.rc (the exit status) and NAME.out for each program. A program
 with doctest's closing line counts as many as that line says, any other program counts as one. Skips and failures are
-told on standard output; `passed failed skipped` goes to descriptor 3.
+told on standard output; `passed failed skipped` goes to descriptor 3. Programs that fail are named in the file FAILURES,
+if there is one, a line each, and their cases are not counted.
 """
 import json
 import os
@@ -30,6 +31,7 @@ def tail(text, lines=60):
     return "".join("        " + line + "\n" for line in text.splitlines()[-lines:])
 
 
+failures = open(sys.argv[2], "a") if len(sys.argv) > 2 else None
 passed = failed = skipped = programs = 0
 for name, code, text in results(pathlib.Path(sys.argv[1])):
     programs += 1
@@ -50,6 +52,9 @@ for name, code, text in results(pathlib.Path(sys.argv[1])):
     if bad:
         print(f"FAILED  {name} ({'timed out' if code == 'timeout' else f'exit status {code}'})")
         print(tail(text), end="")
+        if failures:
+            print(name.split(" / ")[-1], file=failures)
+            continue
     passed, failed, skipped = passed + good, failed + bad, skipped + left_out
 print(f"{programs} programs")
 os.write(3, f"{passed} {failed} {skipped}\n".encode())

@@ -276,7 +276,8 @@ TEST_CASE("the end of the container, of the caller and of the object each end th
             // The container is the parent's, and its object inert here.
             const Exec exec = ticket.exec(sleep("3000"));
             (void)::kill(::getpid(), SIGKILL);
-        } catch (...) {
+        } catch (const std::exception& e) {
+            (void)std::fprintf(stderr, "%s\n", e.what());
         }
         ::_exit(1);
     }
