@@ -1,15 +1,17 @@
 // inject - lets every system call of one start and stop of a container, or of one thing that is done to one that runs,
 // fail once, one at a time.
 //
-//   inject [--what start|exec|copy|attach] [--stride K] [--role host|intermediate|keeper|init|all] [--errno
-//   EPERM,ENOMEM,...] [--interrupt] [--kill ROLE|all]
-//          [--hold ROLE|all] [--from K] [--to K] [--user|--overlay|--ordinary] [--range] [--no-network] [--verbose]
-//          [-- PROGRAM ARGUMENT...]
+//   inject [--what start|exec|copy|attach] [--role host|intermediate|keeper|init|all] [--errno EPERM,ENOMEM,...]
+//          [--interrupt] [--kill ROLE|all] [--hold ROLE|all [--only CALL] [--slow CALL]] [--from K] [--to K] [--stride
+//          K]
+//          [--user|--overlay|--ordinary] [--range] [--no-network] [--verbose] [-- PROGRAM ARGUMENT...]
 //
 // Each run must end in time, leave nothing behind, and either succeed or tell an Error with step, object and reason
 // (exit status and output as of one_start, which is the default program). A killed host cannot clean up what nobody
-// else knows of yet: there, and only there, a sweep may come first. Prints a line for each run that does not hold, and
-// for each role and fault "N of N". Exit status: 0 if all held, 1 if not, 77 where this cannot be done.
+// else knows of yet: there, and only there, a sweep may come first. With --hold the process stands still for a moment
+// before each call (or each of one name), while all others go on, which may make nothing fail. Prints a line for each
+// run that does not hold, and for each role and fault "N of N". Exit status: 0 if all held, 1 if not, 77 where this
+// cannot be done.
 #include <algorithm>
 #include <cerrno>
 #include <climits>
@@ -47,6 +49,8 @@ struct Options {
     std::vector<std::string> errnos{};
     std::vector<Role> killed{};
     std::vector<Role> held{};
+    std::string only{};  // what a hold is made before
+    std::string slow{};  // what takes the others a moment meanwhile
     long from = 1;
     long to = LONG_MAX;
     long stride = 1;  // from one call to the next that is looked at
@@ -94,6 +98,8 @@ Options parse(int argc, char** argv) {
         } else if (word == "--interrupt") options.errnos.push_back("EINTR");
         else if (word == "--kill") options.killed = roles_of(value());
         else if (word == "--hold") options.held = roles_of(value());
+        else if (word == "--only") options.only = value();
+        else if (word == "--slow") options.slow = value();
         else if (word == "--from") options.from = std::stol(value());
         else if (word == "--to") options.to = std::stol(value());
         else if (word == "--stride") options.stride = std::max(1L, std::stol(value()));
@@ -208,7 +214,9 @@ private:
                     return "went on without what protects the host";
                 }
                 return {};
-            case 3: return judge_error(run.output);
+            case 3:
+                if (fault.action == Fault::Action::hold) return "a moment's pause made it fail: " + run.output;
+                return judge_error(run.output);
             case 4:
                 // The C++ library's own answer to a host without memory.
                 if (fault.role == Role::host && (run.hit == "brk" || run.hit == "mmap")) return {};
@@ -325,7 +333,10 @@ int main(int argc, char** argv) try {
         }
     }
     for (const Role role : options.killed) held &= campaign.all_calls({.action = Fault::Action::kill, .role = role});
-    for (const Role role : options.held) held &= campaign.all_calls({.action = Fault::Action::hold, .role = role});
+    for (const Role role : options.held) {
+        held &= campaign.all_calls(
+            {.action = Fault::Action::hold, .role = role, .only = options.only, .slow = options.slow});
+    }
     return held ? 0 : 1;
 } catch (const std::exception& e) {
     std::fprintf(stderr, "inject: %s\n", e.what());

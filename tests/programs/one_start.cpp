@@ -137,8 +137,10 @@ int in_running(const std::string& verb, const caisson::ContainerSpec& spec, std:
     const int result = looked_at([&] {
         if (verb == "exec") {
             caisson::ExecSpec exec;
-            exec.command = {"/bin/true"};
+            exec.command = {"/bin/sleep", "1000"};
             exec.user = "root";
+            (void)container.exec(exec).kill();
+            exec.command = {"/bin/true"};
             exec.console = caisson::WindowSize{};
             caisson::Exec running = container.exec(exec);
             const caisson::ExitStatus status = running.wait();

@@ -243,8 +243,14 @@ private:
 
     void on_tick() {
         const auto now = Clock::now();
-        if (held_ != 0 && now >= release_) {
-            go_on(std::exchange(held_, 0));
+        for (auto held = held_.begin(); held != held_.end();) {
+            const auto [pid, until] = *held;
+            if (now < until) {
+                ++held;
+                continue;
+            }
+            held = held_.erase(held);
+            go_on(pid);
         }
         if (now < deadline_) return;
         if (!run_.hung) {
@@ -344,6 +350,11 @@ private:
     bool on_entry(pid_t pid, Tracee& tracee, std::uint64_t argument) {
         const Role role = tracee.role.value_or(Role::other);
         if (role == Role::other || (role == Role::host && !inside_) || cannot_fail(tracee.number)) return false;
+        if (role != Role::host && name_of(tracee.number) == fault_.slow) {
+            hold(pid, fault_.milliseconds / 3);
+            return true;
+        }
+        if (role == fault_.role && !fault_.only.empty() && name_of(tracee.number) != fault_.only) return false;
         const long count = ++run_.calls[static_cast<std::size_t>(role)];
         if (fault_.action == Fault::Action::none || role != fault_.role || count != fault_.call) return false;
         run_.hit = name_of(tracee.number);
@@ -360,13 +371,11 @@ private:
                 }
                 return false;
             case Fault::Action::kill: (void)::kill(pid, SIGKILL); return true;
-            case Fault::Action::hold:
-                held_ = pid;
-                release_ = Clock::now() + std::chrono::milliseconds{fault_.milliseconds};
-                return true;
+            case Fault::Action::hold: hold(pid, fault_.milliseconds); return true;
         }
         return false;
     }
+    void hold(pid_t pid, int milliseconds) { held_[pid] = Clock::now() + std::chrono::milliseconds{milliseconds}; }
 
     void collect() {
         char buffer[4096];
@@ -378,11 +387,10 @@ private:
 
     Fault fault_;
     Clock::time_point deadline_;
-    Clock::time_point release_{};
     std::map<pid_t, Tracee> tracees_{};
     std::set<pid_t> gone_{};
     pid_t host_ = -1;
-    pid_t held_ = 0;
+    std::map<pid_t, Clock::time_point> held_{};
     bool inside_ = false;
     caisson::Fd output_{};
     Run run_{};

@@ -33,6 +33,8 @@ struct Fault {
     long call = 0;  ///< which one, from 1 on
     int errnum = 0;
     int milliseconds = 100;
+    std::string only{};  ///< the name of a system call: no other is counted
+    std::string slow{};  ///< that of one before which all but the host stand still, for a third of `milliseconds`
 };
 
 struct Run {
