@@ -104,20 +104,19 @@ declare -A patience=([asan]=8 [tsan]=8)
 run() {
     # Two sections may run tests of one build at the same time.
     local dir=$out/$1 text=$out/$1/meson-logs/$section.txt
-    shift
     rm -f "$dir/meson-logs/$section"*.json
     # The limits in the build files are for a machine of one's own; a busy one may take longer.
     # Signals that the caller ignores, as nohup(1) does, would be ignored by what the tests start.
-    env --default-signal ${environment[${dir##*/}]-} meson test -C "$dir" --no-rebuild --logbase "$section" -t "${patience[${dir##*/}]-4}" \
-        "$@" > "$text" 2>&1
+    env --default-signal ${environment[$1]-} meson test -C "$dir" --no-rebuild --logbase "$section" \
+        -t "${patience[$1]-4}" "${@:2}" > "$text" 2>&1
     local log
     log=$(ls "$dir/meson-logs/$section"*.json 2> /dev/null | head -n 1)
     if [[ -n $log ]]; then
         count "$log"
     elif grep -q 'No suitable tests' "$text"; then
-        echo "no tests: $*"
+        echo "no tests: ${*:2}"
     else
-        check "meson test $*" show_and_fail "$text"
+        check "meson test ${*:2}" show_and_fail "$text"
     fi
 }
 # These compilers' sanitizers cannot place their shadow where the kernel randomises more address bits than they know.
@@ -225,12 +224,14 @@ section_clang() {
 sanitized=(-Db_lundef=false -Doptimization=0 -Ddefault_library=static -Ddebug=false -Dcpp_args=-gline-tables-only)
 build_asan() {
     heading "address and undefined-behaviour sanitizer: build"
-    only="unit system${brief:+ -words -domains -races}" build asan clang++ -Db_sanitize=address,undefined "${sanitized[@]}"
+    only="unit system${brief:+ -words -domains -races}" \
+        build asan clang++ -Db_sanitize=address,undefined "${sanitized[@]}"
 }
 section_asan() {
     heading "address and undefined-behaviour sanitizer: unit and system tests"
     run asan "${steady[@]}" --suite unit
-    run asan "${steady[@]}" --suite system ${brief:+--no-suite words --no-suite domains --no-suite races} --num-processes 1
+    run asan "${steady[@]}" --num-processes 1 --suite system \
+        ${brief:+--no-suite words --no-suite domains --no-suite races}
 }
 build_tsan() {
     heading "thread sanitizer: build"

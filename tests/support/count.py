@@ -3,8 +3,8 @@
 
 RESULTS is meson's testlog.json, or a directory with NAME.rc (the exit status) and NAME.out for each program. A program
 with doctest's closing line counts as many as that line says, any other program counts as one. Skips and failures are
-told on standard output; `passed failed skipped` goes to descriptor 3. Programs that fail are named in the file FAILURES,
-if there is one, a line each, and their cases are not counted.
+told on standard output; `passed failed skipped` goes to descriptor 3. Programs that fail are named in the file
+FAILURES, if one is given, a line each, and their cases are not counted.
 """
 import json
 import os
