@@ -216,7 +216,8 @@ Lines processes(const View& view) {
     for (const std::string& pid : names_in("/proc")) {
         if (!is_number(pid) || pid == self || !marked(pid, view.mark_text)) continue;
         const Lines stat = stat_of(pid);
-        if (stat.size() < 20 || (stat[0] == "Z" && (stat[1] == "1" || stat[1] == "0"))) continue;
+        // One in state X has been waited for: nothing is left of it but its number, for a moment.
+        if (stat.size() < 20 || stat[0] == "X" || (stat[0] == "Z" && (stat[1] == "1" || stat[1] == "0"))) continue;
         std::string command = slurp("/proc/" + pid + "/cmdline");
         std::replace(command.begin(), command.end(), '\0', ' ');
         if (command.empty()) {
