@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <sys/file.h>
@@ -38,6 +39,32 @@ inline void lock_for_use(int file, bool read_only, const std::string& what, std:
     fail(Step::mount, what, errno == EWOULDBLOCK ? remedy : "");
 }
 
+/// The path of a loop device that shows the file `st` is of, unless both only read; empty where there is none. Those of
+/// mount(8) and losetup(8) take no lock.
+[[nodiscard]] inline std::string find_other_loop(const struct stat& st, bool read_only) {
+    struct Directory {
+        DIR* stream = ::opendir("/sys/block");
+        Directory() noexcept = default;
+        Directory(const Directory&) = delete;
+        Directory& operator=(const Directory&) = delete;
+        ~Directory() {
+            if (stream != nullptr) (void)::closedir(stream);
+        }
+    } const blocks;
+    while (const dirent* entry = blocks.stream != nullptr ? ::readdir(blocks.stream) : nullptr) {
+        const std::string name = entry->d_name;
+        // Of those that show a file alone, since one that is open is not freed.
+        if (!name.starts_with("loop") || ::access(("/sys/block/" + name + "/loop").c_str(), F_OK) != 0) continue;
+        const std::string path = "/dev/" + name;
+        const Fd device = sys::open(path, O_RDONLY | O_NONBLOCK);
+        loop_info64 info{};
+        if (!device || ::ioctl(device.get(), LOOP_GET_STATUS64, &info) != 0) continue;
+        const bool only_reads = (info.lo_flags & LO_FLAGS_READ_ONLY) != 0;
+        if (info.lo_device == st.st_dev && info.lo_inode == st.st_ino && !(read_only && only_reads)) return path;
+    }
+    return {};
+}
+
 }  // namespace detail
 
 /// Owns a loop device, /dev/loopN, whose blocks are those of a regular file.
@@ -46,7 +73,9 @@ inline void lock_for_use(int file, bool read_only, const std::string& what, std:
 /// mounted. So it never outlives them, whoever dies, and there is nothing that a loud way to free it could tell.
 ///
 /// The file is locked as long as the device is there, by flock(2): for one that is written to alone, shared where all
-/// only read. Two writers would each have a file system of their own on the same blocks, and destroy it.
+/// only read. Two writers would each have a file system of their own on the same blocks, and destroy it. For the same
+/// reason a file that the host shows by a loop device of its own, as mount(8) makes it, is refused, unless both only
+/// read.
 ///
 /// Move-only. Any thread may make one, one at a time may use it. Needs /dev/loop-control and the rights to its devices.
 /// See loop(4), LOOP_CONFIGURE.
@@ -71,6 +100,13 @@ public:
         detail::lock_for_use(backing.get(), read_only, what,
                              "it is in use by another container or program (flock(2)): use it read-only everywhere, or "
                              "give each a copy of its own");
+        // Once the lock is there, no other of the library's comes or goes.
+        if (const std::string other = detail::find_other_loop(st, read_only); !other.empty()) {
+            throw Error{Step::mount, EBUSY, what,
+                        detail::quote(other) +
+                            " shows it already (losetup(8), mount(8)): free that, use it read-only everywhere, or give "
+                            "each a copy of its own"};
+        }
         const Fd control = detail::sys::open("/dev/loop-control", O_RDWR);
         if (!control) {
             detail::fail(

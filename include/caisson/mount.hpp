@@ -193,8 +193,11 @@ public:
         const int flags = AT_EMPTY_PATH | (recursive_ ? AT_RECURSIVE : 0);
         if (::mount_setattr(held(), "", static_cast<unsigned>(flags), &attr, sizeof attr) == 0) return;
         const int saved = errno;
+        const std::string file_system = detail::file_system_of(held());
         std::string remedy;
-        if (saved == EINVAL) {
+        if (saved == EINVAL && file_system == "devtmpfs") {
+            remedy = detail::node_remedy;
+        } else if (saved == EINVAL) {
             remedy = "the file system cannot be id-mapped: map its layers, or chown the root to the range";
             if (recursive_) remedy += "; if it is one that is mounted below, bind with 'recursive' off";
         } else if (saved == EPERM) {
@@ -202,8 +205,7 @@ public:
                 "this needs CAP_SYS_ADMIN over the file system, a user namespace other than the host's, and a "
                 "mount that is not id-mapped already";
         }
-        throw Error{Step::mount, saved, "id-map " + what_ + " (file system " + detail::file_system_of(held()) + ")",
-                    remedy};
+        throw Error{Step::mount, saved, "id-map " + what_ + " (file system " + file_system + ")", remedy};
     }
 
     /// Places the mount on the host's `target`, a directory for a directory and a file for a file; one that is placed
@@ -340,6 +342,8 @@ private:
         if (S_ISREG(st.st_mode)) loop = Loop::make(source, options.read_only);
         detail::FsContext context{type->name, what + " (" + type->name + ")"};
         context.explain_invalid("it is cut short or damaged, or an option of its data is not one that it takes");
+        context.explain_busy(options.read_only ? "it is mounted already, to be written to: unmount that"
+                                               : "it is mounted already, read-only: unmount that, or ask for the same");
         context.set("source", loop ? loop.path() : detail::magic_path(source));
         if (options.read_only) context.set_flag("ro");
         const auto settings = detail::split_options(data);

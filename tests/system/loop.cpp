@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include <linux/loop.h>
 #include <linux/magic.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
@@ -97,6 +99,41 @@ TEST_CASE("who writes to a file through a loop device has it alone, who reads sh
     {
         const Loop writer = Loop::make(file.get(), false);
         CHECK(error_of([&] { (void)Loop::make(file.get(), true); }) == taken);
+    }
+    CHECK_NOTHROW((void)Loop::make(file.get(), false));
+}
+
+TEST_CASE("a file that the host shows by a loop device of its own is not written to beside it") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const TestDirectory dir;
+    const Fd file = new_file(dir / "disk");
+    // As mount(8) makes one: without a lock.
+    const auto of_host = [&](bool read_only) {
+        for (;;) {
+            const Fd control = detail::sys::open("/dev/loop-control", O_RDWR);
+            const std::string path = "/dev/loop" + std::to_string(::ioctl(control.get(), LOOP_CTL_GET_FREE));
+            Fd device = detail::sys::open(path, read_only ? O_RDONLY : O_RDWR);
+            loop_config config{};
+            config.fd = static_cast<__u32>(file.get());
+            config.info.lo_flags = LO_FLAGS_AUTOCLEAR | (read_only ? LO_FLAGS_READ_ONLY : 0);
+            if (device && ::ioctl(device.get(), LOOP_CONFIGURE, &config) == 0) return device;
+            REQUIRE((errno == EBUSY || errno == ENXIO));  // another process was faster
+        }
+    };
+    {
+        const Fd device = of_host(false);
+        const std::string taken = "loop device for '" + (dir / "disk") + "': Device or resource busy: '" +
+                                  detail::path_of(device.get()) +
+                                  "' shows it already (losetup(8), mount(8)): free that, use it read-only everywhere, "
+                                  "or give each a copy of its own";
+        CHECK(error_of([&] { (void)Loop::make(file.get(), false); }) == taken);
+        CHECK(error_of([&] { (void)Loop::make(file.get(), true); }) == taken);
+    }
+    {
+        const Fd device = of_host(true);
+        CHECK(error_of([&] { (void)Loop::make(file.get(), false); }).find("shows it already") != std::string::npos);
+        CHECK_NOTHROW((void)Loop::make(file.get(), true));
     }
     CHECK_NOTHROW((void)Loop::make(file.get(), false));
 }
@@ -287,4 +324,6 @@ TEST_CASE("a block device is mounted as it is") {
     const Mount mount = Mount::image(loop.path());
     CHECK(::faccessat(mount.fd(), "file", F_OK, 0) == 0);
     CHECK(loops_of(dir.path()) == 1);
+    const std::string busy = error_of([&] { (void)Mount::image(loop.path(), {.read_only = true}); });
+    CHECK(busy.ends_with("Device or resource busy: it is mounted already, to be written to: unmount that"));
 }

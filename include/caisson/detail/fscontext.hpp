@@ -10,8 +10,12 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/types.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -68,6 +72,20 @@ using Options = std::vector<std::pair<std::string, std::string>>;
     return text;
 }
 
+/// The type of the file system with this number, by where the caller sees it mounted; empty where that is nowhere.
+[[nodiscard]] inline std::string mounted_type(dev_t device) {
+    std::string all;
+    if (!sys::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", all, std::size_t{64} << 20)) return {};
+    const std::string number = " " + std::to_string(major(device)) + ":" + std::to_string(minor(device)) + " ";
+    const std::size_t line = all.find(number);
+    const std::size_t dash = line == std::string::npos ? line : all.find(" - ", line);
+    return dash == std::string::npos ? std::string{} : all.substr(dash + 3, all.find(' ', dash + 3) - dash - 3);
+}
+
+/// What to do where a node of the host's /dev cannot be seen with other ids.
+inline constexpr std::string_view node_remedy =
+    "a node of the host's /dev cannot be id-mapped: name the device in devices, for a node of the container's own";
+
 /// For messages: the name of the file system that a descriptor is on, by statfs(2).
 [[nodiscard]] inline std::string file_system_of(int fd) {
     struct statfs st {};
@@ -75,7 +93,11 @@ using Options = std::vector<std::pair<std::string, std::string>>;
     const auto magic = static_cast<std::uint32_t>(st.f_type);
     switch (magic) {
         case EXT4_SUPER_MAGIC: return "ext4";
-        case TMPFS_MAGIC: return "tmpfs";
+        case TMPFS_MAGIC: {
+            // The kernel's own, on /dev, has no number of its kind.
+            struct stat status {};
+            return ::fstat(fd, &status) == 0 && mounted_type(status.st_dev) == "devtmpfs" ? "devtmpfs" : "tmpfs";
+        }
         case OVERLAYFS_SUPER_MAGIC: return "overlay";
         case PROC_SUPER_MAGIC: return "proc";
         case SYSFS_MAGIC: return "sysfs";
@@ -164,6 +186,8 @@ public:
     /// Ends each message about a file system that the kernel cannot make of what it was given: EINVAL, or ENOENT where
     /// it looks for descriptors by their names and another process makes it.
     void explain_invalid(std::string remedy) { remedy_of_invalid_ = std::move(remedy); }
+    /// The same for EBUSY.
+    void explain_busy(std::string remedy) { remedy_of_busy_ = std::move(remedy); }
     /// Makes the file system, and a detached mount of it.
     [[nodiscard]] Fd mount(std::uint64_t attributes) {
         if (::fsconfig(fd_.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) refuse("");
@@ -212,6 +236,7 @@ private:
                 "over";
         }
         if (remedy.empty() && (errnum == EINVAL || errnum == ENOENT)) remedy = remedy_of_invalid_;
+        if (remedy.empty() && errnum == EBUSY) remedy = remedy_of_busy_;
         // Overlay's alone.
         if (remedy.empty() && errnum == ELOOP) remedy = "a directory is given twice, or lies in another one of them";
         if (remedy.empty() && errnum == EUCLEAN) remedy = "it is damaged: repair it with fsck(8)";
@@ -220,6 +245,7 @@ private:
 
     std::string what_;
     std::string remedy_of_invalid_;
+    std::string remedy_of_busy_;
     Fd fd_;
 };
 
