@@ -10,10 +10,12 @@
 
 #include <range/v3/algorithm/any_of.hpp>
 #include <range/v3/algorithm/count_if.hpp>
-#include <range/v3/algorithm/find_if.hpp>
+#include <range/v3/algorithm/find.hpp>
 #include <range/v3/view/enumerate.hpp>
 #include <range/v3/view/split.hpp>
 #include <range/v3/range/conversion.hpp>
+
+#include <caisson/detail/id_range.hpp>
 
 #include "check_parts.hpp"
 
@@ -178,6 +180,17 @@ void check_networks(const ContainerSpec& spec) {
         refuse_twice(".name", &NetworkSpec::name);
         refuse_twice(".host_name", &NetworkSpec::host_name);
     }
+    unsigned unnamed = 0;
+    for (auto&& [i, network] : views::enumerate(spec.networks)) {
+        if (!network.name.empty()) continue;
+        const std::string name = "eth" + std::to_string(unnamed++);
+        const auto same = ranges::find(spec.networks, name, &NetworkSpec::name);
+        if (same == spec.networks.end()) continue;
+        refuse(
+            indexed("networks", static_cast<std::size_t>(same - spec.networks.begin()), ".name"),
+            quote(name) + " is what " + indexed("networks", static_cast<std::size_t>(i)) + " is called without a name",
+            "name both");
+    }
 }
 
 }  // namespace
@@ -210,6 +223,10 @@ void check_id_maps(const std::vector<IdMap>& maps, const std::string& field) {
     refuse_overlap(&IdMap::outside, "outside");
     if (!ranges::any_of(maps, [](const IdMap& m) { return m.inside == 0; })) {
         refuse(field, "root (id 0) is not in it", "map inside id 0: the container is made by its root");
+    }
+    if (const std::size_t bytes = detail::map_text(maps).size(); bytes > detail::longest_map_text) {
+        refuse(field, "its " + std::to_string(maps.size()) + " lines have " + std::to_string(bytes) + " bytes",
+               "the kernel takes 4095: give fewer lines");
     }
 }
 

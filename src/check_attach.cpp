@@ -35,6 +35,7 @@ void check_network(const std::string& field, const NetworkSpec& network) {
     if (network.bridge.empty()) refuse(field + ".bridge", "it is empty", "name a bridge of the host");
     check_interface_name(field + ".bridge", network.bridge);
     check_interface_name(field + ".name", network.name);
+    if (network.name == "lo") refuse(field + ".name", "'lo' is in each network namespace already", "choose another");
     check_interface_name(field + ".host_name", network.host_name);
     if (network.mtu && (*network.mtu < 68 || *network.mtu > 65535)) {
         refuse(field + ".mtu", std::to_string(*network.mtu) + " bytes", "68 to 65535 are possible");

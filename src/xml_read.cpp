@@ -10,6 +10,8 @@
 #include <range/v3/view/sliding.hpp>
 #include <range/v3/view/transform.hpp>
 
+#include <caisson/detail/id_range.hpp>
+
 #include "xml_metadata.hpp"
 #include "xml_words.hpp"
 
@@ -156,7 +158,12 @@ std::vector<IdMap> read_map(const Element& idmap, std::string_view name) {
     if (extents.front().map.inside != 0) {
         extents.front().at.fail("no <" + std::string{name} + "> starts at 0: root inside must be mapped");
     }
-    return extents | ranges::views::transform(&Extent::map) | ranges::to<std::vector>();
+    auto map = extents | ranges::views::transform(&Extent::map) | ranges::to<std::vector>();
+    if (const std::size_t bytes = caisson::detail::map_text(map).size(); bytes > caisson::detail::longest_map_text) {
+        idmap.fail("the <" + std::string{name} + "> in <idmap> are " + std::to_string(bytes) +
+                   " bytes for the kernel, which takes 4095: give fewer");
+    }
+    return map;
 }
 
 void read_features(const Element& features, Domain& domain) {

@@ -1,6 +1,7 @@
 // Which devices a container has, and that the kernel holds it to them.
 #include <caisson/container.hpp>
 #include <caisson/detail/device_control.hpp>
+#include <caisson/mount.hpp>
 
 #include <cerrno>
 #include <string>
@@ -294,4 +295,18 @@ TEST_CASE("on v2, the kernel takes programs of every shape") {
     std::vector<DeviceRule> many;
     for (std::uint32_t minor = 0; minor < 1000; ++minor) many.push_back({block, 8, minor, some});
     CHECK_NOTHROW(detail::attach_device_program(group.into_fd(), many));
+}
+
+TEST_CASE("a node of the host's /dev that is bound where ids are mapped is told what to do instead") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const Fd node = detail::sys::open("/dev/null", O_PATH);
+    const std::string file_system = detail::file_system_of(node.get());
+    if (file_system != "devtmpfs") CAISSON_SKIP(("/dev is on " + file_system).c_str());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "true");
+    spec.mounts = {MountSpec::bind("/dev/null", "/node")};
+    CHECK(error_of(spec) ==
+          "container 'test': id map of mount on '/node', which is on devtmpfs: Invalid argument: a node of the host's "
+          "/dev cannot be id-mapped: name the device in devices, for a node of the container's own");
 }

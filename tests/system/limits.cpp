@@ -372,8 +372,8 @@ TEST_CASE("a limit above the host's own is given or refused, never lowered") {
         return outcome(spec);
     });
     const std::string refused =
-        "container 'test': resource limit 'nofile': the hard limit of 256: Operation not permitted: it is above the "
-        "host's own, which only CAP_SYS_RESOURCE raises";
+        "container 'test': resource limit 'nofile': the hard limit of 256: Operation not permitted: it is above "
+        "fs.nr_open, or above the host's own, which only CAP_SYS_RESOURCE raises";
     CHECK(text == (probe().has(Feature::cap_sys_resource) ? "ok" : refused));
 }
 

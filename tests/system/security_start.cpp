@@ -173,11 +173,12 @@ TEST_CASE("a working directory that is not there is not taken for a missing comm
           "container 'test': working directory '/nowhere' (in the child): No such file or directory: make "
           "the directory in the root");
     spec.working_directory = "/bin/sh";
-    CHECK(error_of(spec) == "container 'test': working directory '/bin/sh' (in the child): Not a directory");
+    CHECK(error_of(spec) ==
+          "container 'test': working directory '/bin/sh' (in the child): Not a directory: name a directory");
     spec.working_directory = "/proc/self/fd/0";
     CHECK(error_of(spec) ==
           "container 'test': working directory '/proc/self/fd/0' (in the child): Too many levels of "
-          "symbolic links");
+          "symbolic links: a link in it leads in a circle, or through /proc");
 }
 
 TEST_CASE("a standard descriptor that is not open is named") {

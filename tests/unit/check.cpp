@@ -61,6 +61,11 @@ TEST_CASE("each refusal names the field, the value and the remedy") {
           "networks[0].mtu: 12 bytes: 68 to 65535 are possible");
     CHECK(refusal([](ContainerSpec& s) { s.networks.assign(2, {.bridge = "br0", .host_name = "veth7"}); }) ==
           "networks[0].host_name: 'veth7' is given twice");
+    CHECK(refusal([](S& s) { s.networks = {{.bridge = "br0", .name = "lo"}}; }) ==
+          "networks[0].name: 'lo' is in each network namespace already: choose another");
+    CHECK(refusal([](S& s) {
+              s.networks = {{.bridge = "br0", .name = "eth1"}, {.bridge = "br0"}, {.bridge = "br0"}};
+          }) == "networks[0].name: 'eth1' is what networks[2] is called without a name: name both");
     CHECK(refusal([](S& s) { s.stdio.out = 1; }) ==
           "stdio: it is given together with a console: set console to nothing");
     CHECK(refusal([](S& s) {
@@ -124,10 +129,12 @@ TEST_CASE("id maps that the kernel would refuse are refused by name") {
     CHECK(with({{1, 100000, 10}}) ==
           "uid_map: root (id 0) is not in it: map inside id 0: the container is made by its root");
     Maps many;
-    for (std::uint32_t i = 0; i < 341; ++i) many.push_back({i, 100000 + 2 * i, 1});
+    for (std::uint32_t i = 0; i < 341; ++i) many.push_back({i, 1000 + 2 * i, 1});
     CHECK(with(many) == "uid_map: 341 lines: the kernel takes at most 340");
     many.pop_back();
     CHECK(with(many) == "accepted");
+    for (IdMap& m : many) m.outside += 4000000000;
+    CHECK(with(many) == "uid_map: its 340 lines have 5670 bytes: the kernel takes 4095: give fewer lines");
 }
 
 TEST_CASE("a map without a user namespace is refused") {

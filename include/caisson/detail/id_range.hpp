@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -35,6 +36,9 @@ namespace caisson::inline v0::detail {
     }
     return text;
 }
+
+/// Bytes that the kernel takes of it, whatever the machine: less than a page of the smallest.
+inline constexpr std::size_t longest_map_text = 4095;
 
 /// User and group ids of the host that are kept apart from those of other containers.
 ///

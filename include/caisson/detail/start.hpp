@@ -268,8 +268,10 @@ private:
         if (step == KeeperStep::id_map_mount && report.index < preparation_.idmapped().size()) {
             const auto& [what, file_system] = preparation_.idmapped()[report.index];
             return {Step::map_ids, report.value, "id map of " + what + ", which is on " + file_system,
-                    "this file system cannot be id-mapped: put the data on another (ext4, xfs, btrfs, tmpfs), make the "
-                    "mount not recursive, or give uid_map and gid_map and a root owned by them"};
+                    file_system == "devtmpfs"
+                        ? node_remedy
+                        : "this file system cannot be id-mapped: put the data on another (ext4, xfs, btrfs, tmpfs), "
+                          "make the mount not recursive, or give uid_map and gid_map and a root owned by them"};
         }
         if (step == KeeperStep::oom_score_adj) {
             const int wanted = preparation_.spec().oom_score_adj.value_or(0);
@@ -282,7 +284,11 @@ private:
             return {
                 Step::credentials, report.value,
                 "resource limit " + quote(ResourceLimit::name(kind)) + ": the hard limit of " + limit_text(raise.hard),
-                report.value == EPERM ? "it is above the host's own, which only CAP_SYS_RESOURCE raises" : ""};
+                report.value != EPERM                 ? ""
+                : kind == ResourceLimit::Kind::nofile ? "it is above fs.nr_open, or above the host's own, which only "
+                                                        "CAP_SYS_RESOURCE raises"
+                                                      : "it is above the host's own, which only CAP_SYS_RESOURCE "
+                                                        "raises"};
         }
         if (step == KeeperStep::context && report.index < preparation_.overlays().size()) {
             return preparation_.overlays()[report.index].refusal(report.value);
@@ -290,9 +296,7 @@ private:
         if (step == KeeperStep::clone) return clone_error(report.value, preparation_.namespaces());
         if (step == KeeperStep::id_map) {
             return {Step::map_ids, report.value, "id maps of the user namespace",
-                    report.value == EPERM    ? "this needs CAP_SETUID and CAP_SETGID: run as root"
-                    : report.value == EINVAL ? "the kernel takes 4095 bytes of each: give fewer lines"
-                                             : ""};
+                    report.value == EPERM ? "this needs CAP_SETUID and CAP_SETGID: run as root" : ""};
         }
         return preparation_error(report.value);
     }

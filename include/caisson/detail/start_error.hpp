@@ -155,9 +155,11 @@ namespace caisson::inline v0::detail {
     switch (step) {
         case Step::exec:
             if (!is_command) {
-                return errnum == ENOENT   ? "make the directory in the root"
-                       : errnum == EAGAIN ? "limits.pids or the resource limit 'nproc' is reached: raise it"
-                                          : "";
+                return errnum == ENOENT    ? "make the directory in the root"
+                       : errnum == ENOTDIR ? "name a directory"
+                       : errnum == ELOOP   ? "a link in it leads in a circle, or through /proc"
+                       : errnum == EAGAIN  ? "limits.pids or the resource limit 'nproc' is reached: raise it"
+                                           : "";
             }
             if (errnum == ENOENT) {
                 return "there is no such file in root " + quote(spec.root) +
