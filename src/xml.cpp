@@ -136,6 +136,13 @@ ContainerSpec to_spec(const Domain& domain) {
     for (const Disk& disk : domain.disks) spec.devices.push_back(to_spec(disk));
     // libvirt lets every container use fuse, of which it makes no node.
     spec.device_rules.push_back({DeviceRule::Type::character, 10, 229, {.read = true, .write = true, .make = true}});
+    // And one whose document names the capability make every node; to use it is another matter. In a user namespace the
+    // kernel lets nobody.
+    if (domain.uid_map.empty() && domain.capabilities_on.has(*CapabilitySet::number("mknod"))) {
+        for (const auto type : {DeviceRule::Type::character, DeviceRule::Type::block}) {
+            spec.device_rules.push_back({type, {}, {}, {.read = false, .write = false, .make = true}});
+        }
+    }
     for (std::size_t i = 0; i < domain.consoles.size(); ++i) {
         ConsoleSpec console;
         console.log = domain.consoles[i].log;

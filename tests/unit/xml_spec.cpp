@@ -86,6 +86,16 @@ TEST_CASE("with a map that caisson found, mounts are id-mapped; with any other t
     CHECK_FALSE(spec_of("<filesystem><source dir='/srv'/><target dir='/'/></filesystem>").id_mapped_mounts);
 }
 
+TEST_CASE("an id map of more bytes than the kernel takes is refused with its line") {
+    std::string map = "<idmap><gid start='0' target='0' count='1'/>";
+    for (int i = 0; i < 300; ++i) {
+        const std::string id = std::to_string(i);
+        map += "<uid start='" + id + "' target='" + std::to_string(4000000000 + 2 * i) + "' count='1'/>\n";
+    }
+    CHECK_THROWS_WITH(spec_of("", map + "</idmap>"),
+                      "<string>:5: the <uid> in <idmap> are 4990 bytes for the kernel, which takes 4095: give fewer");
+}
+
 TEST_CASE("a free id map is none that another domain has") {
     if (::geteuid() != 0) CAISSON_SKIP("what containers have is seen by root alone");
     std::vector<xml::Domain> others(2);
@@ -318,12 +328,17 @@ TEST_CASE("capabilities are libvirt's policy with each one's own word") {
     const ContainerSpec mixed =
         spec_of("", "<features><capabilities><mknod/><chown state='off'/></capabilities></features>");
     CHECK(keeps(mixed, "mknod"));
+    constexpr DeviceAccess make{.read = false, .write = false, .make = true};
+    CHECK(mixed.device_rules.at(1) == DeviceRule{DeviceRule::Type::character, {}, {}, make});
+    CHECK(mixed.device_rules.at(2) == DeviceRule{DeviceRule::Type::block, {}, {}, make});
+    CHECK_NOTHROW(check(mixed));
     CHECK_FALSE(keeps(mixed, "chown"));
     CHECK_FALSE(keeps(mixed, "sys_time"));
 
     const ContainerSpec allow =
         spec_of("", "<features><capabilities policy='allow'><kill state='off'/></capabilities></features>");
     CHECK(keeps(allow, "sys_time"));
+    CHECK(allow.device_rules.size() == 1);  // libvirt asks for the element
     CHECK_FALSE(keeps(allow, "kill"));
 
     const ContainerSpec deny =
