@@ -71,7 +71,10 @@ void check_sysctl(const ContainerSpec& spec, const std::string& field, const std
     if (begins("net/")) return require(NamespaceKind::net);
     if (begins("user/")) return require(NamespaceKind::user);
     if (begins("fs/mqueue/") || begins("kernel/shm") || begins("kernel/msg") || path == "kernel/sem") return;
-    if (path == "kernel/domainname") return;
+    if (path == detail::domain_name) {
+        if (value.size() <= 64) return;
+        refuse(field, quote(name) + " gets " + std::to_string(value.size()) + " bytes", "64 are possible");
+    }
     refuse(field, quote(name) + " is the whole machine's",
            "those of a container are net.*, user.*, fs.mqueue.*, kernel.shm*, kernel.msg*, kernel.sem and "
            "kernel.domainname");

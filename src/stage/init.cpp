@@ -124,6 +124,7 @@ s64 run(Stage& stage, const Instr& instr) {
         case Op::become_root: return become_root(stage);
         case Op::session_keyring: return session_keyring();
         case Op::hostname: return call(__NR_sethostname, stage.text(instr.a), instr.x);
+        case Op::domainname: return call(__NR_setdomainname, stage.text(instr.a), instr.x);
         case Op::private_mounts: return private_mounts();
         case Op::new_filesystem: return new_filesystem(stage, instr);
         case Op::mount_context: return mount_context(instr);

@@ -206,13 +206,14 @@ TEST_CASE("settings of the container's own namespaces are made before its comman
     REQUIRE(detail::sys::read_file(AT_FDCWD, "/proc/sys/kernel/shmmax", before));
     ContainerSpec spec = shell(root,
                                "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax /proc/sys/fs/mqueue/msg_max "
-                               "/proc/sys/net/ipv4/conf/lo/forwarding");
+                               "/proc/sys/net/ipv4/conf/lo/forwarding /proc/sys/kernel/domainname");
     spec.namespaces = spec.namespaces | NamespaceSet{NamespaceKind::net};
     spec.sysctls = {{"net.ipv4.ip_forward", "1"},
                     {"kernel.shmmax", "12345"},
                     {"fs.mqueue.msg_max", "7"},
-                    {"net/ipv4/conf/lo/forwarding", "0"}};
-    CHECK(run(spec) == "1\n12345\n7\n0\n");
+                    {"net/ipv4/conf/lo/forwarding", "0"},
+                    {"kernel.domainname", std::string(64, 'd')}};
+    CHECK(run(spec) == "1\n12345\n7\n0\n" + std::string(64, 'd') + "\n");
     std::string after;
     REQUIRE(detail::sys::read_file(AT_FDCWD, "/proc/sys/kernel/shmmax", after));
     CHECK(after == before);

@@ -87,6 +87,9 @@ TEST_CASE("only settings of the container's own namespaces are accepted") {
         CAPTURE(name);
         CHECK(of_sysctl(name) == "accepted");
     }
+    CHECK(refusal([](ContainerSpec& s) {
+              s.sysctls = {{"kernel.domainname", std::string(65, 'd')}};
+          }) == "sysctls[0]: 'kernel.domainname' gets 65 bytes: 64 are possible");
     const std::string whole =
         "' is the whole machine's: those of a container are net.*, user.*, fs.mqueue.*, kernel.shm*, kernel.msg*, "
         "kernel.sem and kernel.domainname";

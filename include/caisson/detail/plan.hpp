@@ -45,6 +45,7 @@ enum class Op : std::uint16_t {
     become_root,        ///< set{res}gid, setresuid, setgroups to root of the user namespace
     session_keyring,    ///< a new one, without the host's keys
     hostname,           ///< a: text, x: length
+    domainname,         ///< as well
     private_mounts,     ///< no mount event goes to or comes from the host
     new_filesystem,     ///< a: type, b: options (pairs of strings, "" ends), x: mount attributes; slot: takes the mount
     set_attributes,     ///< slot: a mount, x: attributes to set, y: AT_RECURSIVE or 0

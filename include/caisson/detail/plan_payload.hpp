@@ -71,12 +71,16 @@ namespace caisson::inline v0::detail {
     return name;
 }
 
+inline constexpr std::string_view domain_name = "kernel/domainname";
+
 /// `proc`: a procfs of init's that has been made.
 inline void plan_sysctls(PlanBuilder& plan, const ContainerSpec& spec, Slot proc) {
     for (const auto& [name, value] : spec.sysctls) {
-        plan.add(
-            {.op = Op::write_setting, .slot = proc, .a = plan.text("sys/" + sysctl_path(name)), .b = plan.text(value)},
-            Step::sysctl, "sysctl " + quote(name) + " = " + quote(value));
+        const std::string path = sysctl_path(name);
+        Instr instr{.op = Op::write_setting, .slot = proc, .a = plan.text("sys/" + path), .b = plan.text(value)};
+        // Its file is for the host's root alone to write to, whoever has the uts namespace.
+        if (path == domain_name) instr = {.op = Op::domainname, .a = instr.b, .x = value.size()};
+        plan.add(instr, Step::sysctl, "sysctl " + quote(name) + " = " + quote(value));
     }
 }
 
