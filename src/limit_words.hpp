@@ -72,9 +72,9 @@ using Ranges = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
     return std::nullopt;
 }
 
-/// v2's "max", v1's -1 and its largest count of pages are no limit.
+/// v2's "max", v1's -1 and its largest count of pages, huge ones included, are no limit.
 [[nodiscard]] inline std::uint64_t value_of(std::string_view text) {
-    constexpr std::uint64_t largest_page = 65536;
+    constexpr std::uint64_t largest_page = std::uint64_t{1} << 34;
     const auto value = detail::parse_decimal(text, UINT64_MAX);
     return value && *value < INT64_MAX - largest_page ? *value : UINT64_MAX;
 }

@@ -1,6 +1,7 @@
 #include <caisson/cgroup.hpp>
 #include <caisson/sweep.hpp>
 
+#include "../../src/limit_words.hpp"
 #include "support/doctest.hpp"
 
 using namespace caisson;
@@ -125,4 +126,15 @@ TEST_CASE("the owner is read from a group's name, and from nothing else") {
         CAPTURE(other);
         CHECK_FALSE(detail::owner_of_group(other));
     }
+}
+
+TEST_CASE("what the kernel writes where there is no limit is none, whatever the size of its pages") {
+    // The last two are v1's, of huge pages of 2 MB and 1 GB.
+    for (const char* text :
+         {"max", "-1", "9223372036854771712", "9223372036854710272", "9223372036852678656", "9223372035781033984"}) {
+        CAPTURE(text);
+        CHECK(limit_words::value_of(text) == LimitSpec::unlimited);
+    }
+    CHECK(limit_words::value_of("0") == 0);
+    CHECK(limit_words::value_of("4611686018427387904") == std::uint64_t{1} << 62);
 }
