@@ -137,7 +137,10 @@ Number memory_wish(const Arguments& arguments, const std::string& option) {
     if (!arguments.has(option)) return std::nullopt;
     const std::string text = arguments.raw(option);
     if (const auto negative = number<std::int64_t>(text); negative && *negative < 0) return unlimited;
-    return kib(text, "Unable to parse integer parameter " + option) * 1024;
+    // As many are libvirt's other word for it.
+    constexpr std::uint64_t none = std::numeric_limits<std::int64_t>::max() >> 10;
+    const std::uint64_t size = kib(text, "Unable to parse integer parameter " + option);
+    return size < none ? size * 1024 : unlimited;
 }
 
 std::uint64_t size_of(const Arguments& arguments) {
@@ -166,11 +169,12 @@ void read_parameter(const std::string& word, LimitSpec& into) {
     if (into.*(field->member)) refuse("parameter " + quoted(name) + " occurs multiple times");
     const bool quota = field->member == &LimitSpec::cpu_quota;
     const auto negative = quota ? number<std::int64_t>(value) : std::nullopt;
-    Number taken = negative && *negative < 0 ? unlimited : number<std::uint64_t>(value);
+    const bool none = negative && *negative < 0;
+    const Number taken = none ? unlimited : number<std::uint64_t>(value);
     if (!taken) {
         refuse("Invalid value for field " + quoted(name) + ": expected " + (quota ? "" : "unsigned ") + "long long");
     }
-    if (*taken != unlimited && (*taken < field->least || *taken > field->most)) {
+    if (!none && (*taken < field->least || *taken > field->most)) {
         refuse(name + " " + quoted(value) + " must be " + (quota ? "-1 or " : "") + "in range [" +
                std::to_string(field->least) + ", " + std::to_string(field->most) + "]");
     }

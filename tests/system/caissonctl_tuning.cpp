@@ -137,7 +137,7 @@ TEST_CASE("a definition's memory limits are shown and changed as virsh does it")
         check_error(ctl(words), error + "\n");
     }
     check_said(ctl({"memtune", "web"}), memory("92160", "2", "195313"));
-    check_said(ctl({"memtune", "web", "-1", "-1", "-1", "--config"}), "");
+    check_said(ctl({"memtune", "web", "-1", "-1", "9007199254740991", "--config"}), "");
     CHECK(inactive() == "  <memory unit='KiB'>100000</memory>\n  <currentMemory unit='KiB'>100000</currentMemory>\n");
 
     check_said(ctl({"setmem", "web", "--size", "50M", "--config"}), "");
@@ -175,10 +175,14 @@ TEST_CASE("a definition's shares, period and quota are shown and changed as virs
     const std::pair<Words, std::string> wrong[] = {
         {{"cpu_shares=1"}, "invalid argument: cpu_shares '1' must be in range [2, 262144]"},
         {{"cpu_shares=262145"}, "invalid argument: cpu_shares '262145' must be in range [2, 262144]"},
+        {{"cpu_shares=18446744073709551615"},
+         "invalid argument: cpu_shares '18446744073709551615' must be in range [2, 262144]"},
         {{"vcpu_period=999"}, "invalid argument: vcpu_period '999' must be in range [1000, 1000000]"},
         {{"vcpu_quota=0"}, "invalid argument: vcpu_quota '0' must be -1 or in range [1000, 17592186044415]"},
         {{"vcpu_quota=17592186044416"},
          "invalid argument: vcpu_quota '17592186044416' must be -1 or in range [1000, 17592186044415]"},
+        {{"vcpu_quota=18446744073709551615"},
+         "invalid argument: vcpu_quota '18446744073709551615' must be -1 or in range [1000, 17592186044415]"},
         {{"vcpu_quota=x"}, "invalid argument: Invalid value for field 'vcpu_quota': expected long long"},
         {{"cpu_shares=-5"}, "invalid argument: Invalid value for field 'cpu_shares': expected unsigned long long"},
         {{"cpu_shares=5", "cpu_shares=6"}, "invalid argument: parameter 'cpu_shares' occurs multiple times"},
