@@ -225,21 +225,27 @@ private:
         // What they show is the kernel's, the same in each procfs and sysfs: so what is there is seen in the host's.
         const auto shown = [&](const std::string& path) -> const MountLine* {
             const MountLine* mount = view.at(path);
-            if (mount == nullptr || !is_there(path)) return nullptr;
+            if (mount == nullptr) return nullptr;
             return mount->type == "proc" || mount->type == "sysfs" || mount->type == "selinuxfs" ? mount : nullptr;
         };
+        std::vector<std::string> masked;
         for (const std::string& pattern : ContainerSpec::default_masked_paths()) {
-            for (const std::string& path : detail::kernel_paths(pattern)) {
-                if (shown(path) != nullptr) report_.open_paths.push_back(path);
-            }
+            for (std::string& path : detail::kernel_paths(pattern)) masked.push_back(std::move(path));
         }
         auto read_only = ContainerSpec::default_read_only_paths();
         read_only.emplace_back("/sys");
+        for (auto* paths : {&masked, &read_only}) {
+            std::erase_if(*paths, [](const std::string& path) { return !is_there(path); });
+        }
+        for (const std::string& path : masked) {
+            if (shown(path) != nullptr) report_.open_paths.push_back(path);
+        }
         for (const std::string& path : read_only) {
             if (const MountLine* mount = shown(path); mount != nullptr && !mount->read_only) {
                 report_.writable_paths.push_back(path);
             }
         }
+        find_elsewhere(view, masked, read_only);
         const MountLine* root = view.at("/");
         const MountLine* dev = view.at("/dev");
         report_.root_read_only = root != nullptr && root->read_only;
@@ -249,6 +255,28 @@ private:
         report_.host_root =
             root != nullptr && ours != nullptr && root->device == ours->device && root->root == ours->root;
         if (report_.namespaces.has(NamespaceKind::mount)) find_host_paths(view, root, host);
+    }
+    /// What is masked or read-only in /proc and /sys, and seen in a second procfs, or by a bind, as the kernel has it.
+    void find_elsewhere(const MountView& view, const std::vector<std::string>& masked,
+                        const std::vector<std::string>& read_only) {
+        // Those of the spec come first; of who can make more it is told that no mask holds.
+        constexpr int most = 100;
+        int count = 0;
+        for (const MountLine& mount : view.lines()) {
+            const std::string_view home = mount.type == "proc" ? "/proc" : mount.type == "sysfs" ? "/sys" : "";
+            const std::string from = std::string{home} + (mount.root == "/" ? "" : mount.root);
+            if (home.empty() || mount.point == from || !view.is_visible(mount) || ++count > most) continue;
+            const auto find = [&](const std::vector<std::string>& paths, std::vector<std::string>& into) {
+                for (const std::string& path : paths) {
+                    const std::string seen = is_below(path, from)   ? mount.point + path.substr(from.size())
+                                             : is_below(from, path) ? mount.point
+                                                                    : std::string{};
+                    if (!seen.empty() && view.at(seen) == &mount) into.push_back(seen);
+                }
+            };
+            find(masked, report_.open_paths);
+            if (!mount.read_only) find(read_only, report_.writable_paths);
+        }
     }
     void find_host_paths(const MountView& view, const MountLine* root, const MountView& host) {
         std::set<std::string_view> devices;

@@ -39,9 +39,9 @@ struct SecurityReport {
     std::uint32_t seccomp_filters = 0;           ///< less those of its parent, which came from the host
     std::vector<std::string> masked_paths{};     ///< by an empty read-only directory or file
     std::vector<std::string> read_only_paths{};  ///< mount points that cannot be written through
-    std::vector<std::string>
-        open_paths{};  ///< of `ContainerSpec::default_masked_paths()`, shown as the kernel has them
-    std::vector<std::string> writable_paths{};  ///< of `ContainerSpec::default_read_only_paths()` and /sys
+    /// Of `ContainerSpec::default_masked_paths()`, shown as the kernel has them, there or by another mount.
+    std::vector<std::string> open_paths{};
+    std::vector<std::string> writable_paths{};  ///< of `ContainerSpec::default_read_only_paths()` and /sys, as well
     bool root_read_only = false;
     bool host_root = false;     ///< "/" is the same directory of the same file system as the host's
     bool host_devices = false;  ///< /dev is the host's devtmpfs

@@ -156,6 +156,29 @@ TEST_CASE("the report names what a container sees of the host's files, and nothi
     CHECK(has(r.weaker(), "files of the host are seen: /of host, /scratch/again"));
 }
 
+TEST_CASE("what is masked is told where another mount shows it") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = sleeper(root);
+    MountSpec second;
+    second.type = MountSpec::Type::proc;
+    second.target = "/second";
+    spec.mounts = {second, MountSpec::bind_inside("/proc/sys/kernel", "/knobs"),
+                   MountSpec::bind_inside("/proc/irq", "/irq", {.read_only = true}),
+                   MountSpec::bind_inside("/proc/self", "/own")};
+    const Container container = started(spec);
+    const SecurityReport r = container.security_report();
+    CAPTURE(r.str());
+    CHECK(has(r.open_paths, "/second/keys"));
+    CHECK_FALSE(has(r.open_paths, "/proc/keys"));
+    CHECK(has(r.writable_paths, "/second/sys"));
+    CHECK(has(r.writable_paths, "/knobs"));
+    CHECK_FALSE(has(r.writable_paths, "/irq"));
+    CHECK_FALSE(has(r.writable_paths, "/own"));
+    CHECK_FALSE(has(r.writable_paths, "/proc/sys"));
+}
+
 TEST_CASE("a system container says what it can undo") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;
