@@ -19,6 +19,7 @@ namespace {
 
 using detail::quote;
 using limit_words::Disk;
+using limit_words::in_pages;
 using limit_words::value_of;
 
 constexpr std::uint64_t unlimited = LimitSpec::unlimited;
@@ -91,19 +92,16 @@ void Cgroup::LimitChange::plan_memory() {
                                      : amount("limit on memory and swap", *limits_.memory_and_swap, " bytes");
         const CgroupDirectory& d = directory("memory", "memory", what);
         const bool v2 = d.v2();
-        const auto down = [](std::uint64_t bytes) {
-            return bytes >= INT64_MAX ? unlimited : bytes / page_size() * page_size();
-        };
         const std::uint64_t old_memory = value_of(text_of(d, v2 ? "memory.max" : "memory.limit_in_bytes"));
         const std::string old_text = text_of(d, v2 ? "memory.swap.max" : "memory.memsw.limit_in_bytes");
         const std::uint64_t old_second = old_text.empty() ? (v2 ? 0 : old_memory) : value_of(old_text);
         const bool no_sum = old_memory == unlimited || old_second == unlimited;
         const std::uint64_t old_both = !v2 ? old_second : no_sum ? unlimited : old_memory + old_second;
 
-        const std::uint64_t memory = limits_.memory ? down(*limits_.memory) : old_memory;
+        const std::uint64_t memory = limits_.memory ? in_pages(*limits_.memory) : old_memory;
         // Where nothing could be swapped out beyond the old limit, nothing can beyond the new one.
         const bool goes_along = old_both == old_memory || old_both < memory;
-        const std::uint64_t both = limits_.memory_and_swap ? down(*limits_.memory_and_swap)
+        const std::uint64_t both = limits_.memory_and_swap ? in_pages(*limits_.memory_and_swap)
                                    : goes_along            ? memory
                                                            : old_both;
         if (both < memory) {

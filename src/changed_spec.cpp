@@ -53,6 +53,13 @@ void apply(const BlockLimit& change, BlockLimit& limit) {
     take_over(change.write_operations, limit.write_operations);
 }
 
+/// As the kernel has them: a part of a page could make a start refuse what is in force.
+void count_in_pages(LimitSpec& limits) {
+    for (auto* bytes : {&limits.memory, &limits.memory_soft, &limits.memory_and_swap}) {
+        if (*bytes) *bytes = limit_words::in_pages(**bytes);
+    }
+}
+
 void apply_memory(const LimitSpec& change, LimitSpec& limits) {
     // Without a limit of its own there is none in the spec, and what nothing was said of goes along with `memory`.
     const bool goes_along =
@@ -80,7 +87,10 @@ void apply(const Change& change, ContainerSpec& spec) {
     }
 }
 
-void apply(const LimitSpec& change, LimitSpec& limits) {
+void apply(const LimitSpec& asked, LimitSpec& limits) {
+    LimitSpec change = asked;
+    count_in_pages(change);
+    count_in_pages(limits);
     if (change.memory) apply_memory(change, limits);
     take_over(change.memory_and_swap, limits.memory_and_swap);
     if (limits.memory_and_swap && !limits.memory) limits.memory = LimitSpec::unlimited;

@@ -72,11 +72,18 @@ using Ranges = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
     return std::nullopt;
 }
 
-/// v2's "max", v1's -1 and its largest count of pages, huge ones included, are no limit.
+/// From here on the kernel's largest count of pages, huge ones included, may be meant, which is no limit.
+inline constexpr std::uint64_t as_good_as_none = INT64_MAX - (std::uint64_t{1} << 34);
+
+/// v2's "max", v1's -1 and the largest count of pages are no limit.
 [[nodiscard]] inline std::uint64_t value_of(std::string_view text) {
-    constexpr std::uint64_t largest_page = std::uint64_t{1} << 34;
     const auto value = detail::parse_decimal(text, UINT64_MAX);
-    return value && *value < INT64_MAX - largest_page ? *value : UINT64_MAX;
+    return value && *value < as_good_as_none ? *value : UINT64_MAX;
+}
+/// What the kernel makes of a limit on memory: whole pages, or none.
+[[nodiscard]] inline std::uint64_t in_pages(std::uint64_t bytes) {
+    const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+    return bytes >= as_good_as_none ? UINT64_MAX : bytes / page * page;
 }
 
 /// A file's text without its last newline; nothing, and `errno`, where it cannot be read.

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "support/attack.hpp"
+#include "support/cgroup.hpp"
 #include "support/container.hpp"
 #include "support/doctest.hpp"
 #include "support/helper.hpp"
@@ -399,4 +400,30 @@ TEST_CASE("a container is not started again without what was attached to it") {
     CHECK(events_until(controller, Event::Kind::failed) ==
           "+mount '/mnt' restarting container 'web': bind '" + data +
               "': No such file or directory: the source must exist on the host");
+}
+
+TEST_CASE("a container whose limits were changed is started again, though the kernel counts in pages") {
+    if (const char* why = lacks("memory", "memory")) CAISSON_SKIP(why);
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const Place place;
+    ContainerSpec spec = place.spec("web");
+    spec.on_crash = EndAction::restart;
+    spec.back_off.first_pause_ms = 10;
+    spec.limits.memory = (64 << 20) + 1;
+    Controller controller;
+    const ContainerId id = controller.start(spec);
+    (void)events_until(controller, Event::Kind::started);
+    // Both are as many pages, and so it was no error.
+    controller.limit(id, memory_limit({}, 64 << 20));
+    const LimitSpec before = controller.limits(id);
+    CHECK(controller.signal(id, SIGKILL));
+    CHECK(events_until(controller, Event::Kind::started) == "restarting ");
+    CHECK(controller.limits(id) == before);
+    // No limit, by two words for it.
+    controller.limit(id, memory_limit(LimitSpec::unlimited));
+    controller.limit(id, memory_limit({}, INT64_MAX));
+    CHECK(controller.signal(id, SIGKILL));
+    CHECK(events_until(controller, Event::Kind::started) == "restarting ");
+    CHECK(controller.limits(id) == LimitSpec{});
 }
