@@ -169,7 +169,7 @@ private:
         }
         if (sys::retry([&] { return ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL); }) < 0) throw Gone{};
         if (!wait_readable(socket_.get(), patience)) return -ETIMEDOUT;
-        const ssize_t n = sys::retry([&] { return ::recv(socket_.get(), &answer_, sizeof answer_, MSG_DONTWAIT); });
+        const ssize_t n = sys::last_word([&] { return ::recv(socket_.get(), &answer_, sizeof answer_, MSG_DONTWAIT); });
         if (n != static_cast<ssize_t>(sizeof answer_)) throw Gone{};
         return answer_.result;
     }

@@ -97,12 +97,11 @@ public:
         msghdr message{};
         message.msg_iov = &iov;
         message.msg_iovlen = 1;
-        message.msg_control = control;
-        message.msg_controllen = sizeof control;
-        ssize_t n = 0;
-        // A keeper that ends before it has read all that was sent to it makes one call fail; its reports come after.
-        do n = ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-        while (n < 0 && (errno == EINTR || errno == ECONNRESET));
+        const ssize_t n = sys::last_word([&] {
+            message.msg_control = control;
+            message.msg_controllen = sizeof control;
+            return ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        });
         // It is in the queue still if there was no memory for it.
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOMEM || errno == ENOBUFS)) {
             return State::nothing_yet;

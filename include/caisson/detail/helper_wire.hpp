@@ -180,13 +180,8 @@ enum class Taken : std::uint8_t { message, nothing_yet, closed };
 /// Throws `Step::helper` with EBADMSG for anything that is none.
 [[nodiscard]] inline Taken take_message(int socket, Message& message, Fd* passed) {
     std::string bytes(1, '\0');
-    ssize_t size = 0;
-    // A peer that closes before it has read everything leaves one ECONNRESET, in front of what it sent.
-    for (int attempt = 0; attempt < 2; ++attempt) {
-        size = sys::retry(
-            [&] { return ::recv(socket, bytes.data(), 1, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
-        if (size >= 0 || errno != ECONNRESET) break;
-    }
+    const ssize_t size = sys::last_word(
+        [&] { return ::recv(socket, bytes.data(), 1, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
     if (size < 0 && errno == EAGAIN) return Taken::nothing_yet;
     if (size <= 0) return Taken::closed;
     if (static_cast<std::size_t>(size) > most_wire_message) {
@@ -202,7 +197,8 @@ enum class Taken : std::uint8_t { message, nothing_yet, closed };
         header.msg_control = control;
         header.msg_controllen = CMSG_LEN(sizeof(int));  // with its padding there would be room for a second
     }
-    if (sys::retry([&] { return ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); }) != size) {
+    // It is there: what may come before it is an error, which leaves the header as it is.
+    if (sys::last_word([&] { return ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); }) != size) {
         return Taken::closed;
     }
     for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {

@@ -30,6 +30,16 @@ auto retry(F&& f) {
     return result;
 }
 
+/// Calls `receive`, which takes a message from a SOCK_SEQPACKET socket, again where it is told of the peer's end in
+/// front of what that sent last: by the one ECONNRESET of a peer that closed before it had read everything, and by an
+/// end that came between the kernel's look at the queue and its look at the peer. Two ends in a row are the end.
+template <class F>
+auto last_word(F&& receive) {
+    auto size = retry(receive);
+    for (int told = 0; told < 2 && (size == 0 || (size < 0 && errno == ECONNRESET)); ++told) size = retry(receive);
+    return size;
+}
+
 /// open_how.resolve values in the library's own spelling of intent.
 /// Within a container's root: every link is resolved inside it, procfs magic links are refused.
 inline constexpr std::uint64_t in_root = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
