@@ -18,6 +18,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <caisson/address.hpp>
+#include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/descriptor.hpp>
 #include <caisson/detail/sys.hpp>
 #include <caisson/error.hpp>
@@ -164,6 +166,22 @@ int signal_for(const Process& init, bool has_command_below, EndKind kind) {
     if (trimmed(name) == "systemd" && takes(systemd_poweroff)) return reboot ? systemd_reboot : systemd_poweroff;
     if (takes(SIGPWR)) return reboot ? SIGINT : SIGPWR;
     return SIGTERM;
+}
+
+bool is_ending(const Process& init) {
+    const std::string file = "/proc/" + std::to_string(init.pid()) + "/stat";
+    std::string text;
+    if (init.ended() || !sys::read_file(AT_FDCWD, file.c_str(), text)) return init.ended();
+    // See proc_pid_stat(5). The second is the name, which may hold anything.
+    constexpr std::size_t state = 3, flags = 9, threads = 20;
+    std::string_view rest = text;
+    rest.remove_prefix(std::min(rest.rfind(") ") + 2, rest.size()));
+    std::array<std::string_view, threads + 1> fields;
+    for (std::size_t i = state; i < fields.size(); ++i) fields[i] = take_field(rest, ' ');
+    constexpr std::uint64_t exiting = 4;  // the kernel's PF_EXITING
+    if ((parse_decimal(fields[flags], ~std::uint32_t{0}).value_or(0) & exiting) == 0) return init.ended();
+    // It is of the first thread, which may end before the others do.
+    return fields[threads] == "1" || init.ended_within(100);
 }
 
 std::string who_is_stuck(const Process& init, const std::vector<pid_t>& processes) {

@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <caisson/detail/asking.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/visit.hpp>
 #include <caisson/exec.hpp>
@@ -358,7 +359,7 @@ void copy(const ExecTicket& ticket, bool inwards, const std::string& source, con
         });
         if (is_gone) throw Error{Step::copy, EPROTO, "copy " + quote(source)};
     } catch (const Error& e) {
-        if (ticket.init.ended())
+        if (is_ending(ticket.init))
             throw Error{Step::copy, ESRCH, outer + ": " + std::string{e.context()}, "it has ended"};
         throw e.in(outer);
     }

@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 
 #include <caisson/check.hpp>
+#include <caisson/detail/asking.hpp>
 #include <caisson/detail/plan_payload.hpp>
 #include <caisson/detail/start_error.hpp>
 #include <caisson/detail/user_database.hpp>
@@ -249,7 +250,7 @@ Exec ExecTicket::exec(const ExecSpec& spec) const {
             throw entry.with_remedy(e);
         }
     } catch (const Error& e) {
-        if (e.step() == Step::check_spec || !init.ended()) throw e.in(outer);
+        if (e.step() == Step::check_spec || !is_ending(init)) throw e.in(outer);
         throw Error{e.step(), ESRCH, outer + ": " + std::string{e.context()}, "it has ended"};
     }
 }

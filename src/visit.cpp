@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 
+#include <caisson/detail/asking.hpp>
 #include <caisson/detail/launch.hpp>
 #include <caisson/detail/running.hpp>
 #include <caisson/detail/stage_program.hpp>
@@ -228,13 +229,13 @@ private:
         const bool known = instruction < notes_.size();
         const Step step = known ? notes_[instruction].step : Step::open_namespace;
         const std::string context = (known ? notes_[instruction].context : "join the container") + how;
-        if (init_.ended()) return {step, ESRCH, context, "it has ended"};
+        if (is_ending(init_)) return {step, ESRCH, context, "it has ended"};
         return {step, errnum, context};
     }
     [[nodiscard]] Error from_refusal(const Report& report) const {
         const bool making = report.place == static_cast<std::uint32_t>(KeeperStep::clone);
         const std::string what = making ? "make a process for the container" : "prepare a process for the container";
-        if (init_.ended()) return {Step::clone, ESRCH, what, "it has ended"};
+        if (is_ending(init_)) return {Step::clone, ESRCH, what, "it has ended"};
         return {Step::clone, report.value, what,
                 !making                  ? ""
                 : report.value == EBUSY  ? "its control group hands controllers on, and may hold no process"

@@ -409,7 +409,7 @@ private:
             plug.keep(change, [&] { (void)note(change); });
             return change;
         } catch (const Error& e) {
-            if (!running_.init.ended()) throw e.in("container " + detail::quote(name_));
+            if (!detail::is_ending(running_.init)) throw e.in("container " + detail::quote(name_));
             throw Error{Step::open_namespace, ESRCH, what + (" container " + detail::quote(name_)), "it has ended"};
         }
     }

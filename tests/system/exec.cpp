@@ -298,6 +298,36 @@ TEST_CASE("the end of the container, of the caller and of the object each end th
 }
 
 TEST_CASE("a command runs in a container of a helper and of a controller, by whoever asks") {
+TEST_CASE("nobody joins a container whose end has begun, and is told that it has ended") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    const Exec exec = container.exec(sleep("1000"));
+    // The one who can reap a process of the container does not, so that the end lasts.
+    const caisson::Process keeper = caisson::Process::open(status_number(exec.process().pid(), "PPid:"));
+    CHECK(keeper.signal(SIGSTOP));
+    CHECK(container.init().signal(SIGKILL));
+    CHECK(exec.process().ended_within(10'000));
+    CHECK(!container.init().ended());
+    const std::string ended = "No such process: it has ended";
+    const auto refusal = [&](auto&& work) -> std::string {
+        try {
+            work();
+        } catch (const caisson::Error& e) {
+            return e.what();
+        }
+        return "it was done";
+    };
+    const std::string of_exec = refusal([&] { (void)container.exec(sh("true")); });
+    const std::string of_copy = refusal([&] { container.copy_in("/etc/passwd", "/tmp"); });
+    const std::string of_attach = refusal([&] { container.attach(caisson::MountSpec::tmpfs("/tmp", 1 << 20)); });
+    CHECK(keeper.signal(SIGCONT));
+    CHECK(of_exec.ends_with(ended));
+    CHECK(of_copy.ends_with(ended));
+    CHECK(of_attach == "attach to container 'test': " + ended);
+    CHECK(container.kill() == ExitStatus::killed(SIGKILL));
+}
+
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const Place place;

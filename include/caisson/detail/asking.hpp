@@ -1,4 +1,5 @@
-// caisson/detail/asking.hpp - asks a container's init to power off or to restart, and tells who does not end.
+// caisson/detail/asking.hpp - asks a container's init to power off or to restart, and tells whether it
+// ends and who does not.
 #pragma once
 
 #include <optional>
@@ -18,6 +19,10 @@ namespace caisson::inline v0::detail {
 
 /// The signal that this init takes for it, see ShutdownMode. `has_command_below`: it hands signals on to its child.
 [[nodiscard]] [[gnu::visibility("default")]] int signal_for(const Process& init, bool has_command_below, EndKind kind);
+
+/// True from the moment in which nobody can join the container of this init any more: the kernel ends all that is in it
+/// before the process counts as ended.
+[[nodiscard]] [[gnu::visibility("default")]] bool is_ending(const Process& init);
 
 /// Of these processes, those that wait in the kernel where no signal reaches them, with name and place: "process 7
 /// ('cat') waits in the kernel, in 'fuse_wait'". Where there is none, what `init` does.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <caisson/cgroup.hpp>
+#include <caisson/detail/asking.hpp>
 #include <caisson/detail/equipment.hpp>
 #include <caisson/detail/network.hpp>
 #include <caisson/device.hpp>
@@ -71,7 +72,7 @@ public:
         tell_ = [](const void* teller, const Change& change) { (*static_cast<const Tell*>(teller))(change); };
     }
     /// Then whatever was done is gone, also where its successor has been started by now.
-    [[nodiscard]] bool container_ended() const { return init_.ended(); }
+    [[nodiscard]] bool container_ended() const { return is_ending(init_); }
     /// Calls `note`, and takes back what `attach` has given where that throws. Then throws what a container has kept of
     /// what it was to lose, and can no longer use.
     template <class Note>
