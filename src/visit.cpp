@@ -100,8 +100,8 @@ public:
     ~Journey() {
         if (!visitor_.keeper) return;
         if (visitor_.process) (void)sys::pidfd_send_signal(visitor_.process.pidfd(), SIGKILL);
-        // Before it has a socket of its own, nobody has gone in.
-        if (visitor_.channel.fd() < 0) (void)sys::pidfd_send_signal(visitor_.keeper.get(), SIGKILL);
+        // Not once somebody may have gone in: it is there to end and to reap who has.
+        if (!lets_in_ && !channel_has_come()) (void)sys::pidfd_send_signal(visitor_.keeper.get(), SIGKILL);
         status_.reset();
         visitor_.channel.hang_up();
         first_.hang_up();
@@ -175,6 +175,16 @@ public:
     [[nodiscard]] Visitor take_visitor() noexcept { return std::move(visitor_); }
 
 private:
+    /// The stage's own socket, without which it lets nobody in. It cannot send it any more then.
+    bool channel_has_come() noexcept {
+        first_.shut();
+        Received message;
+        if (first_.receive(message) != Channel::State::report || message.report.kind != Report::Kind::channel) {
+            return false;
+        }
+        visitor_.channel = Channel{std::move(message.fd)};
+        return true;
+    }
     [[nodiscard]] Channel& reports() noexcept { return visitor_.channel.fd() >= 0 ? visitor_.channel : first_; }
     [[nodiscard]] std::int64_t left() const noexcept { return std::max<std::int64_t>(0, deadline_ - monotonic_ms()); }
     [[nodiscard]] static bool has_ended(const Fd& status) noexcept {
@@ -199,6 +209,7 @@ private:
     void take(Received& message) {
         switch (message.report.kind) {
             case Report::Kind::channel:
+                lets_in_ = true;
                 require(message.fd);
                 visitor_.channel = Channel{std::move(message.fd)};
                 require(message.second);
@@ -271,6 +282,7 @@ private:
     Fd status_;
     std::vector<Fd> passed_;
     bool is_late_ = false;
+    bool lets_in_ = false;  // the stage has a socket of its own
 };
 
 }  // namespace

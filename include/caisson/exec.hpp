@@ -204,7 +204,10 @@ private:
         (void)detail::sys::pidfd_send_signal(visitor_.process.pidfd(), SIGKILL);
         visitor_.channel.hang_up();
         // One that a v1 group keeps frozen ends when the container is resumed, and what sees to it then.
-        if (detail::wait_readable(visitor_.keeper.get(), 1000)) detail::reap_if_ours(visitor_.keeper.get());
+        if (!detail::wait_readable(visitor_.keeper.get(), 1000)) return;
+        detail::reap_if_ours(visitor_.keeper.get());
+        // Where somebody has killed that one, nobody else does it, and the container would not come to its end.
+        if (visitor_.process.ended_within(1000)) detail::reap_if_ours(visitor_.process.pidfd());
     }
 
     detail::Visitor visitor_;

@@ -356,6 +356,17 @@ TEST_CASE("a host that reaps orphans, as a subreaper or as pid 1, has no zombie 
             (void)::kill(keeper_of(container), SIGKILL);
             if (container.wait() != ExitStatus::killed(SIGKILL)) return "another status after the keeper's end";
         }
+        {
+            Container container = Container::start(shell(root, "sleep 1000"));
+            try {
+                container.copy_in("/no/such/file", "/tmp");
+                return "it found a file";
+            } catch (const Error&) {  // nor of who went in for it
+            }
+            if (!container.exec({.command = {"/bin/true"}}).wait().success()) return "no command runs";
+            const Exec lost = container.exec({.command = {"/bin/sleep", "1000"}});
+            (void)::kill(status_number(lost.process().pid(), "PPid:"), SIGKILL);
+        }
         ContainerSpec spec = shell(root, "true");
         spec.command = {"/no/such/command"};
         if (outcome(spec).find("/no/such/command") == std::string::npos) return "it found a command";

@@ -82,9 +82,11 @@ public:
     /// Tells the keeper that the host has given up, also where a fork(2)ed copy of the host holds the socket open.
     /// Closes it too: a report that was not taken may hold the other end of the keeper's own socket.
     void hang_up() noexcept {
-        (void)::shutdown(socket_.get(), SHUT_RDWR);
+        shut();
         socket_.reset();
     }
+    /// As `hang_up`, but what has come by then can still be taken.
+    void shut() noexcept { (void)::shutdown(socket_.get(), SHUT_RDWR); }
 
     /// As `hang_up`, but what the stage has to say about it still comes.
     void stop_sending() noexcept { (void)::shutdown(socket_.get(), SHUT_WR); }
