@@ -30,6 +30,8 @@ constexpr std::int64_t patience = 10'000;
 constexpr int deepest = 256;  // each level holds a descriptor on both sides
 constexpr std::uint64_t within = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
 constexpr std::size_t half = 4096;  // of the room that a call has for what its arguments point to
+// Of a file in one call: what comes in time also from a disk that is held to 50 KiB a second.
+constexpr std::size_t portion = std::size_t{256} << 10;
 
 /// Where system calls are made.
 class Side {
@@ -168,8 +170,11 @@ private:
             c->cmsg_len = CMSG_LEN(sizeof pass);
             std::memcpy(CMSG_DATA(c), &pass, sizeof pass);
         }
+        // Its answer to that one may still come, and the next would wait as long again.
+        if (is_late_) return -ETIMEDOUT;
         if (sys::retry([&] { return ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL); }) < 0) throw Gone{};
-        if (!wait_readable(socket_.get(), patience)) return -ETIMEDOUT;
+        is_late_ = !wait_readable(socket_.get(), patience);
+        if (is_late_) return -ETIMEDOUT;
         const ssize_t n = sys::last_word([&] { return ::recv(socket_.get(), &answer_, sizeof answer_, MSG_DONTWAIT); });
         if (n != static_cast<ssize_t>(sizeof answer_)) throw Gone{};
         return answer_.result;
@@ -177,6 +182,7 @@ private:
     Fd socket_;
     CallAnswer answer_;
     int pass_ = -1;
+    bool is_late_ = false;  // once a call had no answer
 };
 
 /// A path without what it ends with, and that.
@@ -211,11 +217,12 @@ public:
         long to = directory(to_, !inwards_, target);
         if (to < 0) {
             const Split as{target};
-            if (!as.has_name()) (void)need(to, !inwards_, target);
+            if (to == -ETIMEDOUT || !as.has_name()) (void)need(to, !inwards_, target);
             to = need(directory(to_, !inwards_, as.directory), !inwards_, as.directory);
             name = as.name;
         }
         const Held into{to_, static_cast<int>(to)};
+        (void)need(to_.status(into.fd, into_), !inwards_, target);
         entry(from.fd, what.name, into.fd, name, source, 0);
     }
 
@@ -262,12 +269,27 @@ private:
         if (!S_ISLNK(status.st_mode) && !S_ISREG(status.st_mode)) {
             throw Error{Step::copy, EINVAL, of(inwards_, path), "it is neither a file, a directory nor a link"};
         }
-        const long removed = to_.remove(to, as);
-        if (removed != -ENOENT) (void)target(removed, as, path);
         if (S_ISREG(status.st_mode)) return file(from, name, to, as, path);
         std::string link;
         (void)source(from_.read_link(found.fd, link), path);
+        make_room(to, as, path, status);
         (void)target(to_.make_link(to, as, link), as, path);
+    }
+
+    /// Removes what is to be replaced, once there is something to replace it by.
+    void make_room(int to, const std::string& as, const std::string& path, const struct stat& by) {
+        const long there = to_.open(to, as, O_PATH | O_NOFOLLOW, 0);
+        if (there == -ENOENT) return;
+        const Held held{to_, target(there, as, path)};
+        struct stat status {};
+        (void)target(to_.status(held.fd, status), as, path);
+        if (is_same(status, by)) {
+            throw Error{Step::copy, EEXIST, of(inwards_, path) + " as " + quote(as), "both are the same file"};
+        }
+        (void)target(to_.remove(to, as), as, path);
+    }
+    static bool is_same(const struct stat& a, const struct stat& b) noexcept {
+        return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
     }
 
     void file(int from, const std::string& name, int to, const std::string& as, const std::string& path) {
@@ -275,16 +297,17 @@ private:
         struct stat status {};
         (void)source(from_.status(in.fd, status), path);
         if (!S_ISREG(status.st_mode)) throw Error{Step::copy, EAGAIN, of(inwards_, path), "it was replaced meanwhile"};
+        make_room(to, as, path, status);
         const Held out{to_, target(to_.open(to, as, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, within, 0600), as, path)};
         try {
             const int own = inwards_ ? out.fd : in.fd;
             const int hosts = inwards_ ? in.fd : out.fd;
             long sent = 0;
-            do sent = inside_.send(own, hosts, inwards_, std::size_t{4} << 20);
+            do sent = inside_.send(own, hosts, inwards_, portion);
             while (sent > 0 || sent == -EINTR);
             (void)target(sent, as, path);
             (void)target(to_.set_mode(out.fd, status.st_mode & 0777), as, path);
-        } catch (const Error&) {
+        } catch (...) {  // also where the visitor has gone
             (void)to_.remove(to, as);
             throw;
         }
@@ -296,6 +319,10 @@ private:
         const Held in{from_, source(from_.open(from, name, flags, within), path)};
         struct stat status {};
         (void)source(from_.status(in.fd, status), path);
+        if (is_same(status, into_)) {
+            throw Error{Step::copy, EINVAL, of(inwards_, path),
+                        "it is, or holds, the directory that it is copied into"};
+        }
         const long made = to_.make_directory(to, as);
         if (made != -EEXIST) (void)target(made, as, path);
         const Held out{to_, target(to_.open(to, as, flags, within), as, path)};
@@ -324,6 +351,7 @@ private:
     bool inwards_;
     Side& from_;
     Side& to_;
+    struct stat into_ {};  // the directory that is copied into
 };
 
 void copy(const ExecTicket& ticket, bool inwards, const std::string& source, const std::string& target) {

@@ -172,7 +172,8 @@ public:
     ///
     /// Paths of the container are resolved inside its root, by a process that has no other. Throws `Step::copy`, naming
     /// what could not be copied; what was copied by then stays. ETIMEDOUT: a file system of the container's own did
-    /// not answer for ten seconds. EINVAL: something is neither file, directory nor link.
+    /// not answer for ten seconds. EINVAL: something is neither file, directory nor link, or a directory would come
+    /// into itself. EEXIST: a file would come onto itself, as in a directory that the host shares.
     void copy_in(const std::string& source, const std::string& target) { exec_ticket().copy_in(source, target); }
     /// The same from the container to the host; what is made there is the caller's.
     void copy_out(const std::string& source, const std::string& target) { exec_ticket().copy_out(source, target); }

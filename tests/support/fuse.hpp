@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
@@ -77,14 +78,15 @@ private:
     }
 };
 
-/// A container with the server's file system on /mnt, in which 'stat' waits for it for ever.
-inline caisson::ContainerSpec user_of(const SilentServer& server, const TestRoot& root) {
+/// A container with the server's file system on `at`, in which 'stat' waits for it for ever.
+inline caisson::ContainerSpec user_of(const SilentServer& server, const TestRoot& root,
+                                      const std::string& at = "/mnt") {
     using caisson::NamespaceKind;
     caisson::ContainerSpec spec =
-        shell(root, "mount -t fuse -o " + SilentServer::options(3) +
-                        " none /mnt || exit 1; stat /mnt/x 3>&- & exec 3>&-; while :; do sleep 1000; done");
+        shell(root, "mount -t fuse -o " + SilentServer::options(3) + " none " + at + " || exit 1; stat " + at +
+                        "/x 3>&- & exec 3>&-; while :; do sleep 1000; done");
     spec.console.reset();
-    REQUIRE(::mkdir((root / "mnt").c_str(), 0755) == 0);
+    REQUIRE(std::filesystem::create_directories(root / at));
     spec.namespaces = NamespaceKind::mount | NamespaceKind::pid | NamespaceKind::cgroup;
     spec.capabilities = caisson::CapabilitySet::application().with({"sys_admin"});
     spec.seccomp.profile = caisson::SeccompProfile::system;

@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -297,7 +298,6 @@ TEST_CASE("the end of the container, of the caller and of the object each end th
     CHECK(error_of_exec(container, sh("true")) == "container 'test': start a command: No such process: it has ended");
 }
 
-TEST_CASE("a command runs in a container of a helper and of a controller, by whoever asks") {
 TEST_CASE("nobody joins a container whose end has begun, and is told that it has ended") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const TestRoot root;
@@ -328,6 +328,7 @@ TEST_CASE("nobody joins a container whose end has begun, and is told that it has
     CHECK(container.kill() == ExitStatus::killed(SIGKILL));
 }
 
+TEST_CASE("a command runs in a container of a helper and of a controller, by whoever asks") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;
     const Place place;
@@ -359,7 +360,10 @@ TEST_CASE("files, links and directories are copied into a running container and 
     const LeavesNothing nothing;
     const TestRoot root;
     const TestDirectory host;
-    Container container = Container::start(idle(root));
+    const TestDirectory shared;
+    caisson::ContainerSpec spec = idle(root);
+    spec.mounts = {caisson::MountSpec::bind(shared.path(), "/shared")};
+    Container container = Container::start(spec);
     // 5 MiB: more than one call carries.
     const std::string make =
         "mkdir -p tree/empty tree/below && cd tree && yes 0123456789 | head -c 5242880 > big && echo small > "
@@ -404,5 +408,37 @@ TEST_CASE("files, links and directories are copied into a running container and 
           "container 'test': copy: 'tmp' is not absolute: give the full path inside the container");
     CHECK(refusal([&] { container.copy_out("/", host.path()); }) ==
           "container 'test': copy '/' of the container: it has no name: name what is below it");
+    // Onto itself.
+    REQUIRE(std::system(("echo kept > " + (shared / "file")).c_str()) == 0);
+    CHECK(refusal([&] { container.copy_in(shared / "file", "/shared"); }) ==
+          "container 'test': copy '" + (shared / "file") +
+              "' of the host as 'file': File exists: both are the same file");
+    CHECK(refusal([&] { container.copy_out("/shared", shared.path()); }) ==
+          "container 'test': copy '/shared' of the container: Invalid argument: it is, or holds, the directory that it "
+          "is copied into");
+    CHECK(output_of(container, sh("cd /shared; ls; cat file")) == "file\nkept\n");
+    (void)container.kill();
+}
+
+TEST_CASE("a file that a container has not given whole is not there") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    const TestDirectory host;
+    Container container = Container::start(idle(root));
+    REQUIRE(container.exec(sh("truncate -s 1G /tmp/big")).wait().success());
+    // No more than this is written, however long the end takes.
+    struct rlimit before {};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+    const struct rlimit most { 256 << 20, before.rlim_max };
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &most) == 0);
+    const caisson::Process init = container.init().duplicate();
+    std::thread end{[&] {
+        for (int i = 0; ::access((host / "big").c_str(), F_OK) != 0 && i < 10'000; ++i) ::usleep(1000);
+        (void)init.signal(SIGKILL);
+    }};
+    CHECK_THROWS_AS(container.copy_out("/tmp/big", host.path()), caisson::Error);
+    end.join();
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+    CHECK(::access((host / "big").c_str(), F_OK) != 0);
     (void)container.kill();
 }

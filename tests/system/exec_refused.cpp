@@ -1,8 +1,11 @@
 // Commands that a container, or what it is like, keeps from starting.
+#include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -218,6 +221,45 @@ TEST_CASE("no other user of the host can keep anybody from joining a container")
         std::vector<caisson::Fd> files;
         std::error_code ignored;
         for (const auto& entry : std::filesystem::directory_iterator{place, ignored}) {
+TEST_CASE("a copy that a file system does not answer waits for it once, and counts if it cannot be ended") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    const TestDirectory host;
+    SilentServer server;
+    if (!server.fuse) CAISSON_SKIP("there is no /dev/fuse");
+    const std::string at = "/deep/1/2/3/4/5/6";
+    Container container = Container::start(user_of(server, root, at));
+    REQUIRE(server.is_asked());
+    const caisson::Fd marks = caisson::detail::sys::open(marks_of(container), O_RDONLY);
+    const caisson::detail::ExecTicket ticket = container.exec_ticket();
+    const auto errors_of = [](auto&& work) {
+        try {
+            work();
+        } catch (const caisson::Error& e) {
+            return e.code().value();
+        }
+        return 0;
+    };
+    int in = 0;
+    // Where 'stat' waits: in the kernel, and no signal ends it there.
+    std::thread other{[&] { in = errors_of([&] { ticket.copy_in("/etc/passwd", at + "/x/y"); }); }};
+    const std::int64_t begin = caisson::detail::monotonic_ms();
+    // All that is open on the way is to be closed again.
+    const int out = errors_of([&] { ticket.copy_out("/deep", host.path()); });
+    CHECK(caisson::detail::monotonic_ms() - begin < 60'000);
+    other.join();
+    CHECK(in == ETIMEDOUT);
+    CHECK(out == ETIMEDOUT);
+    struct flock mark {};
+    mark.l_type = F_WRLCK;
+    mark.l_whence = SEEK_SET;
+    mark.l_len = 8;
+    REQUIRE(::fcntl(marks.get(), F_OFD_GETLK, &mark) == 0);
+    CHECK(mark.l_type != F_UNLCK);
+    server.fuse.reset();
+    (void)container.kill();
+}
+
             if (!entry.is_regular_file(ignored)) continue;
             files.push_back(caisson::detail::sys::open(entry.path(), O_RDONLY | O_NONBLOCK));
             (void)set_marks(files.back(), 0, 8);
