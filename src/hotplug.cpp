@@ -5,10 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
-#include <climits>
 #include <cstdint>
 #include <iterator>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,7 +18,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <caisson/address.hpp>
 #include <caisson/check.hpp>
 #include <caisson/detail/device_control.hpp>
 #include <caisson/detail/device_node.hpp>
@@ -32,6 +29,7 @@
 #include <caisson/mount.hpp>
 #include <caisson/namespace.hpp>
 
+#include "mount_number.hpp"
 #include "mount_view.hpp"
 
 namespace caisson::inline v0::detail {
@@ -39,27 +37,6 @@ namespace {
 
 constexpr std::int64_t patience = 10'000;                   // milliseconds of a visit
 constexpr std::size_t most_mounts = std::size_t{64} << 20;  // bytes of a mountinfo
-constexpr unsigned unique_number = 0x4000;                  // STATX_MNT_ID_UNIQUE, Linux 6.8
-
-/// The number of a mount, and how it is asked for: where the kernel has numbers that never come again, those.
-struct MountNumber {
-    std::uint64_t id = 0;
-    unsigned mask = 0;
-
-    [[nodiscard]] static MountNumber of(int mount, unsigned best = unique_number) {
-        struct statx status {};
-        for (const unsigned mask : {best, static_cast<unsigned>(STATX_MNT_ID)}) {
-            if (::statx(mount, "", AT_EMPTY_PATH, mask, &status) != 0) fail(Step::mount, "number of a mount");
-            if ((status.stx_mask & mask) != 0) return {status.stx_mnt_id, mask};
-        }
-        throw Error{Step::mount, ENOTSUP, "number of a mount"};
-    }
-    [[nodiscard]] static unsigned mask_of_kernel() {
-        const Fd root = sys::open("/", O_PATH | O_DIRECTORY);
-        if (!root) fail(Step::mount, "open '/'");
-        return of(root.get()).mask;
-    }
-};
 
 [[noreturn]] void refuse(const std::string& what, std::string_view remedy) {
     throw Error{Step::check_spec, 0, what, remedy};
@@ -89,28 +66,6 @@ DeviceControl control_of(const Equipment& equipment, bool perhaps) {
 std::string what_of(const MountSpec& spec) {
     const bool inside = spec.type == MountSpec::Type::tmpfs;
     return "mount " + quote(inside ? to_string(spec.type) : spec.source) + " on " + quote(spec.target);
-}
-
-/// Where in its mount namespace a descriptor leads, and the number of the mount: without asking the file system.
-struct Place {
-    std::string path;
-    unsigned long mount = 0;
-};
-Place place_of(const Fd& fd) {
-    const std::string number = std::to_string(fd.get());
-    std::string path(PATH_MAX, '\0');
-    const ssize_t length = ::readlink(("/proc/self/fd/" + number).c_str(), path.data(), path.size());
-    if (length < 0) fail(Step::mount, "place of a mount");
-    path.resize(static_cast<std::size_t>(length));
-    std::string text;
-    const std::string_view key = "mnt_id:\t";
-    if (!sys::read_file(AT_FDCWD, ("/proc/self/fdinfo/" + number).c_str(), text))
-        fail(Step::mount, "number of a mount");
-    const std::size_t at = text.find(key);
-    std::string_view rest =
-        at == std::string::npos ? std::string_view{} : std::string_view{text}.substr(at + key.size());
-    return {std::move(path),
-            parse_decimal(take_field(rest, '\n'), std::numeric_limits<unsigned long>::max()).value_or(0)};
 }
 
 DeviceNode node_of(const GivenDevice& device) {
@@ -391,7 +346,9 @@ std::string Hotplug::mounts_seen() const {
     const std::string file = "/proc/" + std::to_string(init_.pid()) + "/mountinfo";
     std::string text;
     if (!sys::read_file(AT_FDCWD, file.c_str(), text, most_mounts)) fail(Step::mount, "read " + quote(file));
-    return text;
+    if (text.size() < most_mounts) return text;
+    throw Error{Step::mount, E2BIG, "read " + quote(file),
+                "the container has made more mounts than can be looked through: end it to be sure"};
 }
 
 void Hotplug::unmount_first(const std::string& target) const {
@@ -432,10 +389,20 @@ void Hotplug::unmount_moved(const GivenMount& mount) const {
         } catch (const Error& e) {
             if (!is_of_path(e)) throw;
             if (!view.is_visible(*found)) throw e.with_remedy("something else is mounted there by now");
+            if (is_anothers_number(found->point, mount)) return require_listed(view, mount);
             if (attempts_left > 0) continue;
             throw e.with_remedy(
                 "the container keeps moving it, or keeps the way to it: end the container to be sure of it");
         }
+    }
+}
+
+bool Hotplug::is_anothers_number(const std::string& point, const GivenMount& mount) const {
+    try {
+        return is_another(open_target(point), mount);
+    } catch (const Error& e) {
+        if (!is_of_path(e)) throw;
+        return false;
     }
 }
 

@@ -236,6 +236,42 @@ TEST_CASE("a mount is not said to be gone where init does not see all that is mo
     }
 }
 
+TEST_CASE("a mount whose number is another's by now is gone, and the other is left alone") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory data;
+    Shell shell{plain_system(root)};
+    shell->attach(MountSpec::bind(data.path(), "/mnt"));
+    std::string number = shell.ask("grep ' /mnt ' /proc/self/mountinfo | cut -d ' ' -f 1");
+    number.pop_back();
+    const std::string count = "grep -c '^" + number + " ' /proc/self/mountinfo";
+    (void)shell.ask("mkdir /other; umount /mnt; for i in $(seq 100); do mount -t tmpfs other /other; test $(" + count +
+                    ") = 1 && break; done");
+    if (shell.ask(count) != "1\n") CAISSON_SKIP("the kernel has not given the number again");
+    CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ESTALE) == "it was not refused");
+    CHECK(refusal([&] { shell->detach_mount("/mnt"); }, ENOENT).ends_with("or is gone already"));
+}
+
+TEST_CASE("a mount is not said to be gone where there are more than can be looked through") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const LeavesNothing nothing;
+    const TestRoot root;
+    const TestDirectory data;
+    Shell shell{plain_system(root)};
+    // Each of 8,192 has a line of 15 KiB.
+    (void)shell.ask(
+        "n=$(printf %0250d | tr 0 '\t'); p=; for i in $(seq 15); do p=\"$p/$n\"; done; mkdir -p \"$p\"; "
+        "mount -t tmpfs many \"$p\"; for i in $(seq 13); do mkdir \"$p/$i\"; "
+        "mount --rbind \"$p\" \"$p/$i\"; done");
+    shell->attach(MountSpec::bind(data.path(), "/mnt"));
+    CHECK(shell.ask("mkdir /aside && mount --move /mnt /aside && echo ok") == "ok\n");
+    CHECK(
+        refusal([&] { shell->detach_mount("/mnt"); }, E2BIG)
+            .ends_with("Argument list too long: the container has made more mounts than can be looked through: end it "
+                       "to be sure"));
+}
+
 TEST_CASE("nothing but the very mount is unmounted") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const LeavesNothing nothing;

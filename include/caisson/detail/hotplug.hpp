@@ -101,6 +101,8 @@ private:
     void unmount(const GivenMount& mount, std::int64_t milliseconds) const;
     /// Unmounts what is not where it was put, but where the container has it by now. What it has taken out is gone.
     void unmount_moved(const GivenMount& mount) const;
+    /// True where what lies at `point` has the number by which mountinfo listed the mount, and is another.
+    [[nodiscard]] bool is_anothers_number(const std::string& point, const GivenMount& mount) const;
     /// Throws ESTALE where init's mountinfo may leave it out though it is mounted.
     void require_listed(const MountView& seen, const GivenMount& mount) const;
     /// One that init made at the start.
