@@ -66,6 +66,9 @@ public:
         if (context == terminals && errnum != 0) {
             return e.with_remedy("the container has no devpts on /dev/pts: leave console out");
         }
+        if (context == own_process && errnum == EAGAIN && rule_that_gives(errnum).empty()) {
+            return e.with_remedy("a limit on processes is reached: see limits.pids and the resource limit 'nproc'");
+        }
         if (context == own_process || context == own_session || context.starts_with(limit_of_processes)) {
             if (std::string remedy = rule_that_gives(errnum); !remedy.empty()) return e.with_remedy(remedy);
         }

@@ -248,10 +248,11 @@ private:
         const std::string what = making ? "make a process for the container" : "prepare a process for the container";
         if (is_ending(init_)) return {Step::clone, ESRCH, what, "it has ended"};
         return {Step::clone, report.value, what,
-                !making                  ? ""
-                : report.value == EBUSY  ? "its control group hands controllers on, and may hold no process"
-                : report.value == EAGAIN ? "a limit on processes is reached: see 'ulimit -u' and the pids control group"
-                                         : ""};
+                !making                 ? ""
+                : report.value == EBUSY ? "its control group hands controllers on, and may hold no process"
+                : report.value == EAGAIN
+                    ? "a limit on processes is reached: see limits.pids, 'ulimit -u' and the pids control group"
+                    : ""};
     }
     /// Asks the stage what the visitor is at, which it kills.
     [[noreturn]] void throw_late() {
@@ -281,8 +282,8 @@ private:
     Channel first_;  // to the stage, until its own is here
     Fd status_;
     std::vector<Fd> passed_;
-    bool is_late_ = false;
     bool lets_in_ = false;  // the stage has a socket of its own
+    bool is_late_ = false;
 };
 
 }  // namespace

@@ -86,6 +86,20 @@ TEST_CASE("a command that cannot start is an error that names it") {
     (void)container.kill();
 }
 
+TEST_CASE("a command that a limit on processes keeps from starting is an error that names the limit") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    caisson::ContainerSpec spec = idle(root);
+    spec.limits.pids = 1;
+    Container container = Container::start(spec);
+    const std::string text = error_of_exec(container, sh("true"));
+    CAPTURE(text);
+    CHECK(text.find("Resource temporarily unavailable: ") != std::string::npos);
+    CHECK(text.find("limit on processes") != std::string::npos);
+    CHECK(text.find("limits.pids") != std::string::npos);
+    (void)container.kill();
+}
+
 TEST_CASE("a command is not started in a container that is suspended") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const TestRoot root;
@@ -207,20 +221,6 @@ TEST_CASE("who cannot be ended yet keeps others from joining once there are too 
     }
 }
 
-TEST_CASE("no other user of the host can keep anybody from joining a container") {
-    if (!can_run()) CAISSON_SKIP(why_not());
-    const TestRoot root;
-    Container container = Container::start(idle(root));
-    const std::filesystem::path place = "/proc/" + std::to_string(container.init().pid());
-    Pipe told;
-    Pipe holds;
-    const pid_t other = ::fork();
-    if (other == 0) {
-        holds.write.reset();
-        char end = ::setresuid(65534, 65534, 65534) == 0 ? '1' : '0';
-        std::vector<caisson::Fd> files;
-        std::error_code ignored;
-        for (const auto& entry : std::filesystem::directory_iterator{place, ignored}) {
 TEST_CASE("a copy that a file system does not answer waits for it once, and counts if it cannot be ended") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const TestRoot root;
@@ -260,6 +260,20 @@ TEST_CASE("a copy that a file system does not answer waits for it once, and coun
     (void)container.kill();
 }
 
+TEST_CASE("no other user of the host can keep anybody from joining a container") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    const std::filesystem::path place = "/proc/" + std::to_string(container.init().pid());
+    Pipe told;
+    Pipe holds;
+    const pid_t other = ::fork();
+    if (other == 0) {
+        holds.write.reset();
+        char end = ::setresuid(65534, 65534, 65534) == 0 ? '1' : '0';
+        std::vector<caisson::Fd> files;
+        std::error_code ignored;
+        for (const auto& entry : std::filesystem::directory_iterator{place, ignored}) {
             if (!entry.is_regular_file(ignored)) continue;
             files.push_back(caisson::detail::sys::open(entry.path(), O_RDONLY | O_NONBLOCK));
             (void)set_marks(files.back(), 0, 8);
