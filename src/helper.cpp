@@ -185,7 +185,12 @@ bool Helper::ask_init(EndKind kind, ShutdownMode mode) {
     // The helper may not look into the container, the caller perhaps may.
     if (mode == ShutdownMode::automatic || mode == ShutdownMode::initctl) {
         Fd fd;
-        (void)ask({.kind = Question::process}, &fd);
+        try {
+            (void)ask({.kind = Question::process}, &fd);
+        } catch (const Error& e) {
+            // One that waits for its restart has no init, and can be asked all the same.
+            if (e.code().value() == ETIMEDOUT || e.code().value() == ECONNRESET) throw;
+        }
         try {
             if (fd && detail::ask_by_initctl(own_init(std::move(fd)), kind)) mode = ShutdownMode::by_caller;
         } catch (const Error& e) {

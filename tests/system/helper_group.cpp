@@ -265,6 +265,22 @@ TEST_CASE("when a group's helper is killed all its containers die within a secon
     CHECK(group.empty());
 }
 
+TEST_CASE("a container that waits for its restart is asked to end, or to restart, by its helper as by a controller") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    ContainerSpec spec = place.spec("web", "read x; exit 3");
+    spec.on_crash = EndAction::restart;
+    spec.back_off = {.first_pause_ms = 600'000, .longest_pause_ms = 600'000};
+    Helper helper = Helper::start(spec, place.options);
+    helper.watch();
+    REQUIRE(::write(helper.open_console().get(), "\n", 1) == 1);
+    REQUIRE(next_kind(helper) == Event::Kind::restarting);
+    CHECK(helper.reboot());
+    CHECK(helper.shutdown());
+    CHECK(helper.wait() == ExitStatus::exited(3));
+    CHECK(place.empty());
+}
+
 TEST_CASE("who watches is told what happens, between the answers, and others are not") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
