@@ -219,9 +219,9 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
         if (entry->restart_at != never || is_due) return *end_at_once(*entry);
         if (!entry->starting) {
             // Its console is still being read. What it has said by its end counts, but for a restart.
+            const EndKind end = kind_of(*entry->status, entry->asked == Asked::reboot, entry->asked == Asked::shutdown);
             const bool restarts =
-                entry->asked == Asked::nothing && entry->origin &&
-                entry->origin->spec.after(kind_of(*entry->status, false, false)) == EndAction::restart;
+                entry->asked != Asked::stop && entry->origin && entry->origin->spec.after(end) == EndAction::restart;
             if (restarts) entry->asked = Asked::stop;
             return restarts;
         }

@@ -63,6 +63,22 @@ TEST_CASE("who reads on after an end of the container's own gets everything befo
     CHECK(lab.lost(0) == 0);
 }
 
+TEST_CASE("a shutdown ends also who was to restart, and whose console is still being read") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Lab lab{shell(root,
+                  "trap 'exit 7' TERM; stty raw; head -c 50000 /dev/zero; touch /ready; "
+                  "while :; do sleep 0.02; done")};
+    const Fd terminal = lab.controller.open_console(lab.id);
+    REQUIRE(lab.until([&] { return ::access((root.path() + "/ready").c_str(), F_OK) == 0; }));
+    CHECK(lab.controller.reboot(lab.id));
+    REQUIRE(lab.until([&] { return lab.controller.status(lab.id).has_value(); }));
+    CHECK(lab.controller.shutdown(lab.id));
+    (void)read_slowly(lab, terminal);
+    CHECK(lab.status == ExitStatus::exited(7));
+    CHECK(lab.count(Event::Kind::restarting) == 0);
+}
+
 TEST_CASE("however often a size is set inside, it is told once in a second, and the last one is") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const TestRoot root;
