@@ -117,6 +117,10 @@ bool may_take_long(const Message& question) noexcept {
     return question.kind == Kind::suspend || question.kind == Kind::resume || question.kind == Kind::limit;
 }
 
+bool goes_by_record(const Message& question) noexcept {
+    return question.kind == Message::Kind::process || question.kind == Message::Kind::equipment;
+}
+
 Answer answer_slowly(Controller& controller, ContainerId id, const Message& question) {
     if (question.kind == Message::Kind::suspend) controller.suspend(id);
     else if (question.kind == Message::Kind::resume) controller.resume(id);

@@ -152,6 +152,8 @@ private:
         if (::ftruncate(lock_.get(), 0) != 0 || !detail::sys::write_all(lock_.get(), tag_)) {
             detail::fail(Step::helper, "write " + detail::quote(run_path_ + "/" + name_ + "/owner"));
         }
+        // Who watches RUN for what begins sees no new directory where a dead owner has left this one.
+        (void)::fchmod(directory_.get(), 0700);
         return true;
     }
     /// Without control groups, and with its keeper dead like its helper, a container may still be here.
@@ -169,8 +171,11 @@ private:
         (void)::unlinkat(directory_.get(), name, 0);
     }
     bool again() const {
-        if (errno != ENOENT) detail::fail(Step::helper, "lock " + text());
-        return false;
+        if (errno == ENOENT) return false;
+        const int saved = errno;
+        // Of an empty one, whoever is about to use it makes it again.
+        (void)::unlinkat(run_.get(), name_.c_str(), AT_REMOVEDIR);
+        throw Error{Step::helper, saved, "lock " + text()};
     }
     static bool same(int fd, int directory, const char* name) noexcept {
         struct stat a {};

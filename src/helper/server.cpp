@@ -158,8 +158,9 @@ void Server::renew(Ward& ward, const Event& event) {
     try {
         if (event.preserved) ward.info.preserved = detail::PlainStatus::of(*event.status);
         else ward.info.init = controller_.init_pid(ward.id);
-        if (!event.preserved) record(ward);
+        ward.is_recorded = ward.is_recorded && event.preserved;
         ward.info_file = detail::to_memory_file(detail::encode(ward.info));
+        if (!ward.is_recorded) record(ward);
     } catch (const Error&) {
         // It has ended already, or no file can be made: what is told is then what was.
     }
@@ -188,6 +189,8 @@ void Server::serve(Ward& ward, Client& client) {
         return;
     }
     try {
+        // Of a restart for which there was no room: who asks is told so, or it is made up for.
+        if (goes_by_record(question) && !ward.is_recorded) record(ward);
         if (group_ && may_take_long(question)) return answer_beside(ward, client, std::move(question));
         const Answer found = answer(controller_, ward, client, question, passed);
         tell(client, found.message, found.passed.get());

@@ -203,6 +203,7 @@ void Server::record(Ward& ward) {
         if (e.code().value() != ESRCH) throw;
     }
     ward.directory->record(ward.info.init, std::move(container));
+    ward.is_recorded = true;
 }
 
 void Server::count_cpus() {

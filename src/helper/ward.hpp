@@ -46,6 +46,7 @@ struct Ward {
     bool can_start_again = true;
     ExitStatus last_status{};  ///< once it has ended
     bool released = false;     ///< it was preserved
+    bool is_recorded = false;  ///< what its clients go by is of the container that runs
     detail::Info info{};
     Fd info_file{};
     Fd kept_note{};  ///< where the note is kept for who takes this process's place
@@ -70,7 +71,9 @@ void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed);
 
 /// A question whose answer may take the kernel some time.
 [[nodiscard]] bool may_take_long(const Message& question) noexcept;
-/// The answer to one of those: from any thread. Throws as `answer`.
+/// Its answer is worth nothing without the files of RunDirectory::record.
+[[nodiscard]] bool goes_by_record(const Message& question) noexcept;
+/// The answer to one that may take long: from any thread. Throws as `answer`.
 [[nodiscard]] Answer answer_slowly(Controller& controller, ContainerId id, const Message& question);
 /// One question's answer. Throws `Error`: the refusal that the client gets.
 [[nodiscard]] Answer answer(Controller& controller, Ward& ward, Client& client, const Message& question,

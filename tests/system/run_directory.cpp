@@ -225,6 +225,50 @@ TEST_CASE("a run directory without room refuses a start, and is left as it was")
     CHECK(::umount2(place.run.c_str(), MNT_DETACH) == 0);
 }
 
+TEST_CASE("a run directory with room for a name alone refuses a start, and is left as it was") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    REQUIRE(::mkdir(place.run.c_str(), 0700) == 0);
+    const std::string tag = detail::Owner::current().tag();
+    REQUIRE(::mount(tag.c_str(), place.run.c_str(), "tmpfs", 0, "nr_inodes=2,mode=700") == 0);
+    CHECK(error_of(place.spec("web"), place.options) ==
+          "container 'web': lock '" + place.run + "/web': No space left on device");
+    CHECK(::access((place.run + "/web").c_str(), F_OK) != 0);
+    CHECK(::umount2(place.run.c_str(), MNT_DETACH) == 0);
+}
+
+TEST_CASE(
+    "a run directory that is full when a container restarts is told to who needs the record, until there is room") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    REQUIRE(::mkdir(place.run.c_str(), 0700) == 0);
+    const std::string tag = detail::Owner::current().tag();
+    REQUIRE(::mount(tag.c_str(), place.run.c_str(), "tmpfs", 0, "size=128k,mode=700") == 0);
+    ContainerSpec spec = place.spec("web", "read x; exit 3");
+    spec.on_crash = EndAction::restart;
+    Helper helper = Helper::start(spec, place.options);
+    const pid_t before = helper.info().init;
+    const std::string fill = place.run + "/fill";
+    const Fd file{::open(fill.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)};
+    for (char page[4096]{}; ::write(file.get(), page, sizeof page) > 0;) continue;
+    helper.watch();
+    REQUIRE(::write(helper.open_console().get(), "\n", 1) == 1);
+    for (bool again = false; !again;) {
+        REQUIRE(detail::wait_readable(helper.fd(), 10'000));
+        while (const auto event = helper.next_event()) again = again || event->kind == Event::Kind::started;
+    }
+    CHECK(helper.info().init != before);
+    ExecSpec exec;
+    exec.command = {"/bin/true"};
+    CHECK_THROWS_WITH_AS((void)helper.exec(exec),
+                         doctest::Contains("No space left on device: make room there, or set run_directory"), Error);
+    REQUIRE(::unlink(fill.c_str()) == 0);
+    REQUIRE(::ftruncate(file.get(), 0) == 0);
+    CHECK(helper.exec(exec).wait() == ExitStatus::exited(0));
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(::umount2(place.run.c_str(), MNT_DETACH) == 0);
+}
+
 TEST_CASE("a container without control groups that has outlived keeper and helper is ended by its record") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     bool by_sweep = true;
