@@ -138,7 +138,15 @@ std::vector<std::string> Helper::list(const std::string& run_directory) {
         throw;
     }
     (void)::closedir(stream);
-    std::erase_if(names, [&](const std::string& name) { return !find(name, run_directory); });
+    std::erase_if(names, [&](const std::string& name) {
+        try {
+            return !find(name, run_directory);
+        } catch (const Error& e) {
+            const int code = e.code().value();
+            if (code == EMFILE || code == ENFILE || code == ENOMEM) throw;
+            return false;  // it is there, and hides none of the others
+        }
+    });
     std::sort(names.begin(), names.end());
     return names;
 }

@@ -162,7 +162,8 @@ void claim_console(const Fd& console, bool force) {
     }
 }
 
-int join_console(const Fd& console, const std::function<void(caisson::WindowSize)>& resize, Escape typed_escape) {
+int join_console(const Fd& console, const std::function<void(caisson::WindowSize)>& resize, Escape typed_escape,
+                 Beside beside) {
     const Fd own_in = reopened(STDIN_FILENO, O_RDONLY);
     const Fd own_out = reopened(STDOUT_FILENO, O_WRONLY);
     (void)::fcntl(console.get(), F_SETFL, ::fcntl(console.get(), F_GETFL) | O_NONBLOCK);
@@ -175,13 +176,14 @@ int join_console(const Fd& console, const std::function<void(caisson::WindowSize
     Flow shown{console.get(), own_out ? own_out.get() : STDOUT_FILENO};
     // The container's last words are shown before leaving: the loop goes on until they are written.
     while (shown.open || !shown.pending.empty()) {
-        std::array<pollfd, 5> p{{
+        std::array<pollfd, 6> p{{
             {signals.fd(), POLLIN, 0},
             // However much the container has not taken: the escape character must be seen.
             {shown.open ? typed.from : -1, POLLIN, 0},
             {shown.open && shown.pending.size() < buffer_limit ? console.get() : -1, POLLIN, 0},
             {shown.open && !typed.pending.empty() ? console.get() : -1, POLLOUT, 0},
             {shown.pending.empty() ? -1 : shown.to, POLLOUT, 0},
+            {beside.fd, POLLIN, 0},
         }};
         if (::poll(p.data(), p.size(), -1) < 0 && errno != EINTR) throw Failure{"cannot wait", std::strerror(errno)};
         while (const auto signal = signals.next()) {
@@ -203,6 +205,7 @@ int join_console(const Fd& console, const std::function<void(caisson::WindowSize
         if (p[3].revents != 0) (void)typed.write();
         if (p[2].revents != 0) (void)shown.read();
         if (p[4].revents != 0 && !shown.write()) return 0;
+        if (p[5].revents != 0 && !beside.hear()) beside.fd = -1;
     }
     return 0;
 }

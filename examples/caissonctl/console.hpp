@@ -18,12 +18,18 @@ void claim_console(const caisson::Fd& console, bool force);
 /// Whether Ctrl+] leaves.
 enum class Escape : bool { none, leaves };
 
+/// What is listened to while a terminal is joined: `hear` is called once `fd` is readable, until it returns false.
+struct Beside {
+    int fd = -1;
+    std::function<bool()> hear{};
+};
+
 /// Joins the terminal on standard input and standard output to `console` until the user types Ctrl+] (see `typed`), the
 /// container ends, the terminal goes away or a signal ends the program. `resize` is told the terminal's size at first
 /// and whenever it changes. The terminal is given back as it was on every way out. Returns 0, or the number of the
 /// signal that the caller is to die of; throws `Failure`.
 [[nodiscard]] int join_console(const caisson::Fd& console, const std::function<void(caisson::WindowSize)>& resize,
-                               Escape typed = Escape::leaves);
+                               Escape typed = Escape::leaves, Beside beside = {});
 
 /// Ends the program as `signal` would have ended it.
 void die_of(int signal);

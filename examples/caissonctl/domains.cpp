@@ -24,12 +24,18 @@ std::string Entry::id() const {
 
 std::vector<Entry> Domains::all() const {
     std::vector<std::string> defined = store_.names();
-    std::map<pid_t, Entry> active;
+    std::multimap<pid_t, Entry> active;  // a group's have one helper
     for (const std::string& name : Helper::list(run_)) {
-        auto helper = Helper::find(name, run_);
-        if (!helper) continue;  // it has just ended
-        const pid_t id = helper->pid();
-        active.try_emplace(id, Entry{name, std::erase(defined, name) > 0, std::move(helper)});
+        Entry entry{name, false, {}};
+        try {
+            entry.running = Helper::find(name, run_);
+            if (!entry.running) continue;  // it has just ended
+        } catch (const caisson::Error&) {
+            entry.is_silent = true;  // who asks for it by its name is told why
+        }
+        entry.persistent = std::erase(defined, name) > 0;
+        const pid_t id = entry.running ? entry.running->pid() : 0;
+        active.emplace(id, std::move(entry));
     }
     std::ranges::sort(defined, [](const std::string& a, const std::string& b) {
         const int order = ::strcasecmp(a.c_str(), b.c_str());
@@ -51,14 +57,17 @@ std::optional<Entry> Domains::by_name(const std::string& name) const {
 Entry Domains::find(const std::string& word, By by) const {
     const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
     if (by.id && std::ranges::all_of(word, is_digit)) {
-        for (Entry& entry : all()) {
-            if (entry.running && entry.id() == word) return std::move(entry);
-        }
+        std::vector<Entry> entries = all();
+        std::erase_if(entries, [&](const Entry& entry) { return !entry.running || entry.id() != word; });
+        if (entries.size() > 1) throw Failure{"domain id " + word + " is of several domains: name one of them"};
+        if (!entries.empty()) return std::move(entries.front());
     }
     if (by.uuid) {
         if (const auto wanted = xml::Uuid::parse(word)) {
             for (Entry& entry : all()) {
-                if (uuid(entry) == wanted) return std::move(entry);
+                if (uuid(entry) != wanted) continue;
+                if (entry.is_silent) (void)Helper::find(entry.name, run_);  // throws why
+                return std::move(entry);
             }
         }
     }

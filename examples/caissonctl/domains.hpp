@@ -24,13 +24,16 @@ struct Entry {
     std::string name;
     bool persistent = false;                 ///< there is a definition
     std::optional<caisson::Helper> running;  ///< what runs it
+    bool is_silent = false;                  ///< what runs it cannot be asked
 
+    [[nodiscard]] bool is_active() const noexcept { return running || is_silent; }
     /// The helper's pid, as libvirt takes its controller's; "-" for a domain that does not run.
     [[nodiscard]] std::string id() const;
     /// False for a domain that does not run.
     [[nodiscard]] bool paused() { return ask(&caisson::Helper::suspended).value_or(false); }
     /// "no answer" where the helper does not say.
     [[nodiscard]] const char* state() {
+        if (is_silent) return "no answer";
         try {
             const auto info = ask(&caisson::Helper::info);
             if (!info) return "shut off";

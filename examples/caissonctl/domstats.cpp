@@ -133,7 +133,7 @@ std::string tell(const Session& session, Entry& entry, const Arguments& argument
     std::optional<Usage> usage;
     if (parts.bits() != 0) usage = entry.ask([&](caisson::Helper& helper) { return helper.usage(parts); });
     const bool paused = entry.paused();
-    const bool active = entry.running.has_value();
+    const bool active = entry.is_active();
     if (!passes(arguments, {{"list-active", active}, {"list-inactive", !active}}) ||
         !passes(arguments, {{"list-persistent", entry.persistent}, {"list-transient", !entry.persistent}}) ||
         !passes(arguments, {{"list-running", active && !paused}, {"list-paused", paused}, {"list-shutoff", !active}})) {
@@ -141,9 +141,10 @@ std::string tell(const Session& session, Entry& entry, const Arguments& argument
     }
     Record record{entry.name};
     if (everything || arguments.has("state")) {
-        // libvirt's numbers: running since it was started, paused by the user, shut off for a reason that nobody kept.
-        record.add("state.state", !active ? 5 : paused ? 3 : 1);
-        record.add("state.reason", active ? 1 : 0);
+        // libvirt's numbers: running since it was started, paused by the user, shut off for a reason that nobody kept,
+        // or none that is known.
+        record.add("state.state", !active ? 5 : entry.is_silent ? 0 : paused ? 3 : 1);
+        record.add("state.reason", active && !entry.is_silent ? 1 : 0);
     }
     for (const Group& group : groups) {
         if (!usage || !(everything || arguments.has(group.option))) continue;

@@ -1,7 +1,7 @@
 #include "ending.hpp"
 
 #include <algorithm>
-#include <csignal>
+#include <chrono>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,21 +50,30 @@ int ask(const Session& session, const Arguments& arguments, const char* verb, co
     return 0;
 }
 
-/// As libvirt: SIGKILL is for who asks for it.
-void end_gracefully(caisson::Helper& helper, const std::string& outer) {
-    constexpr std::int64_t patience_ms = 10'000;
-    const std::int64_t deadline = caisson::detail::deadline_in(patience_ms);
-    const pid_t init = helper.info().init;
-    (void)helper.shutdown(ShutdownMode::by_caller);
-    (void)helper.signal(SIGTERM);
+bool ends_within(caisson::Helper& helper, std::int64_t milliseconds) {
+    const std::int64_t deadline = caisson::detail::deadline_in(milliseconds);
     while (!helper.try_wait()) {
         const std::int64_t left = deadline - caisson::detail::monotonic_ms();
-        if (left <= 0) {
-            throw Failure{outer, "Failed to terminate process " + std::to_string(init) +
-                                     " with SIGTERM: Device or resource busy"};
-        }
+        if (left <= 0) return false;
         (void)caisson::detail::wait_readable(helper.fd(), left);
     }
+    return true;
+}
+
+/// As libvirt: SIGKILL is for who asks for it.
+void end_gracefully(caisson::Helper& helper, const std::string& outer) {
+    const pid_t init = helper.info().init;
+    // It is not started again, nor kept: and as for SIGKILL, that time never comes.
+    (void)helper.ask_to_stop(std::chrono::milliseconds::max());
+    if (ends_within(helper, 10'000)) return;
+    throw Failure{outer,
+                  "Failed to terminate process " + std::to_string(init) + " with SIGTERM: Device or resource busy"};
+}
+
+void end_at_once(caisson::Helper& helper) {
+    (void)helper.ask_to_kill();
+    // Then who waits in the kernel is named.
+    if (!ends_within(helper, 5'000)) (void)helper.stop(std::chrono::milliseconds{0});
 }
 
 }  // namespace
@@ -75,7 +84,7 @@ int destroy(const Session& session, const Arguments& arguments) {
     if (!entry.running) throw Failure{outer, std::string{not_running}};
     because(outer, [&] {
         if (arguments.has("graceful")) end_gracefully(*entry.running, outer);
-        else (void)entry.running->kill();
+        else end_at_once(*entry.running);
     });
     session.say("Domain " + quoted(entry.name) + " destroyed\n");
     return 0;

@@ -17,12 +17,15 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/inotify.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <caisson/detail/owner.hpp>
+#include <caisson/detail/sys.hpp>
 #include <caisson/fd.hpp>
 #include <caisson/helper.hpp>
 
@@ -95,7 +98,8 @@ public:
         (void)::mkdir(domains.run_directory().c_str(), 0700);
         if (!inotify_) caisson::detail::fail(caisson::Step::event_loop, "inotify");
         store_ = add(state, IN_MOVED_TO | IN_DELETE);
-        run_ = add(domains.run_directory(), IN_CREATE);
+        // A directory that a killed helper has left is used again: its mode is then set.
+        run_ = add(domains.run_directory(), IN_CREATE | IN_ATTRIB);
         for (const std::string& name : domains.store().names()) definitions_[name] = definition(name);
         for (const std::string& name : Helper::list(domains.run_directory())) (void)meet(name);
     }
@@ -112,22 +116,39 @@ public:
     [[nodiscard]] std::vector<Message> take() {
         std::vector<Message> all;
         take_files(all);
+        const auto take_running = [&] {
+            std::erase_if(running_, [&](auto& entry) { return !take_events(entry.first, *entry.second, all); });
+        };
+        // Before one that has taken the same name.
+        take_running();
         std::erase_if(beginning_, [&](const std::string& name) {
-            if (meet(name)) {
-                all.push_back(lifecycle(name, "Started Booted"));
+            const Place now = place(name);
+            const auto known = running_.find(name);
+            if (known != running_.end() && known->second->place != now) return false;
+            if (known != running_.end() || meet(name)) {
+                if (!std::exchange(running_[name]->is_told, true)) all.push_back(lifecycle(name, "Started Booted"));
                 return true;
             }
-            return ::access((domains_.run_directory() + "/" + name).c_str(), F_OK) != 0;
+            return now.inode == 0 || (now.owner && now.owner->is_dead());
         });
-        std::erase_if(running_, [&](auto& entry) { return !take_events(entry.first, *entry.second, all); });
+        take_running();
         return all;
     }
 
 private:
+    /// A directory of RUN, and whose it is: another's once the name is taken again.
+    struct Place {
+        ino_t inode = 0;  // none: it is not there
+        std::optional<caisson::detail::Owner> owner{};
+        friend bool operator==(const Place&, const Place&) = default;
+    };
     struct Running {
         Helper helper;
-        std::optional<xml::Domain> domain;  // as its note says
-        bool rebooting = false;             // the start that comes is no other event
+        Place place;
+        std::optional<xml::Domain> domain{};  // as its note says
+        bool rebooting = false;               // the start that comes is no other event
+        bool has_failed = false;              // to start again
+        bool is_told = false;                 // its start, where it was not there before
     };
 
     [[nodiscard]] int add(const std::string& directory, std::uint32_t what) const {
@@ -149,13 +170,20 @@ private:
             return std::nullopt;
         }
     }
+    [[nodiscard]] Place place(const std::string& name) const {
+        const Fd directory =
+            caisson::detail::sys::open(domains_.run_directory() + "/" + name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+        struct stat st {};
+        if (!directory || ::fstat(directory.get(), &st) != 0) return {};
+        return {st.st_ino, caisson::detail::Owner::recorded_in(directory.get(), "owner")};
+    }
     /// False for one that is not there (yet).
     bool meet(const std::string& name) {
         try {
             auto helper = Helper::find(name, domains_.run_directory());
             if (!helper) return false;
             helper->watch();
-            auto one = std::make_unique<Running>(Running{std::move(*helper), {}});
+            auto one = std::make_unique<Running>(Running{std::move(*helper), place(name)});
             one->domain = described(one->helper);
             running_[name] = std::move(one);
             return true;
@@ -210,17 +238,26 @@ private:
             while (const auto event = one.helper.next_event()) take_event(name, one, *event, all);
             const auto status = one.helper.try_wait();
             if (!status) return true;
-            all.push_back(lifecycle(name, end_of(*status)));
+            all.push_back(lifecycle(name, one.has_failed ? "Stopped Failed" : end_of(*status)));
         } catch (const caisson::Error&) {
             // The helper has let this program go.
-            if (auto again = Helper::find(name, domains_.run_directory())) {
-                one.helper = std::move(*again);
-                one.helper.watch();
-                return true;
-            }
+            if (watch_again(name, one.helper)) return true;
             all.push_back(lifecycle(name, "Stopped Failed"));
         }
         return false;
+    }
+    /// False where it has ended since.
+    bool watch_again(const std::string& name, Helper& helper) const {
+        try {
+            auto again = Helper::find(name, domains_.run_directory());
+            if (!again) return false;
+            again->watch();
+            helper = std::move(*again);
+            return true;
+        } catch (const caisson::Error& e) {
+            if (e.code().value() != ESRCH) throw;
+            return false;
+        }
     }
     static void take_event(const std::string& name, Running& one, const Event& event, std::vector<Message>& all) {
         switch (event.kind) {
@@ -236,6 +273,7 @@ private:
             case Event::Kind::started:
                 if (!std::exchange(one.rebooting, false)) all.push_back(lifecycle(name, "Started Booted"));
                 break;
+            case Event::Kind::failed: one.has_failed = true; break;
             case Event::Kind::noted: {
                 auto now = described(one.helper);
                 const auto before = std::exchange(one.domain, now);

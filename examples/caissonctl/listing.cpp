@@ -29,7 +29,7 @@ public:
     }
     /// True for an entry that is listed, as far as can be said without asking its helper.
     [[nodiscard]] bool wants(const Entry& entry, const Store& store) const {
-        if (entry.running ? !active_ : !inactive_) return false;
+        if (entry.is_active() ? !active_ : !inactive_) return false;
         if (!either("persistent", "transient", entry.persistent)) return false;
         return !(arguments_.has("autostart") || arguments_.has("no-autostart")) ||
                either("autostart", "no-autostart", entry.persistent && store.autostarts(entry.name));
@@ -38,13 +38,13 @@ public:
     [[nodiscard]] bool wants_state(Entry& entry) const {
         if (!by_state_) return true;
         const std::string_view state = entry.state();
-        if (entry.running ? !active_ : !inactive_) return false;
+        if (entry.is_active() ? !active_ : !inactive_) return false;
         return arguments_.has(state == "running"    ? "state-running"
                               : state == "paused"   ? "state-paused"
                               : state == "shut off" ? "state-shutoff"
                                                     : "state-other");
     }
-    [[nodiscard]] bool wants_activity(const Entry& entry) const { return entry.running ? active_ : inactive_; }
+    [[nodiscard]] bool wants_activity(const Entry& entry) const { return entry.is_active() ? active_ : inactive_; }
 
 private:
     /// Of two opposite options, both or none say nothing.

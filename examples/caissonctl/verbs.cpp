@@ -38,21 +38,76 @@ std::size_t console_number(caisson::Helper& helper, const std::string& name) {
     throw Failure{"cannot find console device " + quoted(name)};
 }
 
+/// What a session at a console is not shown, where the container does not wait for it.
+class Missed {
+public:
+    Missed(caisson::Helper& helper, const Joining& joining) : helper_{helper}, console_{joining.number} {
+        try {
+            helper.watch();
+            const auto viewers = helper.console_state(console_).viewers;
+            viewer_ = joining.shared ? viewers.back() : viewers.front();
+        } catch (const caisson::Error&) {
+            // It has ended: its last words are there.
+        }
+    }
+    /// Takes what has been told. False once nothing more comes.
+    bool hear() {
+        try {
+            while (const auto event = helper_.next_event()) {
+                if (event->kind == caisson::Event::Kind::console_lost && event->console_number == console_ &&
+                    event->viewer == viewer_.number) {
+                    told_ += event->count;
+                }
+            }
+            return !helper_.try_wait();
+        } catch (const caisson::Error&) {
+            return false;
+        }
+    }
+    [[nodiscard]] std::uint64_t bytes() {
+        try {
+            for (const caisson::ConsoleViewer& viewer : helper_.console_state(console_).viewers) {
+                if (viewer.number == viewer_.number && viewer.lost >= viewer_.lost) return viewer.lost - viewer_.lost;
+            }
+        } catch (const caisson::Error&) {
+            // It has ended, and has told before.
+        }
+        (void)hear();
+        return told_;
+    }
+
+private:
+    caisson::Helper& helper_;
+    std::size_t console_;
+    caisson::ConsoleViewer viewer_{};
+    std::uint64_t told_ = 0;
+};
+
 int attach(const Session& session, Entry& entry, const Joining& joining = {}) {
     if (!has_terminal()) throw Failure{"Cannot run interactive console without a controlling TTY"};
     caisson::Helper& helper = *entry.running;
     const caisson::Fd console =
         joining.shared ? helper.attach_console({.console = joining.number}) : helper.open_console(joining.number);
     if (!joining.shared) claim_console(console, joining.force);
+    if (joining.force) helper.detach_viewers(joining.number);
     session.say("Connected to domain " + quoted(entry.name) + "\nEscape character is ^] (Ctrl + ])\n");
     std::fflush(stdout);
-    return join_console(console, [&](caisson::WindowSize size) {
+    Missed missed{helper, joining};
+    const auto resize = [&](caisson::WindowSize size) {
         try {
             helper.resize(size, joining.number);
         } catch (const caisson::Error&) {
             // It has ended: its last words are still to be shown.
         }
-    });
+    };
+    const int signal =
+        join_console(console, resize, Escape::leaves, {helper.fd(), [&missed] { return missed.hear(); }});
+    const std::uint64_t bytes = signal == 0 ? missed.bytes() : 0;
+    if (bytes > 0) {
+        std::fprintf(stderr, "warning: the console was faster than this terminal: %llu bytes were not shown\n",
+                     static_cast<unsigned long long>(bytes));
+    }
+    return signal;
 }
 
 /// What a start goes on with: its console, where that is wanted, and the end that comes with the program's own.

@@ -111,7 +111,8 @@ public:
     /// The helper that runs the container of this name; nothing if there is none (or it is just starting).
     [[nodiscard]] [[gnu::visibility("default")]] static std::optional<Helper> find(
         const std::string& name, const std::string& run_directory = default_run_directory);
-    /// The names of all containers that helpers run there, sorted; none if the directory does not exist.
+    /// The names of all containers that helpers run there, sorted; none if the directory does not exist. One that
+    /// `find` throws for is there, too.
     [[nodiscard]] [[gnu::visibility("default")]] static std::vector<std::string> list(
         const std::string& run_directory = default_run_directory);
 

@@ -154,6 +154,40 @@ TEST_CASE("a console has one user: a second one is told so, or takes it over by 
     CHECK(third.shows(connected));
     third.type(leave);
     CHECK(third.wait() == 0);
+
+    OnTerminal shared{ctl.words({"console", "web", "--shared"})};
+    REQUIRE(shared.shows(connected));
+    OnTerminal last{ctl.words({"console", "web", "--force"})};
+    CHECK(last.shows(connected));
+    CHECK(shared.wait() == 0);
+    last.type(leave);
+    CHECK(last.wait() == 0);
+}
+
+TEST_CASE("who reads a console with a log too slowly is told how much was not shown, also by its end") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("web")}).status == 0);
+    std::string xml = ctl({"dumpxml", "web"}).out;
+    xml.insert(xml.find('>', xml.find("<console")) + 1, "<log file='" + ctl.root().path() + "/log'/>");
+    REQUIRE(ctl({"define", ctl.write("logged.xml", xml)}).status == 0);
+    REQUIRE(ctl({"start", "web"}).status == 0);
+    bool by_end = false;
+    SUBCASE("by leaving") {}
+    SUBCASE("by the container's end") {
+        by_end = true;
+    }
+    OnTerminal console{ctl.words({"console", "web"})};
+    REQUIRE(console.shows("inside> "));
+    console.type("head -c 1000000 /dev/zero | tr '\\0' x; echo all$((1)); read go\n");
+    // Nobody looks at the terminal meanwhile.
+    for (int i = 0; i < 6000 && !has(ctl.root().read("/log"), "all1"); ++i) ::usleep(10'000);
+    if (by_end) REQUIRE(ctl({"destroy", "web"}).status == 0);
+    else console.type(leave);
+    CHECK(console.shows("warning: the console was faster than this terminal: "));
+    CHECK(console.shows(" bytes were not shown\r\n"));
+    CHECK(console.wait() == 0);
 }
 
 TEST_CASE("--force ends a session that was stopped, and gives up where it cannot see whose a session is") {

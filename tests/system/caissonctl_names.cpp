@@ -1,13 +1,20 @@
-// caissonctl's verbs for what a domain is called, what is said about it and whether it starts by itself.
+// caissonctl's verbs for what a domain is called, what is said about it, whether it starts by itself, and how it is
+// told to end.
 #include "support/doctest.hpp"
 
 #include <csignal>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <caisson/helper.hpp>
+#include <caisson/process.hpp>
+
 #include "support/domains.hpp"
+#include "support/fuse.hpp"
 #include "support/machine.hpp"
 
 using namespace caisson_test;
@@ -25,7 +32,7 @@ bool exists(const std::string& path) {
 bool watches_directories(pid_t pid) {
     const std::string files = "/proc/" + std::to_string(pid) + "/fdinfo";
     for (int waited = 0; waited < 10'000; ++waited) {
-        if (has(run({"grep", "-rs", "^inotify wd:2", files}).out, "wd:2")) return true;
+        if (has(run(Words{"grep", "-rs", "^inotify wd:2", files}).out, "wd:2")) return true;
         ::usleep(1000);
     }
     return false;
@@ -44,7 +51,7 @@ TEST_CASE("a domain is marked as autostarted by a link, which goes with its defi
     for (int twice = 0; twice < 2; ++twice) {
         check_said(ctl({"autostart", uuid1}), "Domain 'web' marked as autostarted\n");
     }
-    CHECK(run({"cat", link}).out == run({"cat", ctl.state() + "/web.xml"}).out);
+    CHECK(run(Words{"cat", link}).out == run(Words{"cat", ctl.state() + "/web.xml"}).out);
     CHECK(has(ctl({"dominfo", "web"}).out, "Autostart:      enable\n"));
     CHECK(has(ctl({"dominfo", "db"}).out, "Autostart:      disable\n"));
     check_said(ctl({"list", "--all", "--name", "--autostart"}), "web\n");
@@ -193,6 +200,95 @@ TEST_CASE("lists are filtered by state, as virsh does") {
     CHECK(has(ctl({"list", "--state-paused"}).out, "   b      paused\n"));
 }
 
+TEST_CASE("a domain is destroyed gracefully by what it makes of SIGTERM, and with the program that started it") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    Domains ctl;
+    ctl.root().write("/obeys",
+                     "#!/bin/busybox sh\ntrap 'echo last > /last; exit 0' TERM\necho ready > /ready\n"
+                     "while :; do sleep 0.1; done\n",
+                     0755);
+    REQUIRE(ctl({"create", ctl.describe("web", {}, 50000, "/obeys")}).status == 0);
+    const auto helper = caisson::Process::open(std::stoi(ctl({"-q", "domid", "web"}).out));
+    while (ctl.root().read("/ready").empty()) REQUIRE_FALSE(helper.ended_within(10));
+    check_said(ctl({"destroy", "web", "--graceful"}), "Domain 'web' destroyed\n");
+    CHECK(ctl.root().read("/last") == "last\n");
+    REQUIRE(ctl({"define", ctl.describe("brief")}).status == 0);
+    check_said(ctl({"start", "brief", "--autodestroy"}), "Domain 'brief' started\n");
+    check_said(ctl({"domstate", "brief"}), "shut off\n");
+    // Whatever is to follow an end, and also while it is suspended.
+    for (const char* const action : {"restart", "preserve"}) {
+        std::string xml = ctl({"dumpxml", "brief"}).out;
+        const std::string from = "<init>/sbin/init</init>";
+        xml.replace(xml.find(from), from.size(), "<init>/obeys</init>");
+        const std::size_t begin = xml.find("<on_poweroff>") + 13;
+        xml.replace(begin, xml.find('<', begin) - begin, action);
+        const std::string file = ctl.write(action, xml);
+        REQUIRE(::unlink((ctl.root().path() + "/ready").c_str()) == 0);
+        REQUIRE(ctl({"create", file}).status == 0);
+        for (int i = 0; i < 6000 && ctl.root().read("/ready").empty(); ++i) ::usleep(10'000);
+        if (ctl({"suspend", "brief"}).status != 0) MESSAGE("nothing can be suspended here");
+        check_said(ctl({"destroy", "brief", "--graceful"}), "Domain 'brief' destroyed\n");
+        check_said(ctl({"domstate", "brief"}), "shut off\n");
+    }
+}
+
+TEST_CASE("a domain that does not end when it is destroyed is told with the process that waits in the kernel") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    SilentServer server;
+    if (!server.fuse) CAISSON_SKIP("there is no /dev/fuse");
+    const Domains ctl;
+    auto helper = caisson::Helper::start(user_of(server, ctl.root()), {.run_directory = ctl.file("run")});
+    REQUIRE(server.is_asked());
+    const Outcome outcome = ctl({"destroy", "test"});
+    CHECK(outcome.status == 1);
+    CHECK(
+        outcome.err.starts_with("error: Failed to destroy domain 'test'\nerror: container 'test': end: Connection "
+                                "timed out: process "));
+    CHECK(has(outcome.err, " ('stat') waits in the kernel"));
+    server.fuse.reset();
+    CHECK(helper.wait() == caisson::ExitStatus::killed(SIGKILL));
+}
+
+TEST_CASE("a group's domains are all listed, and are not called by the id that they share") {
+    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
+    const LeavesNothing nothing;
+    const Domains ctl;
+    std::vector<caisson::Helper> helpers;
+    for (const char* const name : {"a", "b"}) {
+        caisson::ContainerSpec spec;
+        spec.name = name;
+        spec.root = ctl.root().path();
+        spec.command = {"/bin/sleep", "1000"};
+        helpers.push_back(caisson::Helper::start(spec, {.run_directory = ctl.file("run"), .group = "shop"}));
+    }
+    check_said(ctl({"list", "--name"}), "a\nb\n");
+    const std::string id = std::to_string(helpers.front().pid());
+    check_error(ctl({"domname", id}), "error: domain id " + id + " is of several domains: name one of them\n");
+    for (caisson::Helper& helper : helpers) (void)helper.kill();
+}
+
+TEST_CASE("a domain whose helper cannot be asked is listed as such, and hides none of the others") {
+    if (::geteuid() != 0 || TestRoot::missing() != nullptr) CAISSON_SKIP("this needs root, and a busybox for roots");
+    const LeavesNothing nothing;
+    Domains ctl;
+    REQUIRE(ctl({"define", ctl.describe("off")}).status == 0);
+    REQUIRE(ctl({"create", ctl.describe("on")}).status == 0);
+    // In another pid namespace, where helpers are that it does not show.
+    const auto elsewhere = [&](const Words& words) {
+        Words all{"unshare", "--pid", "--fork", "--mount-proc"};
+        for (const std::string& word : ctl.words(words)) all.push_back(word);
+        return run(all);
+    };
+    check_said(elsewhere({"list", "--all"}),
+               " Id   Name   State\n"
+               "------------------------\n"
+               " -    on     no answer\n"
+               " -    off    shut off\n");
+    CHECK(has(elsewhere({"domstate", "on"}).err, "it is in a pid namespace that this process does not see into"));
+}
+
 TEST_CASE("virsh's connection is taken where it is libvirt's of containers, and refused where it is another") {
     const LeavesNothing nothing;
     const Domains ctl;
@@ -240,6 +336,36 @@ TEST_CASE("what happens to domains is told in virsh's words, as it happens") {
     const Outcome outcome = all.wait();
     CHECK(outcome.status == 0);
     CHECK(has(outcome.out, "event loop interrupted\nevents received: "));
+
+    // A killed helper leaves its directory, and a restart may fail.
+    const std::string flaky = "#!/bin/busybox sh\nread go || exit 4\nrm /flaky\nexit 3\n";
+    ctl.root().write("/flaky", flaky, 0755);
+    std::string xml = run(Words{"cat", ctl.describe("left", {}, 50000, "/flaky")}).out;
+    xml.insert(xml.find("<devices>"), "<on_crash>restart</on_crash>");
+    REQUIRE(ctl({"define", ctl.write("left.xml", xml)}).status == 0);
+    Background more{ctl.words({"event", "--event", "lifecycle", "--domain", "left", "--loop", "--timeout", "100"})};
+    REQUIRE(watches_directories(more.pid()));
+    std::string told_of_left;
+    const auto tells = [&](const std::string& what) {
+        told_of_left += "event 'lifecycle' for domain 'left': " + what + "\n";
+        CHECK(more.says(told_of_left));
+    };
+    for (int round = 0; round < 2; ++round) {
+        check_said(ctl({"start", "left"}), "Domain 'left' started\n");
+        tells("Started Booted");
+        REQUIRE(::kill(std::stoi(ctl({"-q", "domid", "left"}).out), SIGKILL) == 0);
+        tells("Stopped Destroyed");
+    }
+    REQUIRE(ctl({"start", "left"}).status == 0);
+    tells("Started Booted");
+    {
+        OnTerminal console{ctl.words({"console", "left"})};
+        console.type("\n");
+        tells("Stopped Crashed");
+        tells("Stopped Failed");
+    }
+    more.signal_group(SIGINT);
+    (void)more.wait();
 
     Background one{ctl.words({"event", "--event", "metadata-change", "--domain", "db", "--timestamp"})};
     REQUIRE(watches_directories(one.pid()));

@@ -217,24 +217,6 @@ TEST_CASE("a rebooted domain runs on, one that crashes is kept where its documen
     CHECK(helper.ended_within(30'000));
 }
 
-TEST_CASE("a domain is destroyed gracefully by what it makes of SIGTERM, and with the program that started it") {
-    if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
-    const LeavesNothing nothing;
-    Domains ctl;
-    ctl.root().write("/obeys",
-                     "#!/bin/busybox sh\ntrap 'echo last > /last; exit 0' TERM\necho ready > /ready\n"
-                     "while :; do sleep 0.1; done\n",
-                     0755);
-    REQUIRE(ctl({"create", ctl.describe("web", {}, 50000, "/obeys")}).status == 0);
-    const auto helper = caisson::Process::open(std::stoi(id_of(ctl, "web")));
-    while (ctl.root().read("/ready").empty()) REQUIRE_FALSE(helper.ended_within(10));
-    check_said(ctl({"destroy", "web", "--graceful"}), "Domain 'web' destroyed\n");
-    CHECK(ctl.root().read("/last") == "last\n");
-    REQUIRE(ctl({"define", ctl.describe("brief")}).status == 0);
-    check_said(ctl({"start", "brief", "--autodestroy"}), "Domain 'brief' started\n");
-    check_said(ctl({"domstate", "brief"}), "shut off\n");
-}
-
 TEST_CASE("of many starts at once one wins, and the others say that it is active") {
     if (TestRoot::missing() != nullptr) CAISSON_SKIP(TestRoot::missing());
     const LeavesNothing nothing;
