@@ -99,6 +99,9 @@ void check_mount(const std::string& field, const MountSpec& mount) {
     if (std::any_of(mount.data.begin(), mount.data.end(), [](char c) { return c >= 0 && c < ' '; })) {
         refuse(field + ".data", "it holds a control character", "write options as mount(8) does");
     }
+    for (const auto& [key, value] : detail::split_options(mount.data)) {
+        if (key.empty()) refuse(field + ".data", quote(value) + " is an option without a name", "write key=value");
+    }
     check_no_nul(field + ".source", mount.source);
     if (mount.type != Type::overlay && (!mount.upper.empty() || !mount.work.empty())) {
         refuse(field + (mount.upper.empty() ? ".work" : ".upper"),

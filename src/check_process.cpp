@@ -139,7 +139,9 @@ void check_process(const ContainerSpec& spec) {
     if (spec.oom_score_adj && (*spec.oom_score_adj < -1000 || *spec.oom_score_adj > 1000)) {
         refuse("oom_score_adj", std::to_string(*spec.oom_score_adj) + " is out of range", "give -1000 to 1000");
     }
-    if (spec.umask > 0777) refuse("umask", std::to_string(spec.umask) + " has more than the nine permission bits");
+    if (spec.umask > 0777) {
+        refuse("umask", std::to_string(spec.umask) + " has more than the nine permission bits", "give 0 to 0777");
+    }
     if (spec.descriptors.size() > 256) {
         refuse("descriptors", std::to_string(spec.descriptors.size()) + " descriptors", "256 are possible");
     }

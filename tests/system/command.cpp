@@ -225,6 +225,8 @@ TEST_CASE("settings of the container's own namespaces are made before its comman
     CHECK(error_of(spec) ==
           "container 'test': sysctl 'net.ipv4.no_such' = '1' (in the child): No such file or directory: this kernel "
           "has no such setting");
+    spec.sysctls = {{"net.ipv4", "1"}};
+    CHECK(error_of(spec).ends_with("Is a directory: this is a group of settings: name one of them"));
     spec.sysctls = {{"kernel.shmmax", "many"}};
     CHECK(error_of(spec) ==
           "container 'test': sysctl 'kernel.shmmax' = 'many' (in the child): Invalid argument: the kernel does not "

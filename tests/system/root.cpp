@@ -312,8 +312,8 @@ TEST_CASE("an overlay among the mounts shows its layers' owners as the container
     overlay.upper = dir / "upper";
     overlay.work = dir / "work";
     spec.mounts = {overlay};
-    CHECK(error_of(spec) ==
-          "container 'test': mount on '/data': lower directory '" + (dir / "none") + "': No such file or directory");
+    CHECK(error_of(spec) == "container 'test': mount on '/data': lower directory '" + (dir / "none") +
+                                "': No such file or directory: make the directory");
 }
 
 TEST_CASE("two containers at once do not write to one upper directory, and one after the other do") {
@@ -376,8 +376,8 @@ TEST_CASE("upper and work of a container with mapped ids must be on one mount") 
     CHECK(is_told(text, "root_overlay: directory '"));
     CHECK(is_told(text, "upper and work must be on one mount, and stay where they are during the start"));
     spec.root_overlay = RootOverlay{{}, dir / "none", dir / "upper", 0};
-    CHECK(error_of(spec) ==
-          "container 'test': root_overlay: upper directory '" + (dir / "none") + "': No such file or directory");
+    CHECK(error_of(spec) == "container 'test': root_overlay: upper directory '" + (dir / "none") +
+                                "': No such file or directory: make the directory");
 }
 
 TEST_CASE("a user's name is looked up in the topmost layer that has the file") {

@@ -163,6 +163,25 @@ TEST_CASE("a devpts among the mounts has terminals that can be opened") {
     CHECK(run(spec) == "opened\n");
 }
 
+TEST_CASE("a sysfs that shows nothing of the container's own is refused with the reason") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    ContainerSpec spec = shell(root, "true");
+    spec.namespaces = spec.namespaces.without(NamespaceKind::net);
+    MountSpec second;
+    second.type = MountSpec::Type::sysfs;
+    second.target = "/second";
+    spec.mounts = {second};
+    CHECK(error_of(spec) ==
+          "container 'test': mount 'sysfs' on '/second' (in the child): Operation not permitted: a sysfs shows a "
+          "network namespace, which must be the container's own: add NamespaceKind::net to namespaces");
+    spec.mounts = {MountSpec::bind("/etc", "/bin/sh/below")};
+    CHECK(error_of(spec).ends_with("Not a directory: a part of the path is no directory"));
+    spec.mounts = {MountSpec::bind("/etc", "/" + std::string(256, 'x'))};
+    CHECK(error_of(spec).ends_with("File name too long: a name has at most 255 bytes, and a path 4095"));
+}
+
 TEST_CASE("a working directory that is not there is not taken for a missing command") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;

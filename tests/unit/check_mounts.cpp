@@ -84,6 +84,8 @@ TEST_CASE("a mount that cannot be is refused by its number, field and remedy") {
               "mounts[0].data: it holds a control character: write options as mount(8) does");
     }
     CHECK(mount(Type::tmpfs, [](M& m) { m.data = "x=\xc3\xa4"; }) == "accepted");
+    CHECK(mount(Type::tmpfs, [](M& m) { m.data = "mode=1777,=5,size=1m"; }) ==
+          "mounts[0].data: '=5' is an option without a name: write key=value");
     CHECK(mount(Type::image, [](M& m) { m.upper = "/u"; }) ==
           "mounts[0].upper: it is given for image: only an overlay has one");
     CHECK(mount(Type::bind_inside, [](M& m) { m.work = "/w"; }) ==

@@ -118,7 +118,8 @@ TEST_CASE("only settings of the container's own namespaces are accepted") {
 TEST_CASE("numbers and words of a command have their bounds") {
     CHECK(refusal([](S& s) { s.oom_score_adj = 1001; }) == "oom_score_adj: 1001 is out of range: give -1000 to 1000");
     CHECK(refusal([](S& s) { s.oom_score_adj = -1000; }) == "accepted");
-    CHECK(refusal([](S& s) { s.umask = 01000; }) == "umask: 512 has more than the nine permission bits");
+    CHECK(refusal([](S& s) { s.umask = 01000; }) ==
+          "umask: 512 has more than the nine permission bits: give 0 to 0777");
     CHECK(refusal([](S& s) { s.descriptors.assign(257, 0); }) == "descriptors: 257 descriptors: 256 are possible");
     for (const char* label : {"x", "apparmor:", "smack:x", "selinux:a b", "apparmor:\x7f"}) {
         CAPTURE(label);

@@ -122,8 +122,10 @@ private:
         Fd fd = sys::openat2(AT_FDCWD, path.c_str(), O_PATH | O_DIRECTORY, how);
         if (fd) return fd;
         fail(Step::mount, what_ + ": " + role + " directory " + quote(path),
-             errno == ELOOP && !links_ ? "a symbolic link is in it: name what it leads to, or set options.follow_links"
-                                       : "");
+             errno == ENOENT ? "make the directory"
+             : errno == ELOOP && !links_
+                 ? "a symbolic link is in it: name what it leads to, or set options.follow_links"
+                 : "");
     }
     void add(const std::string& path) { lower_.push_back({.directory = open_directory(path, "lower")}); }
     void set_upper(const std::string& upper, const std::string& work) {

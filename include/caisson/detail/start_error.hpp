@@ -106,6 +106,8 @@ namespace caisson::inline v0::detail {
     if (code.category() != std::system_category()) return {};
     if (code.value() == EMFILE) return "no descriptor is left: raise 'ulimit -n'";
     if (code.value() == ENFILE) return "the system has no descriptor left: raise fs.file-max with sysctl(8)";
+    if (code.value() == ENAMETOOLONG) return "a name has at most 255 bytes, and a path 4095";
+    if (code.value() == ENOTDIR) return "a part of the path is no directory";
     return {};
 }
 
@@ -210,6 +212,11 @@ namespace caisson::inline v0::detail {
                        "the "
                        "container's ids";
             }
+            if (errnum == EPERM && spec.has_user_namespace() && context.starts_with("mount 'sysfs'") &&
+                !spec.effective_namespaces().has(NamespaceKind::net)) {
+                return "a sysfs shows a network namespace, which must be the container's own: add NamespaceKind::net "
+                       "to namespaces";
+            }
             if (errnum == EPERM && spec.has_user_namespace() &&
                 (context.starts_with("mount 'proc'") || context.starts_with("mount 'sysfs'"))) {
                 return "the kernel refuses a new proc or sysfs in a user namespace where the host's own is partly "
@@ -218,6 +225,7 @@ namespace caisson::inline v0::detail {
             break;
         case Step::sysctl:
             if (errnum == ENOENT) return "this kernel has no such setting";
+            if (errnum == EISDIR) return "this is a group of settings: name one of them";
             if (errnum == EACCES || errnum == EPERM) return "this kernel does not let a container change it";
             if (errnum == EINVAL) return "the kernel does not take this value";
             break;
