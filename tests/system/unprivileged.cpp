@@ -360,8 +360,8 @@ TEST_CASE("an ordinary user's overlay is where the names of users are looked up"
     spec.user = "anna";
     CHECK(home.run(spec, false) == "/of/upper\nanna:x:0:0::/of/upper:/bin/sh\n");
     spec.root_overlay->lower = {changes.root / "var/none"};
-    CHECK(home.run(spec, false) ==
-          "container 'test': root_overlay: directory '" + changes.root / "var/none" + "': No such file or directory");
+    CHECK(home.run(spec, false) == "container 'test': root_overlay: directory '" + changes.root / "var/none" +
+                                       "': No such file or directory: make the directory");
 }
 
 TEST_CASE("an ordinary user's own network namespace has lo, which is up") {

@@ -79,6 +79,15 @@ TEST_CASE("what takes root is refused before anything is made, with what to do i
     CHECK(refused([&](ContainerSpec& s) {
               s.root_overlay = RootOverlay{std::vector<std::string>(12, "/tmp"), home.root / "var", home.root / "tmp"};
           }) == "container 'test': mount 'overlay' on '/': Argument list too long: 12 lower directories are possible");
+    CHECK(refused([](ContainerSpec& s) {
+              s.root_overlay = RootOverlay{.lower = {s.root}};
+              s.root_read_only = true;
+          }) ==
+          "container 'test': mount 'overlay' on '/' (in the child): Too many levels of symbolic links: a directory is "
+          "given twice, or lies in another one of them; or a symbolic link stands in the target");
+    CHECK(refused([](ContainerSpec& s) {
+              s.root_overlay = RootOverlay{.lower = {"/nonexistent"}};
+          }).ends_with("root_overlay: directory '/nonexistent': No such file or directory: make the directory"));
     CHECK(refused([](ContainerSpec& s) { s.root = "/nonexistent"; }) ==
           "container 'test': root '/nonexistent': No such file or directory: make the directory and put a root file "
           "system into it");

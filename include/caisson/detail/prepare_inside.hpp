@@ -100,7 +100,8 @@ public:
         std::vector<Fd> layers;
         const auto open = [&](const std::string& path) {
             layers.push_back(sys::open(path, O_PATH | O_DIRECTORY));
-            if (!layers.back()) fail(Step::mount, "root_overlay: directory " + quote(path));
+            if (layers.back()) return;
+            fail(Step::mount, "root_overlay: directory " + quote(path), errno == ENOENT ? "make the directory" : "");
         };
         if (spec_.root_overlay) {
             if (!spec_.root_overlay->upper.empty()) open(spec_.root_overlay->upper);

@@ -205,6 +205,10 @@ namespace caisson::inline v0::detail {
             if (errnum == EUCLEAN) return "a file system that it goes through is damaged: repair it with fsck(8)";
             if (errnum == EROFS) return "the mount point is missing in a read-only root: make it there";
             if (errnum == ENOSPC) return "the root's file system is full: the mount point cannot be made in it";
+            if (errnum == ELOOP && context.starts_with("mount 'overlay'")) {
+                return "a directory is given twice, or lies in another one of them; or a symbolic link stands in the "
+                       "target";
+            }
             if (errnum == ELOOP) return "a symbolic link stands where a directory must be: replace it in the root";
             if (errnum == ENOENT) return "the mount point does not exist in the container";
             if (errnum == EACCES || errnum == EOVERFLOW) {
