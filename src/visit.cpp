@@ -157,6 +157,8 @@ public:
         if (told.failure) throw at(told.failure->instr, told.failure->errnum, " (in the child)");
         wait_for_end();
         const ExitStatus status = exit_status_of(*visitor_.ended);
+        // Who kills all that is in a container may have come to init last.
+        if (status.signal() == SIGKILL) (void)init_.ended_within(100);
         const Error died = at(visitor_.ended->index, 0, ": the process in the container died (" + status.str() + ")");
         if (status.signal() != SIGSYS) throw died;
         throw died.with_remedy("a rule of seccomp.rules kills for what the start of a command itself calls");
