@@ -55,7 +55,7 @@ inline void lock_for_use(int file, bool read_only, const std::string& what, std:
         const std::string name = entry->d_name;
         // Of those that show a file alone, since one that is open is not freed.
         if (!name.starts_with("loop") || ::access(("/sys/block/" + name + "/loop").c_str(), F_OK) != 0) continue;
-        const std::string path = "/dev/" + name;
+        std::string path = "/dev/" + name;
         const Fd device = sys::open(path, O_RDONLY | O_NONBLOCK);
         loop_info64 info{};
         if (!device || ::ioctl(device.get(), LOOP_GET_STATUS64, &info) != 0) continue;
