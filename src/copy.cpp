@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -83,6 +84,13 @@ public:
         return with_name(SYS_mkdirat, {directory, 0, 0700}, name);
     }
     long remove(int directory, const std::string& name) { return with_name(SYS_unlinkat, {directory, 0, 0}, name); }
+    long rename(int directory, const std::string& name, const std::string& to) {
+        if (to.size() >= half) return -ENAMETOOLONG;
+        if (const long error = begin(SYS_renameat2, {directory, 0, directory, half, 0}, name)) return error;
+        std::memcpy(request_.data + half, to.c_str(), to.size() + 1);
+        request_.pointers = 2 | 8;
+        return make();
+    }
     long set_mode(int fd, mode_t mode) {
         (void)begin(SYS_fchmod, {fd, mode}, "");
         return make();
@@ -269,24 +277,34 @@ private:
         if (!S_ISLNK(status.st_mode) && !S_ISREG(status.st_mode)) {
             throw Error{Step::copy, EINVAL, of(inwards_, path), "it is neither a file, a directory nor a link"};
         }
+        refuse_same(to, as, path, status);
         if (S_ISREG(status.st_mode)) return file(from, name, to, as, path);
         std::string link;
         (void)source(from_.read_link(found.fd, link), path);
-        make_room(to, as, path, status);
-        (void)target(to_.make_link(to, as, link), as, path);
+        const std::string part = part_name();
+        (void)target(to_.make_link(to, part, link), as, path);
+        put_in_place(to, part, as, path);
     }
 
-    /// Removes what is to be replaced, once there is something to replace it by.
-    void make_room(int to, const std::string& as, const std::string& path, const struct stat& by) {
+    void refuse_same(int to, const std::string& as, const std::string& path, const struct stat& by) {
         const long there = to_.open(to, as, O_PATH | O_NOFOLLOW, 0);
         if (there == -ENOENT) return;
         const Held held{to_, target(there, as, path)};
         struct stat status {};
         (void)target(to_.status(held.fd, status), as, path);
-        if (is_same(status, by)) {
-            throw Error{Step::copy, EEXIST, of(inwards_, path) + " as " + quote(as), "both are the same file"};
-        }
-        (void)target(to_.remove(to, as), as, path);
+        if (!is_same(status, by)) return;
+        throw Error{Step::copy, EEXIST, of(inwards_, path) + " as " + quote(as), "both are the same file"};
+    }
+    /// Of what is not whole yet: whatever happens meanwhile, what is there under the right name stays as it is.
+    static std::string part_name() {
+        std::uint64_t number = 0;
+        if (::getrandom(&number, sizeof number, 0) != sizeof number) fail(Step::copy, "a name for what is copied");
+        return ".caisson-" + std::to_string(number);
+    }
+    void put_in_place(int to, const std::string& part, const std::string& as, const std::string& path) {
+        const long result = to_.rename(to, part, as);
+        if (result < 0) (void)to_.remove(to, part);
+        (void)target(result, as, path);
     }
     static bool is_same(const struct stat& a, const struct stat& b) noexcept {
         return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
@@ -297,8 +315,9 @@ private:
         struct stat status {};
         (void)source(from_.status(in.fd, status), path);
         if (!S_ISREG(status.st_mode)) throw Error{Step::copy, EAGAIN, of(inwards_, path), "it was replaced meanwhile"};
-        make_room(to, as, path, status);
-        const Held out{to_, target(to_.open(to, as, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, within, 0600), as, path)};
+        const std::string part = part_name();
+        constexpr std::uint64_t flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
+        const Held out{to_, target(to_.open(to, part, flags, within, 0600), as, path)};
         try {
             const int own = inwards_ ? out.fd : in.fd;
             const int hosts = inwards_ ? in.fd : out.fd;
@@ -308,9 +327,10 @@ private:
             (void)target(sent, as, path);
             (void)target(to_.set_mode(out.fd, status.st_mode & 0777), as, path);
         } catch (...) {  // also where the visitor has gone
-            (void)to_.remove(to, as);
+            (void)to_.remove(to, part);
             throw;
         }
+        put_in_place(to, part, as, path);
     }
 
     void directory(int from, const std::string& name, int to, const std::string& as, const std::string& path,

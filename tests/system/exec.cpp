@@ -1,6 +1,7 @@
 // Joining a container that runs.
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
@@ -362,7 +363,7 @@ TEST_CASE("files, links and directories are copied into a running container and 
     const TestDirectory host;
     const TestDirectory shared;
     caisson::ContainerSpec spec = idle(root);
-    spec.mounts = {caisson::MountSpec::bind(shared.path(), "/shared")};
+    spec.mounts = {caisson::MountSpec::bind(shared.path(), "/shared"), caisson::MountSpec::tmpfs("/small", 1 << 20)};
     Container container = Container::start(spec);
     // 5 MiB: more than one call carries.
     const std::string make =
@@ -408,6 +409,11 @@ TEST_CASE("files, links and directories are copied into a running container and 
           "container 'test': copy: 'tmp' is not absolute: give the full path inside the container");
     CHECK(refusal([&] { container.copy_out("/", host.path()); }) ==
           "container 'test': copy '/' of the container: it has no name: name what is below it");
+    // What cannot be replaced stays.
+    CHECK(output_of(container, sh("echo kept > /small/big; ls -A /small")) == "big\n");
+    CHECK(refusal([&] { container.copy_in(host / "tree/big", "/small"); }) ==
+          "container 'test': copy '" + (host / "tree/big") + "' of the host as 'big': No space left on device");
+    CHECK(output_of(container, sh("cd /small; ls -A; cat big")) == "big\nkept\n");
     // Onto itself.
     REQUIRE(std::system(("echo kept > " + (shared / "file")).c_str()) == 0);
     CHECK(refusal([&] { container.copy_in(shared / "file", "/shared"); }) ==
@@ -433,12 +439,12 @@ TEST_CASE("a file that a container has not given whole is not there") {
     REQUIRE(::setrlimit(RLIMIT_FSIZE, &most) == 0);
     const caisson::Process init = container.init().duplicate();
     std::thread end{[&] {
-        for (int i = 0; ::access((host / "big").c_str(), F_OK) != 0 && i < 10'000; ++i) ::usleep(1000);
+        for (int i = 0; std::filesystem::is_empty(host.path()) && i < 10'000; ++i) ::usleep(1000);
         (void)init.signal(SIGKILL);
     }};
     CHECK_THROWS_AS(container.copy_out("/tmp/big", host.path()), caisson::Error);
     end.join();
     REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
-    CHECK(::access((host / "big").c_str(), F_OK) != 0);
+    CHECK(std::filesystem::is_empty(host.path()));
     (void)container.kill();
 }
