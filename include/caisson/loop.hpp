@@ -86,7 +86,8 @@ public:
     Loop& operator=(Loop&&) noexcept = default;
 
     /// A device for the regular file that `file` names (O_PATH is enough), which stays the caller's. Waits at most two
-    /// seconds for the file's lock: the kernel may still be writing the end of an earlier use. Throws `Step::mount`.
+    /// seconds for the file's lock: the kernel may still be writing the end of an earlier use; and half a second for a
+    /// device of the host's to go. Throws `Step::mount`.
     [[nodiscard]] static Loop make(int file, bool read_only) {
         const std::string what = "loop device for " + detail::name_of(file);
         struct stat st {};
@@ -101,7 +102,14 @@ public:
                              "it is in use by another container or program (flock(2)): use it read-only everywhere, or "
                              "give each a copy of its own");
         // Once the lock is there, no other of the library's comes or goes.
-        if (const std::string other = detail::find_other_loop(st, read_only); !other.empty()) {
+        std::string other = detail::find_other_loop(st, read_only);
+        // One that was just unmounted stays as long as somebody has a look at it, as udev(7) has at each.
+        for (int tries = 0; !other.empty() && tries < 50; ++tries) {
+            const timespec pause{0, 10'000'000};
+            (void)::nanosleep(&pause, nullptr);
+            other = detail::find_other_loop(st, read_only);
+        }
+        if (!other.empty()) {
             throw Error{Step::mount, EBUSY, what,
                         detail::quote(other) +
                             " shows it already (losetup(8), mount(8)): free that, use it read-only everywhere, or give "

@@ -176,9 +176,9 @@ TEST_CASE("a sysfs that shows nothing of the container's own is refused with the
     CHECK(error_of(spec) ==
           "container 'test': mount 'sysfs' on '/second' (in the child): Operation not permitted: a sysfs shows a "
           "network namespace, which must be the container's own: add NamespaceKind::net to namespaces");
-    spec.mounts = {MountSpec::bind("/etc", "/bin/sh/below")};
+    spec.mounts = {MountSpec::tmpfs("/bin/sh/below", 4096)};
     CHECK(error_of(spec).ends_with("Not a directory: a part of the path is no directory"));
-    spec.mounts = {MountSpec::bind("/etc", "/" + std::string(256, 'x'))};
+    spec.mounts = {MountSpec::tmpfs("/" + std::string(256, 'x'), 4096)};
     CHECK(error_of(spec).ends_with("File name too long: a name has at most 255 bytes, and a path 4095"));
 }
 

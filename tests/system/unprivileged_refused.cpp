@@ -87,6 +87,7 @@ TEST_CASE("what takes root is refused before anything is made, with what to do i
           "given twice, or lies in another one of them; or a symbolic link stands in the target");
     CHECK(refused([](ContainerSpec& s) {
               s.root_overlay = RootOverlay{.lower = {"/nonexistent"}};
+              s.root_read_only = true;
           }).ends_with("root_overlay: directory '/nonexistent': No such file or directory: make the directory"));
     CHECK(refused([](ContainerSpec& s) { s.root = "/nonexistent"; }) ==
           "container 'test': root '/nonexistent': No such file or directory: make the directory and put a root file "
