@@ -133,10 +133,17 @@ std::optional<detail::StateRecord> Helper::record() const {
 }
 
 Process Helper::own_init(Fd pidfd) const {
-    Process process = Process::adopt(std::move(pidfd));
+    const auto ended = [this] { return Error{Step::helper, ESRCH, "container " + quote(name_), "it has ended"}; };
+    Process process = [&] {
+        try {
+            return Process::adopt(std::move(pidfd));
+        } catch (const Error& e) {
+            throw e.code().value() == ESRCH ? ended() : e;
+        }
+    }();
     const auto record = this->record();
     const auto given = detail::Owner::of(process.pid());
-    if (!given) throw Error{Step::helper, ESRCH, "container " + quote(name_), "it has ended"};
+    if (!given) throw ended();
     if (record && record->init && is_recorded(*given, *record->init)) return process;
     throw Error{Step::helper, EPERM, what(),
                 "it gives process " + std::to_string(process.pid()) + " as the container's, and " +
@@ -164,7 +171,7 @@ bool Helper::has_command_below(const Process& init) const {
 detail::ExecTicket Helper::exec_ticket() {
     Fd pidfd;
     const bool suspended = ask({.kind = detail::Message::Kind::process}, &pidfd).number == 1;
-    if (!pidfd) throw Error{Step::helper, EBADMSG, what()};
+    if (!pidfd) throw without_descriptor();
     Process init = own_init(std::move(pidfd));
     detail::ContainerRecord record = container_record(init);
     record.defaults.spec.stage_path = detail::own_stage(record.defaults.spec.stage_path);
@@ -189,7 +196,7 @@ bool Helper::ask_init(EndKind kind, ShutdownMode mode) {
             (void)ask({.kind = Question::process}, &fd);
         } catch (const Error& e) {
             // One that waits for its restart has no init, and can be asked all the same.
-            if (e.code().value() == ETIMEDOUT || e.code().value() == ECONNRESET) throw;
+            if (e.code().value() != ESRCH) throw;
         }
         try {
             if (fd && detail::ask_by_initctl(own_init(std::move(fd)), kind)) mode = ShutdownMode::by_caller;

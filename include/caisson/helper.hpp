@@ -123,7 +123,7 @@ public:
     [[nodiscard]] HelperInfo info() {
         Fd file;
         const bool suspended = ask({.kind = detail::Message::Kind::info}, &file).number == 1;
-        if (!file) throw Error{Step::helper, EBADMSG, what()};
+        if (!file) throw without_descriptor();
         auto plain = detail::decode<detail::Info>(detail::read_memory_file(file.get()));
         HelperInfo info{std::move(plain.name),         plain.init,
                         std::move(plain.console_path), std::move(plain.more_console_paths),
@@ -157,7 +157,7 @@ public:
     [[nodiscard]] SecurityReport security_report() {
         Fd fd;
         (void)ask({.kind = detail::Message::Kind::process}, &fd);
-        if (!fd) throw Error{Step::helper, EBADMSG, what()};
+        if (!fd) throw without_descriptor();
         try {
             const Process init = own_init(std::move(fd));
             return has_command_below(init) ? SecurityReport::of_command(init) : SecurityReport::of(init);
@@ -303,6 +303,10 @@ private:
         if (!socket_) throw std::logic_error{"this Helper has been moved from"};
     }
     [[nodiscard]] std::string what() const { return "helper of container " + detail::quote(name_); }
+    /// An answer has come alone: the kernel drops what the receiver has no room for.
+    [[nodiscard]] Error without_descriptor() const {
+        return {Step::helper, EMFILE, what() + ": descriptor of its answer", "raise 'ulimit -n'"};
+    }
     friend struct detail::HelperChange;
     // A helper has locked itself down, and its clients have not: they go by what was written before.
     [[nodiscard]] std::optional<detail::StateRecord> record() const;
@@ -375,7 +379,7 @@ private:
     [[nodiscard]] Fd ask_for_descriptor(const detail::Message& question) {
         Fd passed;
         (void)ask(question, &passed);
-        if (!passed) throw Error{Step::helper, EBADMSG, what()};
+        if (!passed) throw without_descriptor();
         return passed;
     }
     /// The answer; throws if the container has ended.

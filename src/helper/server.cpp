@@ -284,9 +284,11 @@ bool Server::serve_start(Client& client) {
         case Taken::closed: client.socket.reset(); return false;
         case Taken::message: break;
     }
-    if (!passed || (message.kind != Message::Kind::descriptor && message.kind != Message::Kind::start)) {
+    if (message.kind != Message::Kind::descriptor && message.kind != Message::Kind::start) {
         throw Error{Step::helper, EBADMSG, "message of caisson: it is no part of a start"};
     }
+    // The kernel drops what there is no room for.
+    if (!passed) throw Error{Step::helper, EMFILE, "helper: descriptor of a start", "end others of its group"};
     if (message.kind == Message::Kind::descriptor) {
         if (client.descriptors.size() >= most_descriptors) throw Error{Step::helper, EMSGSIZE, "descriptors"};
         client.descriptors.push_back(std::move(passed));

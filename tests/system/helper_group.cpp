@@ -281,6 +281,34 @@ TEST_CASE("a container that waits for its restart is asked to end, or to restart
     CHECK(place.empty());
 }
 
+TEST_CASE("a client without room for an answer's descriptor is told so, and goes on once there is some") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    CHECK(in_child([&] {
+              auto client = Helper::find("web", place.run);
+              rlimit most{};
+              if (!client || ::getrlimit(RLIMIT_NOFILE, &most) != 0) return 1;
+              // The lowest number that is free is beyond it.
+              most.rlim_cur = static_cast<rlim_t>(Fd{::dup(0)}.get());
+              if (::setrlimit(RLIMIT_NOFILE, &most) != 0) return 2;
+              try {
+                  (void)client->open_console();
+                  return 3;
+              } catch (const Error& e) {
+                  if (std::string{e.what()} !=
+                      "helper of container 'web': descriptor of its answer: Too many open files: raise 'ulimit -n'") {
+                      return 4;
+                  }
+              }
+              ++most.rlim_cur;
+              if (::setrlimit(RLIMIT_NOFILE, &most) != 0) return 5;
+              return client->open_console() ? 0 : 6;
+          }) == 0);
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
 TEST_CASE("who watches is told what happens, between the answers, and others are not") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
