@@ -89,8 +89,9 @@ TEST_CASE("a mount of the start can be taken out, unless something needs it") {
                        MountSpec::tmpfs("/mnt/a/below", 1 << 20), MountSpec::bind(data / "file", "/mnt/file"),
                        MountSpec::tmpfs("/link/x", 1 << 20),      MountSpec::tmpfs("/masked", 1 << 20),
                        MountSpec::tmpfs("/twice", 1 << 20),       MountSpec::tmpfs("/twice/", 1 << 20),
-                       MountSpec::tmpfs("/sys", 1 << 20)};
+                       MountSpec::tmpfs("/sys", 1 << 20),         MountSpec::tmpfs("/.//kept", 1 << 20)};
         spec.masked_paths.push_back("/masked");
+        spec.masked_paths.push_back("/kept/below");
         Shell shell{spec};
         const auto refused = [&](const char* target, int errnum) {
             return refusal([&] { shell->detach_mount(target); }, errnum);
@@ -120,7 +121,7 @@ TEST_CASE("a mount of the start can be taken out, unless something needs it") {
               "is gone already");
         CHECK(refused("/proc", ENOENT) != "");
         const std::string bare = "what is masked or read-only might lie bare: start without it";
-        for (const char* const target : {"/sys", "/masked"}) {
+        for (const char* const target : {"/sys", "/masked", "/.//kept"}) {
             CHECK(refused(target, EBUSY) == "container 'test': unmount '" + std::string{target} + "': " + busy + bare);
         }
         // One that is hidden is not gone.

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -73,11 +74,23 @@ public:
 private:
     /// What is masked or read-only is so on top of the mounts, and where one hides it, nowhere.
     [[nodiscard]] bool guards(const std::string& target) const {
-        const auto is_near = [&](const std::string& path) {
-            return path == target || is_below(path, target) || is_below(target, path);
+        const std::string mount = plain(target);
+        const auto is_near = [&](const std::string& written) {
+            const std::string path = plain(written);
+            return path == mount || is_below(path, mount) || is_below(mount, path);
         };
         return std::any_of(spec_->masked_paths.begin(), spec_->masked_paths.end(), is_near) ||
                std::any_of(spec_->read_only_paths.begin(), spec_->read_only_paths.end(), is_near);
+    }
+
+    /// Of the ways to write a path the one without "//" and ".".
+    [[nodiscard]] static std::string plain(std::string_view path) {
+        std::string parts;
+        while (!path.empty()) {
+            const std::string_view part = take_field(path, '/');
+            if (!part.empty() && part != ".") parts.append("/").append(part);
+        }
+        return parts;
     }
 
     const ContainerSpec* spec_;
