@@ -4,6 +4,7 @@
 
 #include <caisson/console.hpp>
 #include <caisson/detail/consoles.hpp>
+#include <caisson/detail/plan_mounts.hpp>
 #include <caisson/error.hpp>
 #include <caisson/spec.hpp>
 
@@ -39,7 +40,7 @@ void check_one(const ContainerSpec& spec, std::size_t number) {
                "give at least " + std::to_string(least_log) + ", or 0 for no limit");
     }
     for (std::size_t i = 0; i < number; ++i) {
-        if (detail::console_of(spec, i).log != console.log) continue;
+        if (detail::path_parts(detail::console_of(spec, i).log) != detail::path_parts(console.log)) continue;
         refuse(field_of(number, ".log"), detail::quote(console.log) + " is that of " + field_of(i, ""),
                "give each a file of its own");
     }

@@ -255,8 +255,9 @@ TEST_CASE("consoles that cannot be are refused") {
           }) == "console.log_limit: 4095 bytes: give at least 4096, or 0 for no limit");
     CHECK(refusal([](S& s) {
               s.more_consoles.resize(1);
-              s.console->log = s.more_consoles[0].log = "/l";
-          }) == "more_consoles[0].log: '/l' is that of console: give each a file of its own");
+              s.console->log = "/l";
+              s.more_consoles[0].log = "//./l";
+          }) == "more_consoles[0].log: '//./l' is that of console: give each a file of its own");
     CHECK(
         refusal([](S& s) { s.devices = {{.source = "/dev/x", .target = "tty1"}}; }) ==
         "devices[0].target: 'tty1' is not free: '/dev/tty1' is a console of the container's: choose another place, or "
