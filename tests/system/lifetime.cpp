@@ -366,6 +366,7 @@ TEST_CASE("a host that reaps orphans, as a subreaper or as pid 1, has no zombie 
             if (!container.exec({.command = {"/bin/true"}}).wait().success()) return "no command runs";
             const Exec lost = container.exec({.command = {"/bin/sleep", "1000"}});
             (void)::kill(status_number(lost.process().pid(), "PPid:"), SIGKILL);
+            if (!lost.process().ended_within(10'000)) return "a command goes on without its keeper";
         }
         ContainerSpec spec = shell(root, "true");
         spec.command = {"/no/such/command"};
