@@ -1,5 +1,5 @@
-// caisson/detail/asking.hpp - asks a container's init to power off or to restart, and tells whether it
-// ends and who does not.
+// caisson/detail/asking.hpp - asks a container's init to power off or to restart, and tells whether it ends and who
+// does not.
 #pragma once
 
 #include <optional>
