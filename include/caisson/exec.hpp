@@ -173,10 +173,14 @@ public:
             (void)detail::wait_readable(fd(), left);
         }
     }
-    /// SIGKILL; returns how it ended.
+    /// SIGKILL; returns how it ended. Where a tracer in the container (ptrace(2)) has kept that to itself for five
+    /// seconds after its end: `killed by signal 9`.
     ExitStatus kill() {
-        if (!try_wait()) (void)signal(SIGKILL);
-        return wait();
+        if (const auto status = try_wait()) return *status;
+        (void)signal(SIGKILL);
+        (void)visitor_.process.ended_within(-1);
+        if (!wait_for(std::chrono::seconds{5})) status_ = ExitStatus::killed(SIGKILL);
+        return *status_;
     }
 
 private:

@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -258,6 +259,20 @@ TEST_CASE("a copy that a file system does not answer waits for it once, and coun
     CHECK(mark.l_type != F_UNLCK);
     server.fuse.reset();
     (void)container.kill();
+}
+
+TEST_CASE("a tracer that keeps the end of a command to itself does not keep who kills it waiting for ever") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    Container container = Container::start(idle(root));
+    caisson::Exec exec = container.exec(sleep("1000"));
+    // As root inside may. Nobody else can reap it then.
+    const pid_t command = exec.process().pid();
+    if (::ptrace(PTRACE_SEIZE, command, nullptr, nullptr) != 0) CAISSON_SKIP("this machine lets nobody trace");
+    CHECK(exec.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(exec.wait() == ExitStatus::killed(SIGKILL));
+    CHECK(::waitpid(command, nullptr, __WALL) == command);
+    CHECK(container.kill() == ExitStatus::killed(SIGKILL));
 }
 
 TEST_CASE("no other user of the host can keep anybody from joining a container") {
