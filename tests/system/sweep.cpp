@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "support/cgroup.hpp"
 #include "support/doctest.hpp"
@@ -169,4 +171,23 @@ TEST_CASE("sweep removes the run directories of dead owners, and no others") {
         CHECK(::rmdir((run + "/" + name).c_str()) == 0);
     }
     CHECK(::rmdir(top) == 0);
+}
+
+TEST_CASE("nobody is taken for dead by who has no descriptor left to look with") {
+    const detail::Owner living = detail::Owner::current();
+    detail::Owner dead = living;
+    dead.start_time += 1;
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+    rlimit none = before;
+    // The lowest number that is free is beyond it.
+    none.rlim_cur = static_cast<rlim_t>(Fd{::dup(0)}.get());
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+    const bool is_dead = living.is_dead();
+    const bool is_certain = dead.is_dead();
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK_FALSE(is_dead);
+    CHECK_FALSE(is_certain);
+    CHECK_FALSE(living.is_dead());
+    CHECK(dead.is_dead());
 }

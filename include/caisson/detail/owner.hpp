@@ -67,8 +67,10 @@ struct Owner {
     /// start time runs there (a zombie does not run).
     [[nodiscard]] bool is_dead() const {
         if (pid_namespace != own_pid_namespace()) return false;
+        errno = 0;
         const auto start = start_time_of(pid);
-        return !start || *start != start_time;
+        // Who has no descriptor left to look with has seen nothing.
+        return start ? *start != start_time : errno == ENOENT || errno == ESRCH;
     }
     friend bool operator==(const Owner&, const Owner&) = default;
 
@@ -77,7 +79,8 @@ private:
         struct stat st {};
         return ::stat("/proc/self/ns/pid", &st) == 0 ? st.st_ino : 0;
     }
-    /// Nothing for a process that does not exist or is a zombie.
+    /// Nothing and `errno` for a process that does not exist (ENOENT) or is a zombie (ESRCH), or where that cannot be
+    /// told.
     static std::optional<std::uint64_t> start_time_of(pid_t pid) {
         std::string text;
         if (!sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/stat").c_str(), text)) return std::nullopt;
@@ -88,7 +91,10 @@ private:
         const bool zombie = text[at] == 'Z' || text[at] == 'X';
         for (int field = 3; field < 22; ++field) {
             // One whose first thread has ended looks like a zombie too, but counts the others (field 20).
-            if (field == 20 && zombie && text.compare(at, 2, "1 ") == 0) return std::nullopt;
+            if (field == 20 && zombie && text.compare(at, 2, "1 ") == 0) {
+                errno = ESRCH;
+                return std::nullopt;
+            }
             at = text.find(' ', at);
             if (at == std::string::npos) return std::nullopt;
             ++at;
