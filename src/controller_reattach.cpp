@@ -152,7 +152,9 @@ void Controller::seek(detail::Reattached& one, std::int64_t now) {
     } catch (const Error& e) {
         error = e;
     }
-    if (now - one.lost_at < give_up_seeking_ms) {
+    // That it has ended since, or another has its name, is so for good.
+    const bool is_gone = error && error->code().value() == ESRCH;
+    if (!is_gone && now - one.lost_at < give_up_seeking_ms) {
         seeks_helpers_ = true;
         return arm(one.seek_at);
     }

@@ -83,7 +83,11 @@ std::optional<HelperConnection> connect_to(const std::string& run, const std::st
 }
 
 static std::optional<Owner> recorded_owner(const Fd& directory) {
-    return directory ? Owner::recorded_in(directory.get(), "owner") : std::nullopt;
+    if (directory) errno = 0;
+    auto owner = directory ? Owner::recorded_in(directory.get(), "owner") : std::nullopt;
+    // Who has no room to look must not say that there is none.
+    if (!owner && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) fail(Step::helper, "file 'owner'");
+    return owner;
 }
 static Fd open_place(const std::string& path) {
     return sys::open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);

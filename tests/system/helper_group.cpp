@@ -1,10 +1,12 @@
 // Containers of a group, which share one helper, and what a helper tells of its own accord.
+#include <caisson/controller.hpp>
 #include <caisson/helper.hpp>
 
 #include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -306,6 +308,31 @@ TEST_CASE("a client without room for an answer's descriptor is told so, and goes
               return client->open_console() ? 0 : 6;
           }) == 0);
     CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
+TEST_CASE("a controller that has missed the end of a helper's container is told so at once") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    HelperOptions options = place.options;
+    options.outlive = true;
+    Helper helper = Helper::start(place.spec("web"), options);
+    Controller controller;
+    (void)controller.reattach("web", place.run);
+    REQUIRE(::kill(helper.pid(), SIGKILL) == 0);
+    // By the one in its place.
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    const std::int64_t from = detail::monotonic_ms();
+    std::optional<Event> event;
+    while (!(event = controller.next()) && detail::monotonic_ms() - from < 20'000) {
+        (void)detail::wait_readable(controller.fd(), 100);
+    }
+    CHECK(detail::monotonic_ms() - from < 5000);
+    REQUIRE(event);
+    CHECK(event->kind == Event::Kind::failed);
+    CHECK(std::string{event->error->what()} ==
+          "helper of container 'web': No such process: it had let this client go, and has ended since: how its "
+          "container did was not told");
     CHECK(place.empty());
 }
 
