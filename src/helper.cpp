@@ -83,9 +83,11 @@ void check_note(const std::string& note) {
 /// In another pid namespace a process has another number; when it was started is the same in all.
 bool is_recorded(const detail::Owner& process, const detail::Owner& recorded) {
     if (process.pid_namespace == recorded.pid_namespace) return process == recorded;
+    if (process.start_time != recorded.start_time) return false;
+    const std::string path = "/proc/" + std::to_string(process.pid) + "/status";
     std::string status;
-    if (process.start_time != recorded.start_time ||
-        !detail::sys::read_file(AT_FDCWD, ("/proc/" + std::to_string(process.pid) + "/status").c_str(), status)) {
+    if (!detail::sys::read_file(AT_FDCWD, path.c_str(), status)) {
+        if (detail::sys::is_shortage(errno)) detail::fail(Step::helper, quote(path), "raise 'ulimit -n'");
         return false;
     }
     constexpr std::string_view key = "\nNSpid:";
@@ -127,8 +129,17 @@ std::string own_stage(const std::string& told) {
 
 }  // namespace detail
 
+/// Of a container; none where it has gone. Who has no room to look must not say so.
+static Fd open_place(const std::string& path) {
+    Fd directory = detail::sys::open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (!directory && detail::sys::is_shortage(errno)) {
+        detail::fail(Step::helper, "directory " + quote(path), "raise 'ulimit -n'");
+    }
+    return directory;
+}
+
 std::optional<detail::StateRecord> Helper::record() const {
-    const Fd directory = detail::sys::open(run_directory_ + "/" + name_, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    const Fd directory = open_place(run_directory_ + "/" + name_);
     return directory ? detail::StateRecord::read(directory.get()) : std::nullopt;
 }
 
@@ -152,7 +163,7 @@ Process Helper::own_init(Fd pidfd) const {
 
 detail::ContainerRecord Helper::container_record(const Process& init) const {
     const std::string place = run_directory_ + "/" + name_;
-    const Fd directory = detail::sys::open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    const Fd directory = open_place(place);
     const auto state = directory ? detail::StateRecord::read(directory.get()) : std::nullopt;
     if (state && state->init) {
         if (auto record = detail::ContainerRecord::read(directory.get(), *state->init)) return std::move(*record);

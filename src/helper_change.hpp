@@ -94,6 +94,7 @@ private:
         const std::string path = helper.run_directory_ + "/" + helper.name_;
         Fd pidfd;
         (void)helper.ask({.kind = Question::equipment}, &pidfd);
+        if (!pidfd) throw helper.without_descriptor();
         Process init = helper.own_init(std::move(pidfd));
         LockedDirectory directory = ContainerRecord::lock(path);
         ContainerRecord record = helper.container_record(init);

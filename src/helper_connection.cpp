@@ -82,11 +82,11 @@ std::optional<HelperConnection> connect_to(const std::string& run, const std::st
     }
 }
 
-static std::optional<Owner> recorded_owner(const Fd& directory) {
+static std::optional<Owner> recorded_owner(const Fd& directory, const std::string& path) {
     if (directory) errno = 0;
     auto owner = directory ? Owner::recorded_in(directory.get(), "owner") : std::nullopt;
     // Who has no room to look must not say that there is none.
-    if (!owner && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) fail(Step::helper, "file 'owner'");
+    if (!owner && sys::is_shortage(errno)) fail(Step::helper, "file " + quote(path + "/owner"), "raise 'ulimit -n'");
     return owner;
 }
 static Fd open_place(const std::string& path) {
@@ -95,7 +95,7 @@ static Fd open_place(const std::string& path) {
 
 std::string owner_of(const std::string& directory) {
     const Fd opened = open_place(directory);
-    const auto owner = recorded_owner(opened);
+    const auto owner = recorded_owner(opened, directory);
     struct stat st {};
     if (!owner || owner->is_dead() || ::fstat(opened.get(), &st) != 0) return {};
     // A group's helper may have another container of that name by now, in a directory of its own.
@@ -107,7 +107,7 @@ static bool is_still(const std::string& directory, const std::string& owner) {
 
 /// Its owner has died without giving it up.
 static bool is_orphaned(const std::string& directory) {
-    const auto owner = recorded_owner(open_place(directory));
+    const auto owner = recorded_owner(open_place(directory), directory);
     return owner && owner->is_dead();
 }
 
@@ -146,8 +146,7 @@ std::vector<std::string> Helper::list(const std::string& run_directory) {
         try {
             return !find(name, run_directory);
         } catch (const Error& e) {
-            const int code = e.code().value();
-            if (code == EMFILE || code == ENFILE || code == ENOMEM) throw;
+            if (detail::sys::is_shortage(e.code().value())) throw;
             return false;  // it is there, and hides none of the others
         }
     });

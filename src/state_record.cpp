@@ -21,8 +21,12 @@ namespace {
 constexpr std::string_view heading = "caisson-state 1\n";
 
 std::string boot_id() {
+    constexpr const char* path = "/proc/sys/kernel/random/boot_id";
     std::string id;
-    if (!sys::read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", id, 64)) return {};
+    if (!sys::read_file(AT_FDCWD, path, id, 64)) {
+        if (sys::is_shortage(errno)) fail(Step::sweep, quote(path), "raise 'ulimit -n'");
+        return {};
+    }
     if (!id.empty() && id.back() == '\n') id.pop_back();
     return id;
 }
@@ -75,10 +79,12 @@ bool StateRecord::is_ones_own(int fd) noexcept {
 std::optional<std::string> StateRecord::read_own(int directory, const std::string& name, std::size_t most_bytes) {
     std::string bytes;
     if (!is_ones_own(directory)) return std::nullopt;
+    errno = 0;
     const Fd found = sys::open_at(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     // The directory is as it is now, and may have been otherwise when the file came.
-    if (!found || !is_ones_own(found.get()) || !sys::read_all(found.get(), bytes, most_bytes)) return std::nullopt;
-    return bytes;
+    if (found && is_ones_own(found.get()) && sys::read_all(found.get(), bytes, most_bytes)) return bytes;
+    if (sys::is_shortage(errno)) fail(Step::helper, "file " + quote(name), "raise 'ulimit -n'");
+    return std::nullopt;
 }
 
 std::optional<StateRecord> StateRecord::read(int directory) {
@@ -118,10 +124,17 @@ void StateRecord::remove_files(const Fd& directory) noexcept {
 }
 
 bool StateRecord::end_init() const {
-    if (!init || init->is_dead() || boot != boot_id() || !helper.is_dead()) return true;
+    if (!init || init->is_dead() || boot != boot_id()) return true;
+    errno = 0;
+    if (!helper.is_dead()) {
+        if (sys::is_shortage(errno)) fail(Step::sweep, "process " + std::to_string(helper.pid), "raise 'ulimit -n'");
+        return true;
+    }
     const Process process{init->pid, Fd{sys::pidfd_open(init->pid)}};
+    if (!process && errno == ESRCH) return true;
+    if (!process) fail(Step::sweep, "process " + std::to_string(init->pid));
     // What was opened is what the record means only if that was still there afterwards.
-    if (!process || init->is_dead()) return true;
+    if (Owner::of(init->pid) != init) return true;
     return !process.signal(SIGKILL) || process.ended_within(2000);
 }
 

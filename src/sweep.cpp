@@ -36,8 +36,12 @@ bool is_left(int lock, int directory) {
 
 /// Why a directory that a dead helper has left cannot be removed; empty once it has been.
 std::string remove_left(const Fd& run, const std::string& name, const Fd& directory) {
-    const auto record = StateRecord::read(directory.get());
-    if (record && !record->end_init()) return "process " + std::to_string(record->init->pid) + " does not end";
+    try {
+        const auto record = StateRecord::read(directory.get());
+        if (record && !record->end_init()) return "process " + std::to_string(record->init->pid) + " does not end";
+    } catch (const Error& e) {
+        return e.what();  // the next sweep may have what it takes to look
+    }
     // `owner` goes last: what cannot be removed is found again.
     StateRecord::remove_files(directory);
     if (names_in(directory, false).size() + names_in(directory, true).size() > 1) errno = ENOTEMPTY;

@@ -134,7 +134,9 @@ private:
             if (errno != EWOULDBLOCK) return again();
             // Who holds the lock on a dead owner's file is about to remove it (`sweep`), or to write its own tag; and
             // one that is not there any more has been removed.
+            errno = 0;
             const auto owner = detail::Owner::recorded_in(directory_.get(), "owner");
+            if (!owner && detail::sys::is_shortage(errno)) return again();
             if (!owner || owner->is_dead() || !same(lock.get(), directory_.get(), "owner")) {
                 (void)::poll(nullptr, 0, 1);
                 return false;
@@ -146,9 +148,9 @@ private:
             return false;
         }
         end_what_is_left();
+        tag_ = detail::Owner::current().tag();
         lock_ = std::move(lock);
         detail::StateRecord::remove_files(directory_);
-        tag_ = detail::Owner::current().tag();
         if (::ftruncate(lock_.get(), 0) != 0 || !detail::sys::write_all(lock_.get(), tag_)) {
             detail::fail(Step::helper, "write " + detail::quote(run_path_ + "/" + name_ + "/owner"));
         }

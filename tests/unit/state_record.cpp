@@ -1,10 +1,12 @@
 #include <caisson/detail/state_record.hpp>
 
+#include <cerrno>
 #include <cstdlib>
 #include <string>
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -99,6 +101,44 @@ TEST_CASE("nobody is ended by a record whose helper lives, whose boot is another
     record.init->start_time += 1;
     CHECK(record.end_init());
     CHECK(::getppid() > 0);  // still here
+}
+
+TEST_CASE("who has no descriptor left to look with takes nothing for gone") {
+    char top[] = "/tmp/caisson-record-XXXXXX";
+    REQUIRE(::mkdtemp(top) != nullptr);
+    const Fd directory = detail::sys::open(top, O_RDONLY | O_DIRECTORY);
+    const pid_t left = ::fork();
+    if (left == 0) {
+        for (;;) ::pause();
+    }
+    StateRecord record = StateRecord::of_helper("web");
+    record.init = detail::Owner::of(left);
+    record.helper.start_time += 1;  // of a dead one
+    record.write(directory.get(), top);
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const auto free_number = static_cast<rlim_t>(Fd{::dup(0)}.get());
+    int refused = 0;
+    bool ended = false;
+    for (rlim_t room = 0; room < 4 && !ended; ++room) {
+        const rlimit most{free_number + room, before.rlim_max};
+        REQUIRE(::setrlimit(RLIMIT_NOFILE, &most) == 0);
+        try {
+            const auto read = StateRecord::read(directory.get());
+            ended = read && read->end_init();
+            CHECK(ended);
+        } catch (const Error& e) {
+            refused += e.code().value() == EMFILE ? 1 : 0;
+        }
+        REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+    }
+    CHECK(refused >= 2);
+    CHECK(ended);
+    int status = 0;
+    CHECK(::waitpid(left, &status, 0) == left);
+    CHECK((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+    CHECK(::unlinkat(directory.get(), "state", 0) == 0);
+    CHECK(::rmdir(top) == 0);
 }
 
 TEST_CASE("the lock on a container's file goes with who has it, and does not stay with a copy of that process") {

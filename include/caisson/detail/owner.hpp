@@ -34,9 +34,14 @@ struct Owner {
         }
         return {::getpid(), *start, own_pid_namespace()};
     }
-    /// Another process of the caller's pid namespace; nothing for one that does not run.
+    /// Another process of the caller's pid namespace; nothing for one that does not run. Throws `Step::sweep` for want
+    /// of descriptors or memory.
     [[nodiscard]] static std::optional<Owner> of(pid_t pid) {
+        errno = 0;
         const auto start = start_time_of(pid);
+        if (!start && sys::is_shortage(errno)) {
+            fail(Step::sweep, "'/proc/" + std::to_string(pid) + "/stat'", "raise 'ulimit -n'");
+        }
         if (!start) return std::nullopt;
         return Owner{pid, *start, own_pid_namespace()};
     }

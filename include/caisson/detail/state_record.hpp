@@ -33,11 +33,11 @@ struct StateRecord {
     /// True where nobody else can have written what this process would act on.
     [[nodiscard]] [[gnu::visibility("default")]] static bool is_ones_own(int fd) noexcept;
     /// The content of a file of the directory, if nobody else can have written or placed what this process would act
-    /// on.
+    /// on. Throws `Step::helper` for want of descriptors or memory: then there may be one.
     [[nodiscard]] [[gnu::visibility("default")]] static std::optional<std::string> read_own(int directory,
                                                                                             const std::string& name,
                                                                                             std::size_t most_bytes);
-    /// Of a directory; nothing where there is none that can be read, or others may write there.
+    /// Of a directory; nothing where there is none that can be read, or others may write there. Throws as `read_own`.
     [[nodiscard]] [[gnu::visibility("default")]] static std::optional<StateRecord> read(int directory);
     /// In the place of what is there, all or nothing. Throws `Step::helper`, with `path` as the directory's name.
     [[gnu::visibility("default")]] void write(int directory, const std::string& path) const;
@@ -48,6 +48,7 @@ struct StateRecord {
     [[gnu::visibility("default")]] static void remove_files(const Fd& directory) noexcept;
     /// Kills the init of a helper that is dead, if it still runs, and waits for its end for 2 seconds at most; false if
     /// it does not come. For one without control groups, whose keeper has died with the helper, nobody else does it.
+    /// Throws `Step::sweep` where it cannot be looked at.
     [[nodiscard]] [[gnu::visibility("default")]] bool end_init() const;
 };
 

@@ -40,6 +40,11 @@ auto last_word(F&& receive) {
     return size;
 }
 
+/// True for the `errno` of who has no descriptor or memory left to look with, and so has seen nothing.
+[[nodiscard]] constexpr bool is_shortage(int error) noexcept {
+    return error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
 /// open_how.resolve values in the library's own spelling of intent.
 /// Within a container's root: every link is resolved inside it, procfs magic links are refused.
 inline constexpr std::uint64_t in_root = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
