@@ -206,8 +206,9 @@ bool Helper::ask_init(EndKind kind, ShutdownMode mode) {
         try {
             (void)ask({.kind = Question::process}, &fd);
         } catch (const Error& e) {
-            // One that waits for its restart has no init, and can be asked all the same.
-            if (e.code().value() != ESRCH) throw;
+            // One that waits for its restart has no init, or where there is no room for that look: the helper can be
+            // asked all the same.
+            if (e.code().value() == ETIMEDOUT || e.code().value() == ECONNRESET) throw;
         }
         try {
             if (fd && detail::ask_by_initctl(own_init(std::move(fd)), kind)) mode = ShutdownMode::by_caller;

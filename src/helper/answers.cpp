@@ -29,6 +29,7 @@ bool is_suspended(Controller& controller, const Ward& ward) {
 }
 
 void set_note(Ward& ward, const Fd& file) {
+    require_passed(file, "a note");
     detail::Info info = ward.info;
     info.note = read_sealed(file, "note");
     if (info.note.size() > detail::most_note) throw Error{Step::helper, EMSGSIZE, "note"};
@@ -92,17 +93,25 @@ void note_change(Controller& controller, const Ward& ward, const Client& client,
     controller.note(ward.id, change, std::move(netlink));
 }
 
+/// Throws where its netlink socket was dropped, without which nothing that is attached could be taken away again.
+detail::Change change_of(const Message& question, const Fd& netlink) {
+    detail::Change change = detail::decode<detail::Change>(question.body);
+    if (change.kind == detail::Change::Kind::network && change.added) require_passed(netlink, "a change");
+    return change;
+}
+
 void end_change(Controller& controller, const Ward& ward, Client& client, const Message& question, const Fd& passed) {
     if (!client.changes) {
         throw Error{Step::helper, EBADMSG, "message of caisson: it is no client that changes something"};
     }
     if (question.kind == Message::Kind::intent) {
-        client.intended = detail::decode<detail::Change>(question.body);
+        detail::Change change = change_of(question, passed);
         client.netlink = copy_of(passed);
+        client.intended = std::move(change);
         return;
     }
     if (!question.body.empty()) {
-        note_change(controller, ward, client, detail::decode<detail::Change>(question.body), copy_of(passed));
+        note_change(controller, ward, client, change_of(question, passed), copy_of(passed));
     }
     // Who is refused undoes it first.
     client.changes = Process{};

@@ -156,13 +156,30 @@ void Server::tell_watchers(Ward& ward, const Event& event) {
 
 void Server::renew(Ward& ward, const Event& event) {
     try {
-        if (event.preserved) ward.info.preserved = detail::PlainStatus::of(*event.status);
-        else ward.info.init = controller_.init_pid(ward.id);
-        ward.is_recorded = ward.is_recorded && event.preserved;
+        if (!event.preserved) {
+            ward.is_recorded = false;
+            return catch_up(ward);
+        }
+        ward.info.preserved = detail::PlainStatus::of(*event.status);
         ward.info_file = detail::to_memory_file(detail::encode(ward.info));
-        if (!ward.is_recorded) record(ward);
     } catch (const Error&) {
         // It has ended already, or no file can be made: what is told is then what was.
+    }
+}
+
+void Server::catch_up(Ward& ward) {
+    ward.info.init = controller_.init_pid(ward.id);
+    ward.info_file = detail::to_memory_file(detail::encode(ward.info));
+    record(ward);
+}
+
+void Server::catch_up(Ward& ward, const Message& question) {
+    const bool needs_it = goes_by_record(question);
+    if (!needs_it && question.kind != Message::Kind::info) return;
+    try {
+        catch_up(ward);
+    } catch (const Error&) {
+        if (needs_it) throw;
     }
 }
 
@@ -190,7 +207,7 @@ void Server::serve(Ward& ward, Client& client) {
     }
     try {
         // Of a restart for which there was no room: who asks is told so, or it is made up for.
-        if (goes_by_record(question) && !ward.is_recorded) record(ward);
+        if (!ward.is_recorded) catch_up(ward, question);
         if (group_ && may_take_long(question)) return answer_beside(ward, client, std::move(question));
         const Answer found = answer(controller_, ward, client, question, passed);
         tell(client, found.message, found.passed.get());
@@ -287,8 +304,7 @@ bool Server::serve_start(Client& client) {
     if (message.kind != Message::Kind::descriptor && message.kind != Message::Kind::start) {
         throw Error{Step::helper, EBADMSG, "message of caisson: it is no part of a start"};
     }
-    // The kernel drops what there is no room for.
-    if (!passed) throw Error{Step::helper, EMFILE, "helper: descriptor of a start", "end others of its group"};
+    require_passed(passed, "a start");
     if (message.kind == Message::Kind::descriptor) {
         if (client.descriptors.size() >= most_descriptors) throw Error{Step::helper, EMSGSIZE, "descriptors"};
         client.descriptors.push_back(std::move(passed));

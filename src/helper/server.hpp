@@ -74,6 +74,10 @@ private:
     void handle(const Event& event);
     /// What is told of a container that has been started again, or is preserved.
     void renew(Ward& ward, const Event& event);
+    /// Of one that has been started again. Throws with ESRCH where it has ended since.
+    void catch_up(Ward& ward);
+    /// As far as the question's answer goes by it.
+    void catch_up(Ward& ward, const Message& question);
     /// To who has started it, after all others.
     void introduce(Ward& ward, const ContainerSpec& spec, Client& client, bool opens_console);
     void make_known(Ward& ward, const ContainerSpec& spec);

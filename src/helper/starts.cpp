@@ -202,7 +202,9 @@ void Server::record(Ward& ward) {
     } catch (const Error& e) {
         if (e.code().value() != ESRCH) throw;
     }
-    ward.directory->record(ward.info.init, std::move(container));
+    // Of one that has ended, the pid may be another's.
+    const pid_t init = container ? ward.info.init : -1;
+    ward.directory->record(init, std::move(container));
     ward.is_recorded = true;
 }
 

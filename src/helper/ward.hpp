@@ -79,6 +79,12 @@ void take_descriptors(ContainerSpec& spec, const std::vector<Fd>& passed);
 [[nodiscard]] Answer answer(Controller& controller, Ward& ward, Client& client, const Message& question,
                             const Fd& passed);
 
+/// A descriptor belongs to the message, and the kernel drops what there is no room for. Throws with EMFILE where it
+/// has.
+inline void require_passed(const Fd& passed, const std::string& what) {
+    if (!passed) throw Error{Step::helper, EMFILE, "helper: descriptor of " + what, "end others of its group"};
+}
+
 /// All of a file in memory that a client has passed on. Throws `Step::helper`: the message has no such `what`.
 [[nodiscard]] std::string read_sealed(const Fd& file, const char* what);
 

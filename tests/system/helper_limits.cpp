@@ -153,6 +153,23 @@ TEST_CASE("a helper without a descriptor left says so, and has one for that also
     CHECK(group.ends());
 }
 
+TEST_CASE("a note whose descriptor a helper had no room for is refused as that") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    const Place place;
+    Helper helper = Helper::start(place.spec("web"), place.options);
+    const Fd client = connect_to(place.run + "/web/sock");
+    // The kernel passes the message on without.
+    REQUIRE(detail::send_message(client.get(), {.kind = detail::Message::Kind::note}));
+    detail::Message answer;
+    REQUIRE(detail::wait_readable(client.get(), 10'000));
+    REQUIRE(detail::take_message(client.get(), answer, nullptr) == detail::Taken::message);
+    REQUIRE(answer.kind == detail::Message::Kind::refused);
+    CHECK(std::string{detail::decode<detail::PlainError>(answer.body).error().what()} ==
+          "helper: descriptor of a note: Too many open files: end others of its group");
+    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    CHECK(place.empty());
+}
+
 TEST_CASE("a container that takes more memory than its group's helper can get ends no other") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Group group;

@@ -244,28 +244,50 @@ TEST_CASE(
     REQUIRE(::mkdir(place.run.c_str(), 0700) == 0);
     const std::string tag = detail::Owner::current().tag();
     REQUIRE(::mount(tag.c_str(), place.run.c_str(), "tmpfs", 0, "size=128k,mode=700") == 0);
-    ContainerSpec spec = place.spec("web", "read x; exit 3");
+    ContainerSpec spec =
+        place.spec("web", "trap 'exit 7' TERM; echo x >> /runs; while [ ! -e /crash ]; do sleep 0.02; done; exit 3");
     spec.on_crash = EndAction::restart;
+    spec.back_off = {.first_pause_ms = 600'000, .longest_pause_ms = 600'000};
     Helper helper = Helper::start(spec, place.options);
-    const pid_t before = helper.info().init;
-    const std::string fill = place.run + "/fill";
-    const Fd file{::open(fill.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)};
-    for (char page[4096]{}; ::write(file.get(), page, sizeof page) > 0;) continue;
     helper.watch();
-    REQUIRE(::write(helper.open_console().get(), "\n", 1) == 1);
-    for (bool again = false; !again;) {
-        REQUIRE(detail::wait_readable(helper.fd(), 10'000));
-        while (const auto event = helper.next_event()) again = again || event->kind == Event::Kind::started;
-    }
-    CHECK(helper.info().init != before);
+    const std::string full = place.run + "/fill";
+    const auto fill = [&] {
+        const Fd file{::open(full.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)};
+        for (char page[4096]{}; ::write(file.get(), page, sizeof page) > 0;) continue;
+    };
+    const auto wait_for = [&](Event::Kind kind) {
+        for (bool came = false; !came;) {
+            REQUIRE(detail::wait_readable(helper.fd(), 10'000));
+            while (const auto event = helper.next_event()) came = came || event->kind == kind;
+        }
+    };
+    std::string runs;
+    const auto reboot = [&] {
+        runs += "x\n";
+        for (int i = 0; i < 5000 && place.root.read("/runs") != runs; ++i) ::usleep(2000);
+        const pid_t before = helper.info().init;
+        CHECK(helper.reboot());
+        wait_for(Event::Kind::started);
+        CHECK(helper.info().init != before);
+    };
+    fill();
+    reboot();
     ExecSpec exec;
     exec.command = {"/bin/true"};
     CHECK_THROWS_WITH_AS((void)helper.exec(exec),
                          doctest::Contains("No space left on device: make room there, or set run_directory"), Error);
-    REQUIRE(::unlink(fill.c_str()) == 0);
-    REQUIRE(::ftruncate(file.get(), 0) == 0);
+    // That needs none, nor does it of one that waits for its restart.
+    reboot();
+    REQUIRE(::unlink(full.c_str()) == 0);
     CHECK(helper.exec(exec).wait() == ExitStatus::exited(0));
-    CHECK(helper.kill() == ExitStatus::killed(SIGKILL));
+    fill();
+    reboot();
+    place.root.write("/crash", "");
+    wait_for(Event::Kind::restarting);
+    CHECK_THROWS_WITH_AS((void)helper.exec(exec), doctest::Contains("it has ended, and is about to be started again"),
+                         Error);
+    CHECK(helper.shutdown());
+    CHECK(helper.wait() == ExitStatus::exited(3));
     CHECK(::umount2(place.run.c_str(), MNT_DETACH) == 0);
 }
 
