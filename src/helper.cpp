@@ -293,8 +293,8 @@ detail::Taken Helper::take_start(detail::Message& answer) {
 }
 
 std::optional<Helper> Helper::launch(const Request& request, const HelperOptions& options) {
-    const Fd program = detail::open_helper_program(options.helper_path);
-    const Fd null = detail::sys::open("/dev/null", O_RDWR | O_NOCTTY);
+    Fd program = detail::open_helper_program(options.helper_path);
+    Fd null = detail::sys::open("/dev/null", O_RDWR | O_NOCTTY);
     if (!null) detail::fail(Step::helper, "'/dev/null'");
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
@@ -302,7 +302,7 @@ std::optional<Helper> Helper::launch(const Request& request, const HelperOptions
     }
     Fd ours{ends[0]};
     Fd theirs{ends[1]};
-    const Fd file = detail::to_memory_file(detail::encode(request.start));
+    Fd file = detail::to_memory_file(detail::encode(request.start));
     std::vector<int> descriptors{null.get(), null.get(), null.get(), theirs.get(), file.get()};
     descriptors.insert(descriptors.end(), request.passed.begin(), request.passed.end());
 
@@ -326,7 +326,7 @@ std::optional<Helper> Helper::launch(const Request& request, const HelperOptions
                 ? "it must be an installed caisson-helper, an executable file"
                 : ""};
     }
-    theirs.reset();
+    for (Fd* const passed : {&theirs, &file, &null, &program}) passed->reset();
     Helper helper{request.start.spec.name, Process{launched.pid, std::move(launched.pidfd)}, std::move(ours)};
     helper.run_directory_ = request.start.run_directory;
     detail::Message answer;
@@ -335,10 +335,15 @@ std::optional<Helper> Helper::launch(const Request& request, const HelperOptions
                     "run it by hand to see whether it can be loaded"};
     }
     if (answer.kind == detail::Message::Kind::elsewhere) return std::nullopt;
-    if (request.start.outlive) {
+    if (!request.start.outlive) return helper;
+    try {
         // What was launched is who puts others in the helper's place; found by its name, it is the one that serves.
         if (auto found = find(helper.name_, request.start.run_directory)) helper.process_ = std::move(found->process_);
         helper.owner_ = detail::owner_of(helper.run_directory_ + "/" + helper.name_);
+    } catch (...) {
+        // Nobody would have it.
+        (void)detail::send_message(helper.fd(), {.kind = detail::Message::Kind::kill});
+        throw;
     }
     return helper;
 }
