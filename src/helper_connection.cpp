@@ -187,13 +187,17 @@ void Helper::take_connection(Fd socket, Process helper) {
 
 bool Helper::find_again() {
     const std::string place = run_directory_ + "/" + name_;
-    if (process_.ended() && !detail::is_still(place, owner_)) {
-        if (!detail::is_orphaned(place)) {
+    if (!detail::is_still(place, owner_)) {
+        const bool is_orphaned = detail::is_orphaned(place);
+        // A group's process goes on when one of its containers ends.
+        if (!is_orphaned && (process_.ended() || !owner_.empty())) {
             throw Error{Step::helper, ESRCH, what(),
                         "it had let this client go, and has ended since: how its container did was not told"};
         }
-        status_ = ExitStatus::killed(SIGKILL);
-        return true;
+        if (is_orphaned && process_.ended()) {
+            status_ = ExitStatus::killed(SIGKILL);
+            return true;
+        }
     }
     auto found = detail::connect_to(run_directory_, name_, what(), false);
     if (!found) return false;
