@@ -23,6 +23,8 @@
 namespace caisson::inline v0 {
 namespace {
 
+constexpr std::int64_t year_ms = std::int64_t{1000} * 86400 * 365;
+
 bool borrows(const ContainerSpec& spec) {
     return !spec.descriptors.empty() || !(spec.stdio == StdioSpec{});
 }
@@ -214,7 +216,6 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
     const bool reboot = kind == EndKind::reboot;
     if (entry->waits_for_restart() && reboot) return true;
     if (entry->status) {
-        if (reboot) return false;
         const bool is_due = std::find(to_start_.begin(), to_start_.end(), id) != to_start_.end();
         if (entry->restart_at != never || is_due) return *end_at_once(*entry);
         if (!entry->starting) {
@@ -222,7 +223,7 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
             const EndKind end = kind_of(*entry->status, entry->asked == Asked::reboot, entry->asked == Asked::shutdown);
             const bool restarts =
                 entry->asked != Asked::stop && entry->origin && entry->origin->spec.after(end) == EndAction::restart;
-            if (restarts) entry->asked = Asked::stop;
+            if (restarts && !reboot) entry->asked = Asked::stop;
             return restarts;
         }
         // Once its start, which is under way, is done.
@@ -235,6 +236,11 @@ bool Controller::ask(ContainerId id, EndKind kind, ShutdownMode mode) {
                     "its stdio and descriptors were lent for one start: set on_crash to restart, or start it yourself"};
     }
     if (!(reboot ? entry->container.reboot(mode) : entry->container.shutdown(mode))) return false;
+    // A stop that asks and never kills can be taken back: an init that does not obey could only be killed else.
+    if (reboot && entry->asked == Asked::stop && entry->stop_by > detail::deadline_in(year_ms)) {
+        entry->kill_at = entry->stuck_at = entry->stop_by = never;
+        entry->asked = Asked::nothing;
+    }
     if (entry->asked != Asked::stop) entry->asked = reboot ? Asked::reboot : Asked::shutdown;
     return true;
 }

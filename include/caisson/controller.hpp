@@ -128,7 +128,8 @@ public:
         return ask(id, EndKind::poweroff, mode);
     }
     /// See Container::reboot; if init does it, what `on_reboot` says follows, however it ends: so this restarts any
-    /// command that ends by SIGTERM. False if it has ended.
+    /// command that ends by SIGTERM. It takes back a `stop` with a grace of years, which nobody may have obeyed. False
+    /// if it has ended, and is not started again.
     bool reboot(ContainerId id, ShutdownMode mode = ShutdownMode::automatic) { return ask(id, EndKind::reboot, mode); }
     /// How a container has ended that is preserved or waits for its restart; nothing while it runs. Throws
     /// `Step::event_loop` with ESRCH if the controller knows it no more.

@@ -73,6 +73,7 @@ TEST_CASE("a shutdown ends also who was to restart, and whose console is still b
     REQUIRE(lab.until([&] { return ::access((root.path() + "/ready").c_str(), F_OK) == 0; }));
     CHECK(lab.controller.reboot(lab.id));
     REQUIRE(lab.until([&] { return lab.controller.status(lab.id).has_value(); }));
+    CHECK(lab.controller.reboot(lab.id));
     CHECK(lab.controller.shutdown(lab.id));
     (void)read_slowly(lab, terminal);
     CHECK(lab.status == ExitStatus::exited(7));

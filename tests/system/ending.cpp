@@ -199,6 +199,32 @@ TEST_CASE("a stop is over half a second after its grace, whatever the payload do
     }
 }
 
+TEST_CASE("a stop that never kills is taken back by a reboot, and one that does is not") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const TestRoot root;
+    const auto stubborn = [&] {
+        return shell(root,
+                     "trap 'trap \"exit 7\" TERM; touch /asked' TERM; touch /ready; while :; do sleep 0.02; done");
+    };
+    bool kills = false;
+    SUBCASE("never") {}
+    SUBCASE("in an hour") {
+        kills = true;
+    }
+    Controller controller;
+    const ContainerId id = controller.start(stubborn());
+    REQUIRE(next_of(controller, Event::Kind::started));
+    REQUIRE(comes(root, "/ready"));
+    CHECK(controller.stop(id, kills ? std::chrono::milliseconds{1h} : std::chrono::milliseconds::max()));
+    REQUIRE(comes(root, "/asked"));
+    CHECK(controller.reboot(id));
+    REQUIRE(next_of(controller, kills ? Event::Kind::exited : Event::Kind::rebooted));
+    if (kills) return;
+    CHECK(next_of(controller, Event::Kind::started));
+    CHECK(controller.kill(id));
+    CHECK(next_of(controller, Event::Kind::exited));
+}
+
 TEST_CASE("a process that waits in the kernel for ever is named by who stops its container") {
     if (!can_run()) CAISSON_SKIP(why_not());
     const caisson_test::LeavesNothing nothing;
@@ -399,7 +425,7 @@ TEST_CASE(
         }
         if (asked || event || !controller.status(id)) continue;
         asked = true;
-        CHECK_FALSE(controller.reboot(id));
+        CHECK(controller.reboot(id));
     }
     CHECK(asked);
     CHECK(event->kind == (kills ? Event::Kind::exited : Event::Kind::restarting));
