@@ -72,8 +72,8 @@ void end_gracefully(caisson::Helper& helper, const std::string& outer) {
 
 void end_at_once(caisson::Helper& helper) {
     (void)helper.ask_to_kill();
-    // Then who waits in the kernel is named.
-    if (!ends_within(helper, 5'000)) (void)helper.stop(std::chrono::milliseconds{0});
+    // As long as libvirt. Then who waits in the kernel is named.
+    if (!ends_within(helper, 15'000)) (void)helper.stop(std::chrono::milliseconds{0});
 }
 
 }  // namespace
