@@ -11,6 +11,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include <caisson/detail/sys.hpp>
+
 #include "failure.hpp"
 
 namespace caissonctl {
@@ -30,7 +32,8 @@ std::vector<Entry> Domains::all() const {
         try {
             entry.running = Helper::find(name, run_);
             if (!entry.running) continue;  // it has just ended
-        } catch (const caisson::Error&) {
+        } catch (const caisson::Error& e) {
+            if (caisson::detail::sys::is_shortage(e.code().value())) throw;
             entry.is_silent = true;  // who asks for it by its name is told why
         }
         entry.persistent = std::erase(defined, name) > 0;
@@ -123,6 +126,7 @@ caisson::IdMap Domains::free_id_map(const std::string& name) const {
 void Domains::refuse_conflict(const xml::Domain& domain, const std::string& outer) const {
     for (Entry& entry : all()) {
         const auto other = uuid(entry);
+        // A transient one that does not answer keeps its uuid to itself, and does not keep others from being defined.
         if (!other || (entry.name == domain.name) == (*other == domain.uuid)) continue;
         throw Failure{outer, "operation failed: domain '" + entry.name + "' " +
                                  (entry.name == domain.name ? "already exists" : "is already defined") + " with uuid " +

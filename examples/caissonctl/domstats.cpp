@@ -136,7 +136,9 @@ std::string tell(const Session& session, Entry& entry, const Arguments& argument
     const bool active = entry.is_active();
     if (!passes(arguments, {{"list-active", active}, {"list-inactive", !active}}) ||
         !passes(arguments, {{"list-persistent", entry.persistent}, {"list-transient", !entry.persistent}}) ||
-        !passes(arguments, {{"list-running", active && !paused}, {"list-paused", paused}, {"list-shutoff", !active}})) {
+        !passes(arguments, {{"list-running", active && !entry.is_silent && !paused},
+                            {"list-paused", paused},
+                            {"list-shutoff", !active}})) {
         return {};
     }
     Record record{entry.name};

@@ -41,7 +41,10 @@ using caisson::Helper;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::array types{"lifecycle", "reboot", "metadata-change"};
-constexpr int soon_ms = 2;  // until a helper that has just begun is asked for again
+constexpr std::chrono::milliseconds soon{2};      // until a helper that has just begun is asked for again
+constexpr std::chrono::milliseconds later{1000};  // until one that refuses is
+// Until one that does not answer is: for its answer everything else waits.
+constexpr std::chrono::milliseconds late{60'000};
 
 /// One line of output, without its time.
 struct Message {
@@ -101,7 +104,10 @@ public:
         // A directory that a killed helper has left is used again: its mode is then set.
         run_ = add(domains.run_directory(), IN_CREATE | IN_ATTRIB);
         for (const std::string& name : domains.store().names()) definitions_[name] = definition(name);
-        for (const std::string& name : Helper::list(domains.run_directory())) (void)meet(name);
+        for (const std::string& name : Helper::list(domains.run_directory())) meet(name);
+        take_files(before_);
+        // Whatever else happens to its directory, it is not its start.
+        for (const auto& [name, one] : running_) one->is_told = !beginning_.contains(name);
     }
 
     /// What poll(2) is to wait for, and for how long at most.
@@ -110,27 +116,27 @@ public:
         for (const auto& [name, one] : running_) all.push_back({one->helper.fd(), POLLIN, 0});
         return all;
     }
-    [[nodiscard]] int patience() const { return beginning_.empty() ? -1 : soon_ms; }
+    [[nodiscard]] int patience() const {
+        if (beginning_.empty()) return -1;
+        Clock::time_point next = Clock::time_point::max();
+        for (const auto& [name, one] : beginning_) next = std::min(next, one.when);
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - Clock::now());
+        return static_cast<int>(std::max(left, soon).count());
+    }
 
     /// What has happened since the last call.
     [[nodiscard]] std::vector<Message> take() {
-        std::vector<Message> all;
+        std::vector<Message> all = std::exchange(before_, {});
         take_files(all);
         const auto take_running = [&] {
             std::erase_if(running_, [&](auto& entry) { return !take_events(entry.first, *entry.second, all); });
         };
         // Before one that has taken the same name.
         take_running();
-        std::erase_if(beginning_, [&](const std::string& name) {
-            const Place now = place(name);
-            const auto known = running_.find(name);
-            if (known != running_.end() && known->second->place != now) return false;
-            if (known != running_.end() || meet(name)) {
-                if (!std::exchange(running_[name]->is_told, true)) all.push_back(lifecycle(name, "Started Booted"));
-                return true;
-            }
-            return now.inode == 0 || (now.owner && now.owner->is_dead());
-        });
+        for (auto at = beginning_.begin(); at != beginning_.end();) {
+            if (is_settled(at->first, at->second, all)) at = beginning_.erase(at);
+            else ++at;
+        }
         take_running();
         return all;
     }
@@ -141,6 +147,11 @@ private:
         ino_t inode = 0;  // none: it is not there
         std::optional<caisson::detail::Owner> owner{};
         friend bool operator==(const Place&, const Place&) = default;
+    };
+    /// Whose helper has not answered yet.
+    struct Beginning {
+        Clock::time_point when{};  // it is asked next
+        bool is_told = false;      // it was there before
     };
     struct Running {
         Helper helper;
@@ -171,26 +182,64 @@ private:
         }
     }
     [[nodiscard]] Place place(const std::string& name) const {
-        const Fd directory =
-            caisson::detail::sys::open(domains_.run_directory() + "/" + name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+        const std::string path = domains_.run_directory() + "/" + name;
+        const Fd directory = caisson::detail::sys::open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+        Place found;
         struct stat st {};
-        if (!directory || ::fstat(directory.get(), &st) != 0) return {};
-        return {st.st_ino, caisson::detail::Owner::recorded_in(directory.get(), "owner")};
+        if (directory && ::fstat(directory.get(), &st) == 0) {
+            errno = 0;
+            found = {st.st_ino, caisson::detail::Owner::recorded_in(directory.get(), "owner")};
+        }
+        // Who has no descriptor left to look with has seen nothing.
+        if (!found.owner && caisson::detail::sys::is_shortage(errno)) {
+            caisson::detail::fail(caisson::Step::helper, "directory " + quoted(path), "raise 'ulimit -n'");
+        }
+        return found;
     }
-    /// False for one that is not there (yet).
-    bool meet(const std::string& name) {
+    /// Nothing for one that is not there (yet), or does not answer; `next` is when it is to be asked again.
+    [[nodiscard]] std::optional<Helper> find(const std::string& name, const Place& there,
+                                             Clock::time_point& next) const {
         try {
             auto helper = Helper::find(name, domains_.run_directory());
-            if (!helper) return false;
+            if (!helper) return std::nullopt;
             helper->watch();
-            auto one = std::make_unique<Running>(Running{std::move(*helper), place(name)});
-            one->domain = described(one->helper);
-            running_[name] = std::move(one);
-            return true;
+            // Else it may be another's, who has taken the name meanwhile.
+            if (there.inode == 0 || place(name) != there) return std::nullopt;
+            return helper;
         } catch (const caisson::Error& e) {
-            if (e.code().value() != ESRCH) throw;
-            return false;
+            const int code = e.code().value();
+            if (caisson::detail::sys::is_shortage(code)) throw;
+            // It hides nothing of the others'.
+            if (code != ESRCH) next = Clock::now() + (code == ETIMEDOUT || code == EAGAIN ? late : later);
+            return std::nullopt;
         }
+    }
+    bool meet(const std::string& name, Beginning& beginning) {
+        const Place there = place(name);
+        auto helper = find(name, there, beginning.when);
+        if (!helper) return false;
+        auto one = std::make_unique<Running>(Running{std::move(*helper), there});
+        one->domain = described(one->helper);
+        running_[name] = std::move(one);
+        return true;
+    }
+    /// True once it runs, and that was told, or once it is known that it does not.
+    bool is_settled(const std::string& name, Beginning& beginning, std::vector<Message>& all) {
+        if (beginning.when > Clock::now()) return false;
+        const Place now = place(name);
+        const auto known = running_.find(name);
+        if (known != running_.end() && known->second->place != now) return false;
+        if (known != running_.end() || meet(name, beginning)) {
+            const bool was_told = std::exchange(running_[name]->is_told, true) || beginning.is_told;
+            if (!was_told) all.push_back(lifecycle(name, "Started Booted"));
+            return true;
+        }
+        return now.inode == 0 || (now.owner && now.owner->is_dead());
+    }
+    /// From the start on.
+    void meet(const std::string& name) {
+        Beginning beginning{.is_told = true};
+        if (!meet(name, beginning) && beginning.when != Clock::time_point{}) beginning_[name] = beginning;
     }
 
     void take_files(std::vector<Message>& all) {
@@ -202,7 +251,7 @@ private:
                 const char* const file = buffer + at + sizeof event;
                 at += static_cast<ssize_t>(sizeof event + event.len);
                 if (event.len == 0) continue;
-                if (event.wd == run_ && caisson::is_valid_name(file)) beginning_.insert(file);
+                if (event.wd == run_ && caisson::is_valid_name(file)) beginning_[file] = {};
                 if (event.wd == store_) take_definition(file, (event.mask & IN_DELETE) != 0, all);
             }
         }
@@ -241,23 +290,18 @@ private:
             all.push_back(lifecycle(name, one.has_failed ? "Stopped Failed" : end_of(*status)));
         } catch (const caisson::Error&) {
             // The helper has let this program go.
-            if (watch_again(name, one.helper)) return true;
+            if (watch_again(name, one)) return true;
             all.push_back(lifecycle(name, "Stopped Failed"));
         }
         return false;
     }
-    /// False where it has ended since.
-    bool watch_again(const std::string& name, Helper& helper) const {
-        try {
-            auto again = Helper::find(name, domains_.run_directory());
-            if (!again) return false;
-            again->watch();
-            helper = std::move(*again);
-            return true;
-        } catch (const caisson::Error& e) {
-            if (e.code().value() != ESRCH) throw;
-            return false;
-        }
+    /// False where it has ended since; whoever has its name then is met as one that begins.
+    bool watch_again(const std::string& name, Running& one) {
+        Beginning beginning;
+        auto again = find(name, one.place, beginning.when);
+        if (again) one.helper = std::move(*again);
+        else beginning_[name] = beginning;
+        return again.has_value();
     }
     static void take_event(const std::string& name, Running& one, const Event& event, std::vector<Message>& all) {
         switch (event.kind) {
@@ -291,8 +335,9 @@ private:
     int store_ = -1;
     int run_ = -1;
     std::map<std::string, std::optional<xml::Domain>> definitions_;
-    std::set<std::string> renamed_;    // whose definition stands under another name, too
-    std::set<std::string> beginning_;  // directories whose helper does not answer yet
+    std::set<std::string> renamed_;  // whose definition stands under another name, too
+    std::map<std::string, Beginning> beginning_;
+    std::vector<Message> before_;  // taken before the first was asked for
     std::map<std::string, std::unique_ptr<Running>> running_;
 };
 

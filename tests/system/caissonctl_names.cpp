@@ -7,7 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <caisson/helper.hpp>
@@ -26,6 +28,18 @@ const std::string uuid1 = "8369f1ac-7e46-e869-4ca5-759d51478066";
 bool exists(const std::string& path) {
     struct stat st {};
     return ::lstat(path.c_str(), &st) == 0;
+}
+
+/// Of a kind that no helper has.
+caisson::Fd listen_on(const std::string& path) {
+    caisson::Fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    REQUIRE(path.size() < sizeof address.sun_path);
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    REQUIRE(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    REQUIRE(::listen(socket.get(), 1) == 0);
+    return socket;
 }
 
 /// True once the program waits for changes of two directories.
@@ -266,6 +280,15 @@ TEST_CASE("a group's domains are all listed, and are not called by the id that t
     check_said(ctl({"list", "--name"}), "a\nb\n");
     const std::string id = std::to_string(helpers.front().pid());
     check_error(ctl({"domname", id}), "error: domain id " + id + " is of several domains: name one of them\n");
+    // Who has no descriptor left says that, and not that they are silent.
+    for (int most = 4, listed = 0; listed == 0; ++most) {
+        REQUIRE(most < 64);
+        Words limited{"sh", "-c", "ulimit -n " + std::to_string(most) + "; exec \"$@\"", "sh"};
+        for (const std::string& word : ctl.words({"list"})) limited.push_back(word);
+        const Outcome outcome = run(limited);
+        CHECK_FALSE(has(outcome.out, "no answer"));
+        listed = has(outcome.out, " a ") && has(outcome.out, " b ") ? 1 : 0;
+    }
     for (caisson::Helper& helper : helpers) (void)helper.kill();
 }
 
@@ -308,6 +331,10 @@ TEST_CASE("what happens to domains is told in virsh's words, as it happens") {
     const std::string file = ctl.describe("web", uuid1);
     REQUIRE(ctl({"define", file}).status == 0);
     REQUIRE(ctl({"start", "web"}).status == 0);
+    // One that cannot be asked hides none of the others.
+    const std::string odd = ctl.file("run") + "/odd";
+    REQUIRE(::mkdir(odd.c_str(), 0700) == 0);
+    const caisson::Fd stream = listen_on(odd + "/sock");
     Background all{ctl.words({"event", "--all", "--loop", "--timeout", "100"})};
     const auto told = [&](const Words& words, const std::string& line) {
         REQUIRE(ctl(words).status == 0);
@@ -317,6 +344,8 @@ TEST_CASE("what happens to domains is told in virsh's words, as it happens") {
     REQUIRE(watches_directories(all.pid()));
     // What runs is known once anything is told.
     told({"define", file}, lifecycle + "Defined Updated");
+    // Whoever sets something of its directory starts nothing.
+    REQUIRE(::chmod((ctl.file("run") + "/web").c_str(), 0700) == 0);
     told({"suspend", "web"}, lifecycle + "Suspended Paused");
     told({"resume", "web"}, lifecycle + "Resumed Unpaused");
     told({"desc", "web", "--live", "x"}, "event 'metadata-change' for domain 'web': type description, uri <null>");
@@ -336,6 +365,9 @@ TEST_CASE("what happens to domains is told in virsh's words, as it happens") {
     const Outcome outcome = all.wait();
     CHECK(outcome.status == 0);
     CHECK(has(outcome.out, "event loop interrupted\nevents received: "));
+    CHECK_FALSE(has(outcome.out.substr(0, outcome.out.find("Stopped")), "Started"));
+    REQUIRE(::unlink((odd + "/sock").c_str()) == 0);
+    REQUIRE(::rmdir(odd.c_str()) == 0);
 
     // A killed helper leaves its directory, and a restart may fail.
     const std::string flaky = "#!/bin/busybox sh\nread go || exit 4\nrm /flaky\nexit 3\n";
