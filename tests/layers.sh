@@ -12,7 +12,7 @@ put() {
 }
 put 0 error fd address capability seccomp device resource_limit limits usage # the basis: knows nothing
 put 0 detail/sys detail/owner detail/state_record detail/descriptor                                # of containers
-put 0 detail/kernel_paths detail/cpu_counters detail/owned
+put 0 detail/kernel_paths detail/cpu_counters detail/owned detail/text
 put 1 cancellation # handles of one kernel thing each
 put 1 process namespace pty loop detail/path detail/fscontext detail/superblock
 put 2 start_hook

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <ctime>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,6 +20,7 @@
 
 #include <caisson/detail/descriptor.hpp>
 #include <caisson/detail/sys.hpp>
+#include <caisson/detail/text.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 
@@ -39,9 +42,52 @@ inline void lock_for_use(int file, bool read_only, const std::string& what, std:
     fail(Step::mount, what, errno == EWOULDBLOCK ? remedy : "");
 }
 
-/// The path of a loop device that shows the file `st` is of, unless both only read; empty where there is none. Those of
-/// mount(8) and losetup(8) take no lock.
-[[nodiscard]] inline std::string find_other_loop(const struct stat& st, bool read_only) {
+/// As a mountinfo has it: the device, "0:45", and the type of the mount that a path without links is in. Empty where
+/// that does not tell.
+struct MountedAs {
+    std::string_view device{};
+    std::string_view type{};
+};
+[[nodiscard]] inline MountedAs mounted_as(std::string_view mountinfo, std::string_view path) {
+    MountedAs found;
+    if (!path.starts_with('/')) return found;
+    for (std::size_t longest = 0; !mountinfo.empty();) {
+        std::string_view line = take_field(mountinfo, '\n');
+        const std::size_t dash = line.find(" - ");
+        if (dash == std::string_view::npos) continue;
+        std::string_view tail = line.substr(dash + 3);
+        (void)take_field(line, ' ');  // id
+        (void)take_field(line, ' ');  // parent
+        const std::string_view device = take_field(line, ' ');
+        (void)take_field(line, ' ');  // root
+        std::string point = unescape_mount_path(take_field(line, ' '));
+        if (point == "/") point.clear();
+        const bool is_above = path.starts_with(point) && (path.size() == point.size() || path[point.size()] == '/');
+        // Of those on one place, the last lies on top.
+        if (!is_above || point.size() < longest) continue;
+        longest = point.size();
+        found = {device, take_field(tail, ' ')};
+    }
+    return found;
+}
+/// True for a file that is on another file system than `own`, whose server or daemon may be dead.
+[[nodiscard]] inline bool may_not_answer(const MountedAs& other, const MountedAs& own) {
+    // A path of another mount namespace may be taken for one that is here: so not each that has no disk of its own.
+    constexpr std::string_view local[] = {"bcachefs", "btrfs", "overlay", "tmpfs", "zfs"};
+    if (other.device == own.device || std::find(std::begin(local), std::end(local), other.type) != std::end(local)) {
+        return false;
+    }
+    return other.device.starts_with("0:") || other.type.starts_with("fuse");
+}
+
+/// The path of a loop device that shows what `file` has open, unless both only read; empty where there is none that the
+/// caller sees in /sys/block and may open. Those of mount(8) and losetup(8) take no lock. Throws `Step::mount` with
+/// `what` where the process lacks what it takes to look.
+[[nodiscard]] inline std::string find_other_loop(int file, bool read_only, const std::string& what) {
+    const auto require_means = [&](const std::string& path) {
+        if (errno == EMFILE) fail(Step::mount, what + ": " + quote(path), "no descriptor is left: raise 'ulimit -n'");
+        if (errno == ENFILE || errno == ENOMEM) fail(Step::mount, what + ": " + quote(path));
+    };
     struct Directory {
         DIR* stream = ::opendir("/sys/block");
         Directory() noexcept = default;
@@ -51,12 +97,32 @@ inline void lock_for_use(int file, bool read_only, const std::string& what, std:
             if (stream != nullptr) (void)::closedir(stream);
         }
     } const blocks;
+    if (blocks.stream == nullptr) require_means("/sys/block");
+    struct stat st {};
+    if (::fstat(file, &st) != 0) fail(Step::mount, what);
+    std::string mounts;
+    MountedAs own;
     while (const dirent* entry = blocks.stream != nullptr ? ::readdir(blocks.stream) : nullptr) {
         const std::string name = entry->d_name;
-        // Of those that show a file alone, since one that is open is not freed.
-        if (!name.starts_with("loop") || ::access(("/sys/block/" + name + "/loop").c_str(), F_OK) != 0) continue;
+        if (!name.starts_with("loop")) continue;
+        const std::string shown = "/sys/block/" + name + "/loop/backing_file";
+        std::string backing;
+        if (!sys::read_file(AT_FDCWD, shown.c_str(), backing)) {
+            // Of those that show a file alone, since one that is open is not freed.
+            if (errno == ENOENT || errno == ENODEV) continue;
+            require_means(shown);
+            backing.clear();
+        }
+        if (mounts.empty() && !sys::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", mounts, std::size_t{64} << 20)) {
+            require_means("/proc/thread-self/mountinfo");
+            mounts.clear();
+        }
+        if (own.device.empty()) own = mounted_as(mounts, path_of(file));
+        // The device asks its file, and may do so when it is opened.
+        if (may_not_answer(mounted_as(mounts, backing), own)) continue;
         std::string path = "/dev/" + name;
         const Fd device = sys::open(path, O_RDONLY | O_NONBLOCK);
+        if (!device) require_means(path);
         loop_info64 info{};
         if (!device || ::ioctl(device.get(), LOOP_GET_STATUS64, &info) != 0) continue;
         const bool only_reads = (info.lo_flags & LO_FLAGS_READ_ONLY) != 0;
@@ -75,7 +141,7 @@ inline void lock_for_use(int file, bool read_only, const std::string& what, std:
 /// The file is locked as long as the device is there, by flock(2): for one that is written to alone, shared where all
 /// only read. Two writers would each have a file system of their own on the same blocks, and destroy it. For the same
 /// reason a file that the host shows by a loop device of its own, as mount(8) makes it, is refused, unless both only
-/// read.
+/// read: where the caller sees that device in /sys/block and may open it.
 ///
 /// Move-only. Any thread may make one, one at a time may use it. Needs /dev/loop-control and the rights to its devices.
 /// See loop(4), LOOP_CONFIGURE.
@@ -102,12 +168,12 @@ public:
                              "it is in use by another container or program (flock(2)): use it read-only everywhere, or "
                              "give each a copy of its own");
         // Once the lock is there, no other of the library's comes or goes.
-        std::string other = detail::find_other_loop(st, read_only);
+        std::string other = detail::find_other_loop(backing.get(), read_only, what);
         // One that was just unmounted stays as long as somebody has a look at it, as udev(7) has at each.
         for (int tries = 0; !other.empty() && tries < 50; ++tries) {
             const timespec pause{0, 10'000'000};
             (void)::nanosleep(&pause, nullptr);
-            other = detail::find_other_loop(st, read_only);
+            other = detail::find_other_loop(backing.get(), read_only, what);
         }
         if (!other.empty()) {
             throw Error{Step::mount, EBUSY, what,

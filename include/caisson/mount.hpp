@@ -342,8 +342,11 @@ private:
         if (S_ISREG(st.st_mode)) loop = Loop::make(source, options.read_only);
         detail::FsContext context{type->name, what + " (" + type->name + ")"};
         context.explain_invalid("it is cut short or damaged, or an option of its data is not one that it takes");
-        context.explain_busy(options.read_only ? "it is mounted already, to be written to: unmount that"
-                                               : "it is mounted already, read-only: unmount that, or ask for the same");
+        context.explain_busy(options.read_only
+                                 ? "it is mounted already, to be written to (unmount that), or part of another device "
+                                   "(lsblk(8))"
+                                 : "it is mounted already, read-only (unmount that, or ask for the same), or part of "
+                                   "another device (lsblk(8))");
         context.set("source", loop ? loop.path() : detail::magic_path(source));
         if (options.read_only) context.set_flag("ro");
         const auto settings = detail::split_options(data);

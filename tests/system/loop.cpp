@@ -5,12 +5,15 @@
 #include <cerrno>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <linux/loop.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
 
@@ -128,14 +131,37 @@ TEST_CASE("a file that the host shows by a loop device of its own is not written
                                   "' shows it already (losetup(8), mount(8)): free that, use it read-only everywhere, "
                                   "or give each a copy of its own";
         CHECK(error_of([&] { (void)Loop::make(file.get(), false); }) == taken);
-        CHECK(error_of([&] { (void)Loop::make(file.get(), true); }) == taken);
+        CHECK(detail::find_other_loop(file.get(), true, "") == detail::path_of(device.get()));
     }
     {
         const Fd device = of_host(true);
-        CHECK(error_of([&] { (void)Loop::make(file.get(), false); }).find("shows it already") != std::string::npos);
+        CHECK(detail::find_other_loop(file.get(), false, "") == detail::path_of(device.get()));
         CHECK_NOTHROW((void)Loop::make(file.get(), true));
     }
+    // One that goes is waited for.
+    Fd device = of_host(false);
+    std::thread closer{[&] {
+        (void)::poll(nullptr, 0, 20);
+        device.reset();
+    }};
     CHECK_NOTHROW((void)Loop::make(file.get(), false));
+    closer.join();
+}
+
+TEST_CASE("a file is not taken for free where there is no descriptor to look with") {
+    if (const char* reason = why_not()) CAISSON_SKIP(reason);
+    const LeavesNothing nothing;
+    const TestDirectory dir;
+    const Fd file = new_file(dir / "disk");
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const auto first_free = static_cast<rlim_t>(Fd{::open("/dev/null", O_RDONLY | O_CLOEXEC)}.get());
+    const rlimit few{first_free + 1, before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+    const std::string text = error_of([&] { (void)Loop::make(file.get(), false); });
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(text == "loop device for '" + (dir / "disk") +
+                      "': '/sys/block': Too many open files: no descriptor is left: raise 'ulimit -n'");
 }
 
 TEST_CASE("many processes that want loop devices at once get one each") {
@@ -325,5 +351,7 @@ TEST_CASE("a block device is mounted as it is") {
     CHECK(::faccessat(mount.fd(), "file", F_OK, 0) == 0);
     CHECK(loops_of(dir.path()) == 1);
     const std::string busy = error_of([&] { (void)Mount::image(loop.path(), {.read_only = true}); });
-    CHECK(busy.ends_with("Device or resource busy: it is mounted already, to be written to: unmount that"));
+    CHECK(busy.ends_with(
+        "Device or resource busy: it is mounted already, to be written to (unmount that), or part of another "
+        "device (lsblk(8))"));
 }

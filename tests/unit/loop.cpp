@@ -3,6 +3,7 @@
 #include <array>
 #include <cerrno>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -54,6 +55,37 @@ TEST_CASE("a loop device is of a regular file alone") {
     const Fd directory{::open("/", O_PATH | O_CLOEXEC)};
     CHECK(error_of(directory.get()) == "loop device for '/': Invalid argument: it takes a regular file");
     CHECK(error_of(1'000'000) == "loop device for descriptor 1000000: Bad file descriptor");
+}
+
+TEST_CASE("a loop device whose file is in the hands of another server or daemon is not asked") {
+    constexpr std::string_view mounts =
+        "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "21 20 0:30 / /data rw - btrfs /dev/sdb rw\n"
+        "22 20 0:40 /sub /home/a\\040b rw - nfs4 server:/ rw\n"
+        "23 20 0:40 / /net rw - nfs4 server:/ rw\n"
+        "24 23 8:17 / /net/disk rw - xfs /dev/sdb1 rw\n"
+        "25 20 8:33 / /stick rw - fuseblk /dev/sdc1 rw\n"
+        "26 20 8:49 / /over rw - ext4 /dev/sdd1 rw\n"
+        "27 26 0:50 / /over rw - fuse.sshfs host: rw\n";
+    const auto skips = [&](const char* path, const char* own) {
+        return detail::may_not_answer(detail::mounted_as(mounts, path), detail::mounted_as(mounts, own));
+    };
+    CHECK(skips("/net/image\n", "/srv/image"));
+    CHECK(skips("/net/image (deleted)\n", "/srv/image"));
+    CHECK(skips("/stick/image\n", "/srv/image"));
+    CHECK(skips("/over/image\n", "/srv/image"));
+    CHECK(skips("/over/image\n", "/net/image"));
+    // Those that a disk answers for, or the same one as ours.
+    CHECK_FALSE(skips("/srv/image\n", "/net/image"));
+    CHECK_FALSE(skips("/network/image\n", "/data/image"));
+    CHECK_FALSE(skips("/net/disk/image\n", "/srv/image"));
+    CHECK_FALSE(skips("/net/image\n", "/home/a b/image"));
+    CHECK_FALSE(skips("/stick/image\n", "/stick/other"));
+    CHECK_FALSE(skips("/data/image\n", "/srv/image"));
+    CHECK_FALSE(skips("/net/home/image\n", "/net/image"));
+    // Where nothing is known of it.
+    CHECK_FALSE(skips("", "/srv/image"));
+    CHECK_FALSE(detail::may_not_answer(detail::mounted_as("", "/net/image\n"), detail::mounted_as("", "/srv/image")));
 }
 
 TEST_CASE("a file system is found by its mark, at its place") {

@@ -16,6 +16,7 @@
 
 #include <caisson/address.hpp>
 #include <caisson/detail/sys.hpp>
+#include <caisson/detail/text.hpp>
 #include <caisson/error.hpp>
 #include <caisson/fd.hpp>
 
@@ -36,40 +37,6 @@ struct CgroupHierarchy {
 
     [[nodiscard]] bool v2() const noexcept { return controllers.empty(); }
 };
-
-/// True if the comma-separated `list` has `item`.
-[[nodiscard]] inline bool list_has(std::string_view list, std::string_view item, char separator = ',') noexcept {
-    while (!list.empty()) {
-        const std::size_t end = list.find(separator);
-        if (list.substr(0, end) == item) return true;
-        if (end == std::string_view::npos) return false;
-        list.remove_prefix(end + 1);
-    }
-    return false;
-}
-
-/// The text up to `separator`, which is taken off `rest` together with it.
-[[nodiscard]] inline std::string_view take_field(std::string_view& rest, char separator) noexcept {
-    const std::size_t end = rest.find(separator);
-    const std::string_view field = rest.substr(0, end);
-    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
-    return field;
-}
-
-/// A path as proc_pid_mountinfo(5) writes it: space, tab, newline and backslash are \ooo.
-[[nodiscard]] inline std::string unescape_mount_path(std::string_view text) {
-    const auto octal = [&](std::size_t at) { return text[at] >= '0' && text[at] <= '7'; };
-    std::string path;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '\\' && i + 3 < text.size() && octal(i + 1) && octal(i + 2) && octal(i + 3)) {
-            path += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
-            i += 3;
-        } else {
-            path += text[i];
-        }
-    }
-    return path;
-}
 
 /// `path` of a group as /proc/self/cgroup has it, below a mount whose root is the group `root`. Both are relative to
 /// the caller's cgroup namespace; what begins with "/.." is outside of it and has no name there.

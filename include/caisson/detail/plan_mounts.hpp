@@ -7,22 +7,12 @@
 #include <string_view>
 #include <vector>
 
-#include <caisson/detail/cgroup_hierarchy.hpp>
 #include <caisson/detail/plan_builder.hpp>
+#include <caisson/detail/text.hpp>
 #include <caisson/mount.hpp>
 #include <caisson/spec.hpp>
 
 namespace caisson::inline v0::detail {
-
-/// The components of an absolute path.
-[[nodiscard]] inline std::vector<std::string_view> path_parts(std::string_view path) {
-    std::vector<std::string_view> parts;
-    while (!path.empty()) {
-        const std::string_view part = take_field(path, '/');
-        if (!part.empty() && part != ".") parts.push_back(part);
-    }
-    return parts;
-}
 
 /// True for a path that says itself that it is in a proc or sysfs of the container.
 [[nodiscard]] inline bool names_kernel(const ContainerSpec& spec, const std::string& path) {
