@@ -90,10 +90,8 @@ public:
     [[nodiscard]] const std::vector<PlanNote>& notes() const noexcept { return plan_.notes(); }
     /// Of each limit that the keeper raises.
     [[nodiscard]] const std::vector<Raise>& raises() const noexcept { return raises_; }
-    /// Of each id-mapped mount: what it is, and the name of its file system.
-    [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& idmapped() const noexcept {
-        return idmapped_what_;
-    }
+    /// What the id-mapped mounts are, whose descriptors follow the first `kept_descriptors` of `go_descriptors`.
+    [[nodiscard]] const std::vector<std::string>& idmapped() const noexcept { return idmapped_what_; }
     /// The overlays that the keeper makes.
     [[nodiscard]] const std::vector<OverlayTree>& overlays() const noexcept { return overlays_; }
     /// What the keeper cannot tell of an init that dies before `Go`: there is no file to read it from yet.
@@ -322,7 +320,7 @@ private:
         if (spec_.maps_mounts()) {
             ++go_.idmap_count;
             go_descriptors_.push_back(mount.fd());
-            idmapped_what_.emplace_back(what, file_system_of(mount.fd()));
+            idmapped_what_.push_back(what);
         }
         return slot;
     }
@@ -336,7 +334,7 @@ private:
         for (const Mount& layer : tree.mapped()) {
             ++go_.idmap_count;
             go_descriptors_.push_back(layer.fd());
-            idmapped_what_.emplace_back(tree.what(), file_system_of(layer.fd()));
+            idmapped_what_.push_back(tree.what());
         }
         const Slot slot = plan_.dynamic();
         add({.op = Op::mount_context,
@@ -483,7 +481,7 @@ private:
     std::vector<Raise> raises_;
     Go go_;
     std::vector<int> go_descriptors_;
-    std::vector<std::pair<std::string, std::string>> idmapped_what_;
+    std::vector<std::string> idmapped_what_;
     Slot proc_ = no_slot;
     Slot sys_ = no_slot;
     Slot groups_ = no_slot;

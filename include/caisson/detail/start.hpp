@@ -266,8 +266,11 @@ private:
         }
         const auto step = static_cast<KeeperStep>(report.place);
         if (step == KeeperStep::id_map_mount && report.index < preparation_.idmapped().size()) {
-            const auto& [what, file_system] = preparation_.idmapped()[report.index];
-            return {Step::map_ids, report.value, "id map of " + what + ", which is on " + file_system,
+            // Not before: it may take a look at all mounts of the host.
+            const std::string file_system =
+                file_system_of(preparation_.go_descriptors()[kept_descriptors + report.index]);
+            return {Step::map_ids, report.value,
+                    "id map of " + preparation_.idmapped()[report.index] + ", which is on " + file_system,
                     file_system == "devtmpfs"
                         ? node_remedy
                         : "this file system cannot be id-mapped: put the data on another (ext4, xfs, btrfs, tmpfs), "
