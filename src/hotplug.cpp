@@ -351,6 +351,12 @@ std::string Hotplug::mounts_seen() const {
                 "the container has made more mounts than can be looked through: end it to be sure"};
 }
 
+void Hotplug::require_unguarded(const std::string& path, const std::string& target) const {
+    if (!equipment_.guards(path)) return;
+    throw Error{Step::mount, EBUSY, "unmount " + quote(target),
+                "what is masked or read-only might lie bare: start without it"};
+}
+
 void Hotplug::unmount_first(const std::string& target) const {
     // Whether it is gone, nobody knows: it has no number on record.
     const Error missing{Step::mount, ESTALE, "unmount " + quote(target),
@@ -363,6 +369,8 @@ void Hotplug::unmount_first(const std::string& target) const {
     const auto& lines = view.lines();
     const auto on_top = std::ranges::find_if(lines, [&](const MountLine& line) { return line.id == place.mount; });
     if (on_top == lines.end() || !is_there(*on_top)) throw Error{missing};
+    // Links may have led there.
+    require_unguarded(place.path, target);
     const auto parts = path_parts(target);
     const auto given =
         std::ranges::count_if(equipment_.mounts, [&](const GivenMount& m) { return path_parts(m.target) == parts; });
@@ -417,8 +425,9 @@ void Hotplug::require_listed(const MountView& seen, const GivenMount& mount) con
 
 Change Hotplug::detach_mount(const std::string& target) {
     auto& mounts = equipment_.mounts;
-    const auto found =
-        std::find_if(mounts.rbegin(), mounts.rend(), [&](const GivenMount& mount) { return mount.target == target; });
+    const auto parts = path_parts(target);
+    const auto found = std::find_if(mounts.rbegin(), mounts.rend(),
+                                    [&](const GivenMount& mount) { return path_parts(mount.target) == parts; });
     if (found == mounts.rend()) throw not_given(Step::mount, "mount on " + quote(target));
     require_running();
     for (auto later = found.base(); later != mounts.end(); ++later) {
@@ -428,10 +437,7 @@ Change Hotplug::detach_mount(const std::string& target) {
             Step::mount, EBUSY, "unmount " + quote(target),
             quote(later->target) + " was mounted " + (lies_below ? "below" : "over") + " it: detach that first"};
     }
-    if (found->guards) {
-        throw Error{Step::mount, EBUSY, "unmount " + quote(target),
-                    "what is masked or read-only might lie bare: start without it"};
-    }
+    if (found->id == 0) require_unguarded(target, target);
     Change change{.kind = Change::Kind::mount, .added = false, .mount = *found};
     try {
         if (change.mount.id == 0) unmount_first(target);

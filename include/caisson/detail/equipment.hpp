@@ -2,14 +2,18 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <fnmatch.h>
+
 #include <caisson/detail/archive.hpp>
 #include <caisson/detail/network.hpp>
+#include <caisson/detail/text.hpp>
 #include <caisson/device.hpp>
 #include <caisson/spec.hpp>
 
@@ -24,8 +28,19 @@ struct GivenDevice {
 
 /// True where `path` lies below the directory `directory`, by their names.
 [[nodiscard]] inline bool is_below(std::string_view path, std::string_view directory) {
-    while (directory.ends_with('/')) directory.remove_suffix(1);
-    return path.size() > directory.size() && path.starts_with(directory) && path[directory.size()] == '/';
+    const std::vector<std::string_view> parts = path_parts(path);
+    const std::vector<std::string_view> above = path_parts(directory);
+    return parts.size() > above.size() && std::equal(above.begin(), above.end(), parts.begin());
+}
+/// True where one of what `pattern` names, which may hold a '*', is `path`, or lies above or below it.
+[[nodiscard]] inline bool is_near(std::string_view path, const std::string& pattern) {
+    const std::vector<std::string_view> parts = path_parts(path);
+    const std::vector<std::string_view> others = path_parts(pattern);
+    const bool has_any = pattern.find('*') != std::string::npos;
+    const auto common = static_cast<std::ptrdiff_t>(std::min(parts.size(), others.size()));
+    return std::equal(parts.begin(), parts.begin() + common, others.begin(), [&](auto part, auto other) {
+        return part == other || (has_any && ::fnmatch(std::string{other}.c_str(), std::string{part}.c_str(), 0) == 0);
+    });
 }
 
 /// A mount of `ContainerSpec::mounts`, or one that has been attached.
@@ -34,7 +49,6 @@ struct GivenMount {
     std::uint64_t id = 0;      ///< the kernel's, see statx(2); 0: init made it at the start, and nobody has asked
     std::uint64_t listed = 0;  ///< its number in mountinfo, which the kernel may give again
     std::uint64_t space = 0;   ///< the mount namespace that it was put in: Namespace::id
-    bool guards = false;       ///< one of the start's, without which what is masked or read-only might lie bare
     friend bool operator==(const GivenMount&, const GivenMount&) = default;
 };
 
@@ -73,9 +87,14 @@ struct Equipment {
     std::vector<IdMap> gid_map{};
     std::vector<DeviceRule> rules{};  ///< those that no device of `devices` needs
     std::vector<GivenDevice> devices{};
-    std::vector<GivenMount> mounts{};  ///< in the order in which they came
-    std::string stage_path{};          ///< see ContainerSpec
+    std::vector<GivenMount> mounts{};    ///< in the order in which they came
+    std::vector<std::string> guarded{};  ///< what the start has masked or made read-only, where it has made mounts
+    std::string stage_path{};            ///< see ContainerSpec
 
+    /// True where what is guarded might lie bare without a mount of the start's that is on `path`.
+    [[nodiscard]] bool guards(std::string_view path) const {
+        return std::any_of(guarded.begin(), guarded.end(), [&](const auto& pattern) { return is_near(path, pattern); });
+    }
     void note(const Change& change);
 };
 
@@ -110,15 +129,15 @@ void fields(A& archive, S& s) {
 }
 template <class A, SameButConst<GivenMount> S>
 void fields(A& archive, S& s) {
-    auto& [target, id, listed, space, guards] = s;
-    archive(target, id, listed, space, guards);
+    auto& [target, id, listed, space] = s;
+    archive(target, id, listed, space);
 }
 template <class A, SameButConst<Equipment> S>
 void fields(A& archive, S& s) {
     auto& [own_network, maps_mounts, own_group, outer_user, dev_number, uid_map, gid_map, rules, devices, mounts,
-           stage_path] = s;
+           guarded, stage_path] = s;
     archive(own_network, maps_mounts, own_group, outer_user, dev_number, uid_map, gid_map, rules, devices, mounts,
-            stage_path);
+            guarded, stage_path);
 }
 template <class A, SameButConst<PluggedLink> S>
 void fields(A& archive, S& s) {

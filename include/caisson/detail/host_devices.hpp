@@ -64,35 +64,18 @@ public:
         for (std::size_t i = 0; i < nodes_.size(); ++i) {
             equipment.devices.push_back({nodes_[i].path, nodes_[i].rule(spec_->devices[i].access)});
         }
-        for (const MountSpec& mount : spec_->mounts) {
-            equipment.mounts.push_back({.target = mount.target, .guards = guards(mount.target)});
+        for (const MountSpec& mount : spec_->mounts) equipment.mounts.push_back({.target = mount.target});
+        // They are so on top of the mounts, and where one hides them, nowhere.
+        if (!spec_->mounts.empty()) {
+            equipment.guarded = spec_->masked_paths;
+            equipment.guarded.insert(equipment.guarded.end(), spec_->read_only_paths.begin(),
+                                     spec_->read_only_paths.end());
         }
         equipment.stage_path = spec_->stage_path;
         return equipment;
     }
 
 private:
-    /// What is masked or read-only is so on top of the mounts, and where one hides it, nowhere.
-    [[nodiscard]] bool guards(const std::string& target) const {
-        const std::string mount = plain(target);
-        const auto is_near = [&](const std::string& written) {
-            const std::string path = plain(written);
-            return path == mount || is_below(path, mount) || is_below(mount, path);
-        };
-        return std::any_of(spec_->masked_paths.begin(), spec_->masked_paths.end(), is_near) ||
-               std::any_of(spec_->read_only_paths.begin(), spec_->read_only_paths.end(), is_near);
-    }
-
-    /// Of the ways to write a path the one without "//" and ".".
-    [[nodiscard]] static std::string plain(std::string_view path) {
-        std::string parts;
-        while (!path.empty()) {
-            const std::string_view part = take_field(path, '/');
-            if (!part.empty() && part != ".") parts.append("/").append(part);
-        }
-        return parts;
-    }
-
     const ContainerSpec* spec_;
     std::vector<DeviceNode> nodes_;
 };

@@ -105,6 +105,8 @@ private:
     [[nodiscard]] bool is_anothers_number(const std::string& point, const GivenMount& mount) const;
     /// Throws ESTALE where init's mountinfo may leave it out though it is mounted.
     void require_listed(const MountView& seen, const GivenMount& mount) const;
+    /// Throws EBUSY where a mount of the start's hides, or carries, what is masked or read-only.
+    void require_unguarded(const std::string& path, const std::string& target) const;
     /// One that init made at the start.
     void unmount_first(const std::string& target) const;
     void unmount(const std::string& target, std::uint64_t id, unsigned mask, std::int64_t milliseconds) const;
