@@ -111,7 +111,7 @@ void Cgroup::LimitChange::plan_memory() {
                                                   " bytes: give less than that as well"};
         }
         const std::uint64_t second = !v2 || both == unlimited ? both : both - memory;
-        const bool asked = limits_.memory_and_swap && *limits_.memory_and_swap != unlimited;
+        const bool asked = limits_.memory_and_swap && both != unlimited;
         Change first{.directory = &d,
                      .files = {v2 ? "memory.max" : "memory.limit_in_bytes"},
                      .what = what,
