@@ -1,10 +1,11 @@
 // src/check_consoles.cpp - what makes consoles, and what is to happen with what they say, impossible.
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 #include <caisson/console.hpp>
 #include <caisson/detail/consoles.hpp>
-#include <caisson/detail/plan_mounts.hpp>
+#include <caisson/detail/text.hpp>
 #include <caisson/error.hpp>
 #include <caisson/spec.hpp>
 
@@ -16,9 +17,14 @@ namespace {
 constexpr std::size_t most_more = 62;  // tty2 to tty63, the last that Linux has a name for
 constexpr std::uint32_t most_scroll_back = 16u << 20;
 constexpr std::uint64_t least_log = 4096;
+constexpr char old_log[] = ".1";  // what a log with a limit is renamed to
 
 std::string field_of(std::size_t number, const char* member) {
     return number == 0 ? std::string{"console"} + member : indexed("more_consoles", number - 1, member);
+}
+
+bool is_same(std::string_view log, std::string_view other) {
+    return detail::path_parts(log) == detail::path_parts(other);
 }
 
 void check_one(const ContainerSpec& spec, std::size_t number) {
@@ -32,7 +38,7 @@ void check_one(const ContainerSpec& spec, std::size_t number) {
         return;
     }
     check_path(field_of(number, ".log"), console.log);
-    if (console.log.ends_with('/')) {
+    if (console.log.ends_with('/') || console.log.ends_with("/.")) {
         refuse(field_of(number, ".log"), detail::quote(console.log) + " is a directory", "name the file in it");
     }
     if (console.log_limit != 0 && console.log_limit < least_log) {
@@ -40,8 +46,14 @@ void check_one(const ContainerSpec& spec, std::size_t number) {
                "give at least " + std::to_string(least_log) + ", or 0 for no limit");
     }
     for (std::size_t i = 0; i < number; ++i) {
-        if (detail::path_parts(detail::console_of(spec, i).log) != detail::path_parts(console.log)) continue;
-        refuse(field_of(number, ".log"), detail::quote(console.log) + " is that of " + field_of(i, ""),
+        const ConsoleSpec& other = detail::console_of(spec, i);
+        if (other.log.empty()) continue;
+        const bool is_file = is_same(other.log, console.log);
+        const bool is_old = other.log_limit != 0 && is_same(other.log + old_log, console.log);
+        const bool has_old = console.log_limit != 0 && is_same(other.log, console.log + old_log);
+        if (!is_file && !is_old && !has_old) continue;
+        refuse(field_of(number, ".log"),
+               detail::quote(console.log + (has_old ? old_log : "")) + " is that of " + field_of(i, ""),
                "give each a file of its own");
     }
 }

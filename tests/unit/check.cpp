@@ -258,6 +258,26 @@ TEST_CASE("consoles that cannot be are refused") {
               s.console->log = "/l";
               s.more_consoles[0].log = "//./l";
           }) == "more_consoles[0].log: '//./l' is that of console: give each a file of its own");
+    // What a log becomes when it has grown is not another's either.
+    for (const bool first_is_old : {false, true}) {
+        CHECK(refusal([&](S& s) {
+                  s.more_consoles.resize(1);
+                  ConsoleSpec& limited = first_is_old ? s.more_consoles[0] : *s.console;
+                  limited.log = "/l";
+                  limited.log_limit = 4096;
+                  (first_is_old ? *s.console : s.more_consoles[0]).log = "/./l.1";
+              }) == "more_consoles[0].log: '" + std::string{first_is_old ? "/l.1" : "/./l.1"} +
+                        "' is that of console: give each a file of its own");
+    }
+    CHECK(refusal([](S& s) {
+              s.more_consoles.resize(1);
+              s.console->log = "/l";
+              s.more_consoles[0].log = "/l.1";
+          }) == "accepted");
+    CHECK(refusal([](S& s) {
+              s.more_consoles.resize(1);
+              s.more_consoles[0].log = "/.";
+          }) == "more_consoles[0].log: '/.' is a directory: name the file in it");
     CHECK(
         refusal([](S& s) { s.devices = {{.source = "/dev/x", .target = "tty1"}}; }) ==
         "devices[0].target: 'tty1' is not free: '/dev/tty1' is a console of the container's: choose another place, or "
