@@ -26,6 +26,7 @@ bool parse(std::string_view line, MountLine& into) {
     into.point = unescape_mount_path(take_field(line, ' '));
     into.type = take_field(tail, ' ');
     into.source = unescape_mount_path(take_field(tail, ' '));
+    into.processes_only = into.type == "proc" && list_has(tail, "subset=pid");
     into.read_only = list_has(take_field(line, ' '), "ro") || list_has(tail, "ro");
     return true;
 }

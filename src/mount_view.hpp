@@ -20,6 +20,7 @@ struct MountLine {
     std::string type;    ///< "proc"
     std::string source;  ///< a word of who mounted it
     bool read_only = false;
+    bool processes_only = false;  ///< a proc with subset=pid: of the kernel's files it shows none
 };
 
 /// The mounts of a process, and which of them its paths lead to. Whoever owns a mount namespace decides on names and

@@ -21,6 +21,7 @@
 #include <caisson/detail/kernel_paths.hpp>
 #include <caisson/detail/sys.hpp>
 
+#include "limit_words.hpp"
 #include "mount_view.hpp"
 
 namespace caisson::inline v0 {
@@ -225,7 +226,7 @@ private:
         // What they show is the kernel's, the same in each procfs and sysfs: so what is there is seen in the host's.
         const auto shown = [&](const std::string& path) -> const MountLine* {
             const MountLine* mount = view.at(path);
-            if (mount == nullptr) return nullptr;
+            if (mount == nullptr || mount->processes_only) return nullptr;
             return mount->type == "proc" || mount->type == "sysfs" || mount->type == "selinuxfs" ? mount : nullptr;
         };
         std::vector<std::string> masked;
@@ -265,7 +266,8 @@ private:
         for (const MountLine& mount : view.lines()) {
             const std::string_view home = mount.type == "proc" ? "/proc" : mount.type == "sysfs" ? "/sys" : "";
             const std::string from = std::string{home} + (mount.root == "/" ? "" : mount.root);
-            if (home.empty() || mount.point == from || !view.is_visible(mount) || ++count > most) continue;
+            if (home.empty() || mount.processes_only || mount.point == from) continue;
+            if (!view.is_visible(mount) || ++count > most) continue;
             const auto find = [&](const std::vector<std::string>& paths, std::vector<std::string>& into) {
                 for (const std::string& path : paths) {
                     const std::string seen = is_below(path, from)   ? mount.point + path.substr(from.size())
@@ -326,10 +328,8 @@ private:
             std::string value;
             if (detail::sys::read_file(mount.get(), ("." + group + "/" + file).c_str(), value)) {
                 std::string_view line = value;
-                const auto found = detail::parse_decimal(take_field(line, '\n'), UINT64_MAX);
-                // v1 writes the highest number of whole pages for "none".
-                const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-                if (found && *found < INT64_MAX / page * page) limit = std::min(*found, limit.value_or(*found));
+                const std::uint64_t found = limit_words::value_of(take_field(line, '\n'));
+                if (found != LimitSpec::unlimited) limit = std::min(found, limit.value_or(found));
             }
             if (group.empty()) return;
             group.erase(group.rfind('/'));

@@ -39,9 +39,11 @@ struct SecurityReport {
     std::uint32_t seccomp_filters = 0;           ///< less those of its parent, which came from the host
     std::vector<std::string> masked_paths{};     ///< by an empty read-only directory or file
     std::vector<std::string> read_only_paths{};  ///< mount points that cannot be written through
-    /// Of `ContainerSpec::default_masked_paths()`, shown as the kernel has them, there or by another mount.
+    /// Of `ContainerSpec::default_masked_paths()`, shown as the kernel has them, there or by another mount: then with
+    /// the path there, "/second/keys".
     std::vector<std::string> open_paths{};
-    std::vector<std::string> writable_paths{};  ///< of `ContainerSpec::default_read_only_paths()` and /sys, as well
+    /// The same of `ContainerSpec::default_read_only_paths()` and /sys, where they can be written to.
+    std::vector<std::string> writable_paths{};
     bool root_read_only = false;
     bool host_root = false;     ///< "/" is the same directory of the same file system as the host's
     bool host_devices = false;  ///< /dev is the host's devtmpfs

@@ -164,7 +164,10 @@ TEST_CASE("what is masked is told where another mount shows it") {
     MountSpec second;
     second.type = MountSpec::Type::proc;
     second.target = "/second";
-    spec.mounts = {second, MountSpec::bind_inside("/proc/sys/kernel", "/knobs"),
+    MountSpec processes = second;
+    processes.target = "/processes";
+    processes.data = "subset=pid";
+    spec.mounts = {second, processes, MountSpec::bind_inside("/proc/sys/kernel", "/knobs"),
                    MountSpec::bind_inside("/proc/irq", "/irq", {.read_only = true}),
                    MountSpec::bind_inside("/proc/self", "/own")};
     const Container container = started(spec);
@@ -172,6 +175,8 @@ TEST_CASE("what is masked is told where another mount shows it") {
     CAPTURE(r.str());
     CHECK(has(r.open_paths, "/second/keys"));
     CHECK_FALSE(has(r.open_paths, "/proc/keys"));
+    CHECK_FALSE(has(r.open_paths, "/processes/keys"));
+    CHECK_FALSE(has(r.writable_paths, "/processes/sys"));
     CHECK(has(r.writable_paths, "/second/sys"));
     CHECK(has(r.writable_paths, "/knobs"));
     CHECK_FALSE(has(r.writable_paths, "/irq"));

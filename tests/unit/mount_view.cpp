@@ -117,6 +117,15 @@ TEST_CASE("a mask is what a start puts over a masked path, as long as it cannot 
     CHECK_FALSE(MountView::is_mask(line(other, 3)));
 }
 
+TEST_CASE("a proc of processes alone is told from one that has the kernel's files") {
+    const MountView view{
+        "1 1 8:1 / / rw - ext4 a rw\n2 1 0:9 / /proc rw - proc proc rw,hidepid=2\n"
+        "3 1 0:8 / /second rw - proc proc rw,subset=pid\n4 1 0:7 / /third rw - fuse.proc proc rw,subset=pid\n"};
+    CHECK_FALSE(line(view, 2).processes_only);
+    CHECK(line(view, 3).processes_only);
+    CHECK_FALSE(line(view, 4).processes_only);
+}
+
 TEST_CASE("read-only is told by the mount's options and by the file system's") {
     const MountView view{container};
     CHECK(line(view, 104).read_only);
