@@ -112,15 +112,15 @@ std::string name_of_process(const std::string& process) {
                                                                        : std::string{};
 }
 
-/// The task of this process that waits uninterruptibly; empty: none does.
-std::string waiting_task(const std::string& process) {
+/// A task of this process that is in the state; empty: none is.
+std::string task_in(char state, const std::string& process) {
     const std::string tasks = process + "/task";
     DIR* const stream = ::opendir(tasks.c_str());
     std::string found;
     while (const dirent* entry = stream != nullptr ? ::readdir(stream) : nullptr) {
         if (entry->d_name[0] == '.') continue;
         const std::string task = tasks + "/" + entry->d_name;
-        if (state_of(task) != 'D') continue;
+        if (state_of(task) != state) continue;
         found = task;
         break;
     }
@@ -184,12 +184,16 @@ bool is_ending(const Process& init) {
     return fields[threads] == "1" || init.ended_within(100);
 }
 
+bool is_held(const Process& process) {
+    return !task_in('t', "/proc/" + std::to_string(process.pid())).empty();
+}
+
 std::string who_is_stuck(const Process& init, const std::vector<pid_t>& processes) {
     std::string text;
     int count = 0;
     for (const pid_t pid : processes) {
         const std::string process = "/proc/" + std::to_string(pid);
-        const std::string task = waiting_task(process);
+        const std::string task = task_in('D', process);  // it waits uninterruptibly
         if (task.empty()) continue;
         if (++count > 4) return text + ", and others";
         text += (count == 1 ? "process " : ", process ") + std::to_string(pid) + name_of_process(process) +

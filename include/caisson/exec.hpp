@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <caisson/capability.hpp>
+#include <caisson/detail/asking.hpp>
 #include <caisson/detail/channel.hpp>
 #include <caisson/detail/running.hpp>
 #include <caisson/detail/visit.hpp>
@@ -125,7 +126,9 @@ public:
     /// Readable for poll(2) once `try_wait` has the exit status. Owned by this object; do not read from it. Another one
     /// where `try_wait` has returned nothing though it was readable: somebody has killed the process that waits for the
     /// command, and the kernel cannot end the command itself yet.
-    [[nodiscard]] int fd() const noexcept { return is_orphaned() ? visitor_.process.pidfd() : visitor_.channel.fd(); }
+    [[nodiscard]] int fd() const noexcept {
+        return !status_ && is_orphaned() ? visitor_.process.pidfd() : visitor_.channel.fd();
+    }
     /// The controlling end of its terminal; nullptr if the spec asked for none.
     [[nodiscard]] Pty* console() noexcept { return console_ ? &*console_ : nullptr; }
     /// Sends a signal to the command; false if it has ended. Throws `Step::signal`.
@@ -146,7 +149,7 @@ public:
                         (void)detail::sys::pidfd_send_signal(visitor_.process.pidfd(), SIGKILL);
                         return std::nullopt;
                     }
-                    detail::reap_if_ours(visitor_.process.pidfd());
+                    detail::reap_if_ours(visitor_.process.pidfd(), WNOHANG);
                     finish(ExitStatus::killed(SIGKILL));
                     break;
                 case detail::Channel::State::report:
@@ -173,14 +176,16 @@ public:
             (void)detail::wait_readable(fd(), left);
         }
     }
-    /// SIGKILL; returns how it ended. Where a tracer in the container (ptrace(2)) has kept that to itself for five
-    /// seconds after its end: `killed by signal 9`.
+    /// SIGKILL; returns how it ended. Where a tracer in the container (ptrace(2)) has kept its end from it, or that to
+    /// itself, for five seconds: `killed by signal 9`; it runs nothing any more.
     ExitStatus kill() {
         if (const auto status = try_wait()) return *status;
         (void)signal(SIGKILL);
-        (void)visitor_.process.ended_within(-1);
-        if (!wait_for(std::chrono::seconds{5})) status_ = ExitStatus::killed(SIGKILL);
-        return *status_;
+        while (!visitor_.process.ended_within(100) && !detail::is_held(visitor_.process)) continue;
+        if (wait_for(std::chrono::seconds{5})) return *status_;
+        // Who waits for `fd` waits no longer than this.
+        visitor_.channel.shut();
+        return *(status_ = ExitStatus::killed(SIGKILL));
     }
 
 private:
@@ -204,14 +209,17 @@ private:
         detail::reap_if_ours(visitor_.keeper.get());
     }
     void end() noexcept {
-        if (owner_ != ::getpid() || status_) return;
-        (void)detail::sys::pidfd_send_signal(visitor_.process.pidfd(), SIGKILL);
-        visitor_.channel.hang_up();
-        // One that a v1 group keeps frozen ends when the container is resumed, and what sees to it then.
-        if (!detail::wait_readable(visitor_.keeper.get(), 1000)) return;
-        detail::reap_if_ours(visitor_.keeper.get());
+        if (owner_ != ::getpid()) return;
+        if (!status_) {
+            (void)detail::sys::pidfd_send_signal(visitor_.process.pidfd(), SIGKILL);
+            visitor_.channel.hang_up();
+            // One that a v1 group keeps frozen ends when the container is resumed, and what sees to it then.
+            if (!detail::wait_readable(visitor_.keeper.get(), 1000)) return;
+            (void)visitor_.process.ended_within(1000);
+        }
+        detail::reap_if_ours(visitor_.keeper.get(), WNOHANG);
         // Where somebody has killed that one, nobody else does it, and the container would not come to its end.
-        if (visitor_.process.ended_within(1000)) detail::reap_if_ours(visitor_.process.pidfd());
+        detail::reap_if_ours(visitor_.process.pidfd(), WNOHANG);
     }
 
     detail::Visitor visitor_;

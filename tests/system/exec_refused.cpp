@@ -265,13 +265,29 @@ TEST_CASE("a tracer that keeps the end of a command to itself does not keep who 
     if (!can_run()) CAISSON_SKIP(why_not());
     const TestRoot root;
     Container container = Container::start(idle(root));
-    caisson::Exec exec = container.exec(sleep("1000"));
-    // As root inside may. Nobody else can reap it then.
-    const pid_t command = exec.process().pid();
-    if (::ptrace(PTRACE_SEIZE, command, nullptr, nullptr) != 0) CAISSON_SKIP("this machine lets nobody trace");
-    CHECK(exec.kill() == ExitStatus::killed(SIGKILL));
-    CHECK(exec.wait() == ExitStatus::killed(SIGKILL));
-    CHECK(::waitpid(command, nullptr, __WALL) == command);
+    // As root inside may. Nobody else can reap the one, and the other does not even come to its end.
+    caisson::Exec kept = container.exec(sleep("1000"));
+    caisson::Exec held = container.exec(sleep("1000"));
+    const pid_t kept_pid = kept.process().pid();
+    const pid_t held_pid = held.process().pid();
+    if (::ptrace(PTRACE_SEIZE, kept_pid, nullptr, nullptr) != 0 ||
+        ::ptrace(PTRACE_SEIZE, held_pid, nullptr, PTRACE_O_TRACEEXIT) != 0) {
+        CAISSON_SKIP("this machine lets nobody trace");
+    }
+    ExitStatus other;
+    std::thread at_once{[&] { other = held.kill(); }};
+    CHECK(kept.kill() == ExitStatus::killed(SIGKILL));
+    at_once.join();
+    CHECK(other == ExitStatus::killed(SIGKILL));
+    CHECK(!held.process().ended());
+    for (caisson::Exec* const exec : {&kept, &held}) {
+        CHECK(exec->wait() == ExitStatus::killed(SIGKILL));
+        CHECK(caisson::detail::wait_readable(exec->fd(), 0));
+    }
+    CHECK(::waitpid(kept_pid, nullptr, __WALL) == kept_pid);
+    CHECK(::waitpid(held_pid, nullptr, __WALL) == held_pid);
+    CHECK(::ptrace(PTRACE_DETACH, held_pid, nullptr, nullptr) == 0);
+    CHECK(held.process().ended_within(10'000));
     CHECK(container.kill() == ExitStatus::killed(SIGKILL));
 }
 

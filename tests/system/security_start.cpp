@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,6 +16,7 @@
 
 #include "support/container.hpp"
 #include "support/doctest.hpp"
+#include "support/host.hpp"
 #include "support/machine.hpp"
 #include "support/rootfs.hpp"
 
@@ -113,6 +115,39 @@ TEST_CASE("a keeper that is killed leaves no zombie in a host that is a subreape
     CHECK(left == -1);
     CHECK(error == ECHILD);
     REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0);
+}
+
+TEST_CASE("a host that is a subreaper waits for no tracer that keeps the end of a command to itself") {
+    if (!can_run()) CAISSON_SKIP(why_not());
+    const caisson_test::LeavesNothing nothing;
+    const TestRoot root;
+    REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0);
+    bool traces = false;
+    {
+        Container container = Container::start(shell(root, "sleep 1000"));
+        Exec exec = container.exec({.command = {"/bin/sleep", "1000"}});
+        const pid_t command = exec.process().pid();
+        // As root inside may.
+        Host tracer{[&](const Host& self) -> std::string {
+            self.say(::ptrace(PTRACE_SEIZE, command, nullptr, nullptr) == 0 ? "it traces\n" : "it may not\n");
+            (void)::sleep(20);
+            return "";
+        }};
+        traces = tracer.line() == "it traces";
+        CHECK(Process::open(status_number(command, "PPid:")).signal(SIGKILL));
+        CHECK(exec.process().ended_within(10'000));
+        CHECK(exec.try_wait() == ExitStatus::killed(SIGKILL));
+        CHECK_FALSE(Process::open(tracer.pid()).ended());
+        // It is the host's to reap from now on.
+        tracer.kill();
+        (void)tracer.status();
+    }
+    const pid_t left = ::waitpid(-1, nullptr, 0);
+    const int error = errno;
+    CHECK(left == -1);
+    CHECK(error == ECHILD);
+    REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0);
+    if (!traces) CAISSON_SKIP("this machine lets nobody trace");
 }
 
 TEST_CASE("a host that executes another program has given its containers up, and they end") {

@@ -24,6 +24,10 @@ namespace caisson::inline v0::detail {
 /// before the process counts as ended.
 [[nodiscard]] [[gnu::visibility("default")]] bool is_ending(const Process& init);
 
+/// True where a tracer (ptrace(2)) has a thread of the process stand still. After SIGKILL it does that at the thread's
+/// end alone: the process runs nothing any more, and has ended only once the tracer lets it.
+[[nodiscard]] [[gnu::visibility("default")]] bool is_held(const Process& process);
+
 /// Of these processes, those that wait in the kernel where no signal reaches them, with name and place: "process 7
 /// ('cat') waits in the kernel, in 'fuse_wait'". Where there is none, what `init` does.
 [[nodiscard]] [[gnu::visibility("default")]] std::string who_is_stuck(const Process& init,

@@ -66,12 +66,14 @@ struct Running {
 }
 
 /// The keeper, and after its death init, is the host's child only where the host is pid 1 or a subreaper; nobody else
-/// would reap it then. `pidfd`: of a process that has ended or is about to.
-inline void reap_if_ours(int pidfd) noexcept {
+/// would reap it then. `pidfd`: of a process that has ended or is about to; `options`: WNOHANG where a tracer inside
+/// may keep it, whose it is to reap then.
+inline void reap_if_ours(int pidfd, int options = 0) noexcept {
     if (pidfd < 0) return;
     siginfo_t info{};
-    (void)sys::retry(
-        [&] { return ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd), &info, WEXITED | __WALL); });
+    (void)sys::retry([&] {
+        return ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd), &info, WEXITED | __WALL | options);
+    });
 }
 
 }  // namespace caisson::inline v0::detail
