@@ -439,9 +439,12 @@ Change Hotplug::detach_mount(const std::string& target) {
     }
     if (found->id == 0) require_unguarded(target, target);
     Change change{.kind = Change::Kind::mount, .added = false, .mount = *found};
+    // Where the kernel has given its number again, to one that came later, it has gone.
+    const auto is_its_number = [&](const GivenMount& mount) { return mount.id != 0 && mount.id == found->id; };
+    const bool has_gone = std::any_of(found.base(), mounts.end(), is_its_number);
     try {
         if (change.mount.id == 0) unmount_first(target);
-        else unmount(change.mount, patience);
+        else if (!has_gone) unmount(change.mount, patience);
     } catch (const Error& e) {
         if (change.mount.id == 0 || !is_of_path(e)) throw;
         unmount_moved(change.mount);

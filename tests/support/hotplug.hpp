@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <string>
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -30,6 +31,12 @@ std::string refusal(Act&& act, int errnum) {
         return e.what();
     }
     return "it was not refused";
+}
+
+inline bool has_unique_mount_numbers() {
+    constexpr unsigned unique_number = 0x4000;  // STATX_MNT_ID_UNIQUE, Linux 6.8
+    struct statx status {};
+    return ::statx(AT_FDCWD, "/", 0, unique_number, &status) == 0 && (status.stx_mask & unique_number) != 0;
 }
 
 struct OwnNetwork {
