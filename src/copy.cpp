@@ -149,7 +149,8 @@ private:
 
 class Inside : public Side {
 public:
-    explicit Inside(Fd socket) : socket_{std::move(socket)} {}
+    /// `is_late`: set once a call has had no answer in time.
+    Inside(Fd socket, bool& is_late) : socket_{std::move(socket)}, is_late_{is_late} {}
     [[nodiscard]] const char* data() const noexcept override { return answer_.data; }
     /// The visitor has ended before its time; why, it tells elsewhere.
     struct Gone {};
@@ -190,7 +191,7 @@ private:
     Fd socket_;
     CallAnswer answer_;
     int pass_ = -1;
-    bool is_late_ = false;  // once a call had no answer
+    bool& is_late_;
 };
 
 /// A path without what it ends with, and that.
@@ -242,7 +243,7 @@ private:
     static int need(long result, bool host, const std::string& path) {
         if (result >= 0) return static_cast<int>(result);
         throw Error{Step::copy, static_cast<int>(-result), of(host, path),
-                    result == -ETIMEDOUT
+                    result == -ETIMEDOUT && !host
                         ? "the container is suspended, or a file system of its own (FUSE) does not answer"
                         : ""};
     }
@@ -277,7 +278,7 @@ private:
         if (!S_ISLNK(status.st_mode) && !S_ISREG(status.st_mode)) {
             throw Error{Step::copy, EINVAL, of(inwards_, path), "it is neither a file, a directory nor a link"};
         }
-        refuse_same(to, as, path, status);
+        refuse_there(to, as, path, status);
         if (S_ISREG(status.st_mode)) return file(from, name, to, as, path);
         std::string link;
         (void)source(from_.read_link(found.fd, link), path);
@@ -286,12 +287,14 @@ private:
         put_in_place(to, part, as, path);
     }
 
-    void refuse_same(int to, const std::string& as, const std::string& path, const struct stat& by) {
+    void refuse_there(int to, const std::string& as, const std::string& path, const struct stat& by) {
         const long there = to_.open(to, as, O_PATH | O_NOFOLLOW, 0);
         if (there == -ENOENT) return;
         const Held held{to_, target(there, as, path)};
         struct stat status {};
         (void)target(to_.status(held.fd, status), as, path);
+        // Before all of it is copied, and not put in its place in the end.
+        if (S_ISDIR(status.st_mode)) (void)target(-EISDIR, as, path);
         if (!is_same(status, by)) return;
         throw Error{Step::copy, EEXIST, of(inwards_, path) + " as " + quote(as), "both are the same file"};
     }
@@ -395,9 +398,9 @@ void copy(const ExecTicket& ticket, bool inwards, const std::string& source, con
         const Slot socket = visit.plan().inherit(inner.get());
         visit.plan().add({.op = Op::serve, .slot = socket}, Step::copy, "copy");
         bool is_gone = false;
-        visit.run(patience, [&] {
+        visit.run(patience, [&](bool& is_late) {
             inner.reset();
-            Inside inside{std::move(own)};
+            Inside inside{std::move(own), is_late};
             Here here;
             try {
                 Copy{here, inside, inwards}.run(source, target);

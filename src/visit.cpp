@@ -140,13 +140,8 @@ public:
         first_ = std::move(channel);
     }
 
-    void talk(std::int64_t milliseconds, void (*function)(void*), void* object) {
-        try {
-            function(object);
-        } catch (const Error& e) {
-            is_late_ = e.code().value() == ETIMEDOUT;
-            throw;
-        }
+    void talk(std::int64_t milliseconds, void (*function)(void*, bool&), void* object) {
+        function(object, is_late_);
         deadline_ = deadline_in(milliseconds);
     }
     /// Until the command was executed, or all was done. Throws what went wrong.
@@ -344,7 +339,7 @@ std::vector<Fd> Visit::run(std::int64_t milliseconds) {
     return run(milliseconds, nullptr, nullptr);
 }
 
-std::vector<Fd> Visit::run(std::int64_t milliseconds, void (*talk)(void*), void* object) {
+std::vector<Fd> Visit::run(std::int64_t milliseconds, void (*talk)(void*, bool&), void* object) {
     Journey journey{init_, plan_.notes(), VisitMarks{marks_.get()}, milliseconds};
     journey.launch(stage_path_, std::move(first_), plan_.finish_rest({}, {}, 0));
     if (talk != nullptr) journey.talk(milliseconds, talk, object);

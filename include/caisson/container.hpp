@@ -168,14 +168,15 @@ public:
     [[nodiscard]] Exec exec(const ExecSpec& spec) { return exec_ticket().exec(spec); }
     /// Copies a file, a link or a directory with all that is in it from the host into the container: into `target` if
     /// that is a directory, else as `target`, whose directory must be there. It is made by root inside; modes are
-    /// kept, but for set-user-ID and the like. What is there already is replaced by what is whole, directories are
-    /// merged.
+    /// kept, but for set-user-ID and the like. What is there already is replaced by what is whole, so that there must
+    /// be room for both; directories are merged.
     ///
     /// Paths of the container are resolved inside its root, by a process that has no other. Throws `Step::copy`, naming
-    /// what could not be copied; what was copied by then stays; a caller that is killed may leave a `.caisson-NUMBER`
-    /// beside it. ETIMEDOUT: a file system of the container's own did not answer for ten seconds. EINVAL: something is
-    /// neither file, directory nor link, or a directory would come into itself. EEXIST: a file would come onto itself,
-    /// as in a directory that the host shares.
+    /// what could not be copied; what was copied by then stays; a caller that is killed, and ETIMEDOUT, may leave a
+    /// `.caisson-NUMBER` beside it. ETIMEDOUT: a file system of the container's own did not answer for ten seconds.
+    /// EINVAL: something is neither file, directory nor link, or a directory would come into itself. EISDIR: a file or
+    /// a link would come in the place of a directory. EEXIST: a file would come onto itself, as in a directory that the
+    /// host shares.
     void copy_in(const std::string& source, const std::string& target) { exec_ticket().copy_in(source, target); }
     /// The same from the container to the host; what is made there is the caller's.
     void copy_out(const std::string& source, const std::string& target) { exec_ticket().copy_out(source, target); }

@@ -414,6 +414,10 @@ TEST_CASE("files, links and directories are copied into a running container and 
     CHECK(refusal([&] { container.copy_in(host / "tree/big", "/small"); }) ==
           "container 'test': copy '" + (host / "tree/big") + "' of the host as 'big': No space left on device");
     CHECK(output_of(container, sh("cd /small; ls -A; cat big")) == "big\nkept\n");
+    // Before there is no room for it.
+    CHECK(output_of(container, sh("cd /small; mkdir -p dir/big")) == "");
+    CHECK(refusal([&] { container.copy_in(host / "tree/big", "/small/dir"); }) ==
+          "container 'test': copy '" + (host / "tree/big") + "' of the host as 'big': Is a directory");
     // Onto itself.
     REQUIRE(std::system(("echo kept > " + (shared / "file")).c_str()) == 0);
     CHECK(refusal([&] { container.copy_in(shared / "file", "/shared"); }) ==

@@ -79,11 +79,12 @@ public:
     /// Does it all and returns what was passed up, in that order, when nothing is left of the visit.
     [[gnu::visibility("default")]] std::vector<Fd> run(std::int64_t milliseconds);
     /// The same, and once it has been launched `talk` is called, which may wait for the visitor and then hangs up. The
-    /// time begins anew when it returns. If it throws ETIMEDOUT, the visitor is not waited for.
+    /// time begins anew when it returns. It sets the `bool&` that it is given where the visitor has not answered in
+    /// time: if it throws then, that one is not waited for.
     template <class Talk>
     std::vector<Fd> run(std::int64_t milliseconds, Talk talk) {
         return run(
-            milliseconds, [](void* object) { (*static_cast<Talk*>(object))(); }, &talk);
+            milliseconds, [](void* object, bool& is_late) { (*static_cast<Talk*>(object))(is_late); }, &talk);
     }
     /// The same where the last instruction is `Op::exec`: returns once the kernel has accepted the command.
     [[nodiscard]] [[gnu::visibility("default")]] Visitor start(const std::vector<std::string>& argv,
@@ -91,7 +92,8 @@ public:
                                                                std::uint32_t passed, std::int64_t milliseconds);
 
 private:
-    [[gnu::visibility("default")]] std::vector<Fd> run(std::int64_t milliseconds, void (*talk)(void*), void* object);
+    [[gnu::visibility("default")]] std::vector<Fd> run(std::int64_t milliseconds, void (*talk)(void*, bool&),
+                                                       void* object);
 
     const Process& init_;
     NamespaceSet namespaces_;
