@@ -41,12 +41,11 @@ detail::Change Controller::change(ContainerId id, const char* what, Do&& act) {
         plug->keep(change, [&] {
             const std::lock_guard lock{own()};
             // It may have been started again: what was done was done to the one before.
-            if (plug->container_ended()) throw Error{Step::open_namespace, ESRCH, what, "it has ended"};
+            if (plug->init_ended()) throw Error{Step::open_namespace, ESRCH, what, "it has ended"};
             note_change(require(id), change, Fd{});
         });
         return change;
     } catch (const Error& e) {
-        const std::lock_guard lock{own()};
         const std::string outer = "container " + detail::quote(name);
         if (!plug->container_ended()) throw e.in(outer);
         throw Error{Step::event_loop, ESRCH, what + (" " + outer), "it has ended"};

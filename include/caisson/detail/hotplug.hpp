@@ -71,8 +71,10 @@ public:
         teller_ = &tell;
         tell_ = [](const void* teller, const Change& change) { (*static_cast<const Tell*>(teller))(change); };
     }
-    /// Then whatever was done is gone, also where its successor has been started by now.
+    /// Then whatever was done goes with it, also where its successor has been started by now. May take 100 ms.
     [[nodiscard]] bool container_ended() const { return is_ending(init_); }
+    /// As `container_ended`, once nothing is left of it; at once.
+    [[nodiscard]] bool init_ended() const noexcept { return init_.ended(); }
     /// Calls `note`, and takes back what `attach` has given where that throws. Then throws what a container has kept of
     /// what it was to lose, and can no longer use.
     template <class Note>
