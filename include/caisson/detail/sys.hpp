@@ -32,7 +32,7 @@ auto retry(F&& f) {
 
 /// Calls `receive`, which takes a message from a SOCK_SEQPACKET socket, again where it is told of the peer's end in
 /// front of what that sent last: by the one ECONNRESET of a peer that closed before it had read everything, and by an
-/// end that came between the kernel's look at the queue and its look at the peer. Two ends in a row are the end.
+/// end that came between the kernel's look at the queue and its look at the peer. The third one is true.
 template <class F>
 auto last_word(F&& receive) {
     auto size = retry(receive);
