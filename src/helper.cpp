@@ -112,6 +112,9 @@ Fd open_helper_program(const std::string& path) {
     std::string tried;
     for (const std::string& place : places_of_helper()) {
         Fd program = sys::open(place, O_PATH);
+        if (!program && sys::is_shortage(errno)) {
+            fail(Step::helper, "helper program " + quote(place), "raise 'ulimit -n'");
+        }
         struct stat st {};
         if (program && ::fstat(program.get(), &st) == 0 && S_ISREG(st.st_mode)) return program;
         tried += (tried.empty() ? "" : ", ") + quote(place);

@@ -153,6 +153,38 @@ TEST_CASE("a helper without a descriptor left says so, and has one for that also
     CHECK(group.ends());
 }
 
+TEST_CASE("a start by who has hardly a descriptor left says so, and leaves nothing") {
+    if (why_not() != nullptr) CAISSON_SKIP(why_not());
+    Place place;
+    place.options.outlive = true;
+    const auto start_with_little = [&] {
+        // The helper, with the same limit, has those numbers.
+        std::vector<Fd> held;
+        while (held.size() < 80) held.emplace_back(::fcntl(0, F_DUPFD_CLOEXEC, 3));
+        rlimit before{};
+        if (::getrlimit(RLIMIT_NOFILE, &before) != 0) return 1;
+        for (int room = 1; room < 20; ++room) {
+            const rlimit most{static_cast<rlim_t>(held.back().get() + room), before.rlim_max};
+            if (::setrlimit(RLIMIT_NOFILE, &most) != 0) return 2;
+            std::optional<Helper> helper;
+            bool had_room = true;
+            try {
+                helper.emplace(Helper::start(place.spec("web"), place.options));
+            } catch (const Error& e) {
+                had_room = e.code().value() != EMFILE;
+            }
+            if (::setrlimit(RLIMIT_NOFILE, &before) != 0) return 3;
+            if (helper) return helper->kill() == ExitStatus::killed(SIGKILL) ? 0 : 4;
+            if (had_room) return 5;
+            for (int i = 0; i < 5000 && Helper::find("web", place.run); ++i) ::usleep(2000);
+            if (Helper::find("web", place.run)) return 6;
+        }
+        return 7;
+    };
+    CHECK(in_child(start_with_little) == 0);
+    CHECK(place.empty());
+}
+
 TEST_CASE("a note whose descriptor a helper had no room for is refused as that") {
     if (why_not() != nullptr) CAISSON_SKIP(why_not());
     const Place place;
