@@ -104,6 +104,11 @@ TEST_CASE("nobody is ended by a record whose helper lives, whose boot is another
 }
 
 TEST_CASE("who has no descriptor left to look with takes nothing for gone") {
+#if defined(__has_feature)
+#if __has_feature(undefined_behavior_sanitizer)
+    CAISSON_SKIP("the sanitizer's check of virtual calls needs a pipe, and takes its absence for a wrong object");
+#endif
+#endif
     char top[] = "/tmp/caisson-record-XXXXXX";
     REQUIRE(::mkdtemp(top) != nullptr);
     const Fd directory = detail::sys::open(top, O_RDONLY | O_DIRECTORY);
